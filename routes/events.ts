@@ -1,0 +1,140 @@
+import type { FastifyReply, FastifyRequest } from 'fastify';
+import type { WebSocket } from 'ws';
+import { z } from 'zod';
+import { problems } from '../schemas/common.ts';
+import { ClientFrame, EventPage, EventQuery, ServerFrame } from '../schemas/events.ts';
+import type { Daemon } from '../src/daemon.ts';
+import { Problem } from '../src/errors/problem.ts';
+import { unknownHandle } from '../src/handles/handles.ts';
+import { mediaType } from '../src/http/accept.ts';
+import type { App } from '../src/http/app-type.ts';
+import { goneSignal } from '../src/http/gone.ts';
+import { EVENTS_PATH } from '../src/http/guard.ts';
+import { closeSocket, eventStreamSink, GOING_AWAY, webSocketSink } from '../src/http/sinks.ts';
+
+type Query = z.infer<typeof EventQuery>;
+
+/** A comment this often keeps a stream open through proxies, and finds readers that are gone. */
+const HEARTBEAT_MS = 15_000;
+
+/** Events, three ways: WebSocket, event stream, page. */
+export function eventRoutes(app: App, { handles, feed }: Daemon): void {
+  const beginningOf = (client: string) => (id: string) => handles.find(client, id)?.seq ?? null;
+
+  app.route({
+    method: 'GET',
+    url: EVENTS_PATH,
+    schema: {
+      tags: ['events'],
+      summary: 'Events: a WebSocket (subprotocol waitd.v1), an event stream, or a page',
+      description:
+        'Upgrade to a WebSocket for frames both ways (ServerFrame and ClientFrame below), accept text/event-stream for ServerFrames pushed, or anything else for a page.',
+      querystring: EventQuery,
+      response: {
+        200: {
+          description: 'A page, or a stream',
+          content: {
+            'application/json': { schema: EventPage },
+            'text/event-stream': { schema: z.string().meta({ description: 'data: a ServerFrame; id: its seq' }) },
+          },
+        },
+        ...problems(404, 406, 426),
+      },
+    },
+    handler: async (request, reply) => {
+      const type = mediaType(request.headers.accept, ['application/json', 'text/event-stream']);
+      if (type === undefined)
+        throw new Problem('EPROTO', 'Accept application/json or text/event-stream.', { status: 406 });
+      const { client, query } = request;
+      for (const id of query.handle ?? []) if (handles.find(client, id) === null) throw unknownHandle(id);
+      if (type === 'text/event-stream') return stream(request, reply, query);
+      const { since, handle, type: types, limit, timeoutMs } = query;
+      const gone = goneSignal(reply.raw);
+      const page = await feed.page({
+        client,
+        since,
+        limit,
+        timeoutMs,
+        gone,
+        ...(handle !== undefined && { handles: handle }),
+        ...(types !== undefined && { types }),
+      });
+      if (page === 'gone') return reply.hijack();
+      // The frames are JSON texts already, the very ones that were pushed.
+      const { frames, gap, next } = page;
+      const text = `{"events":[${frames.join()}],"gap":${JSON.stringify(gap)},"next":${next}}`;
+      return reply
+        .type('application/json; charset=utf-8')
+        .serializer(String)
+        .send(text as never);
+    },
+    wsHandler: (socket, request) => converse(socket, request, request.query as Query),
+  });
+
+  function stream(request: FastifyRequest, reply: FastifyReply, query: Query): FastifyReply {
+    const since = lastEventId(request) ?? query.since;
+    reply.hijack();
+    const { raw } = reply;
+    raw.writeHead(200, {
+      'content-type': 'text/event-stream',
+      'cache-control': 'no-store',
+      'x-request-id': request.id,
+      'x-accel-buffering': 'no',
+    });
+    const { client } = request;
+    const subscriber = feed.attach(
+      { client, types: query.type, sink: eventStreamSink(raw), beginningOf: beginningOf(client) },
+      () => raw.end(),
+    );
+    const heartbeat = setInterval(() => raw.write(': \n\n'), HEARTBEAT_MS);
+    raw.on('error', () => {}); // told by close as well
+    raw.once('close', () => {
+      clearInterval(heartbeat);
+      feed.detach(subscriber);
+    });
+    subscriber.start(query.handle, since);
+    return reply;
+  }
+
+  /** Listeners first: a frame that comes before they are there is lost, and a throw in one ends the daemon. */
+  function converse(socket: WebSocket, request: FastifyRequest, query: Query): void {
+    const { client } = request;
+    const subscriber = feed.attach(
+      { client, types: query.type, sink: webSocketSink(socket), beginningOf: beginningOf(client) },
+      () => closeSocket(socket, GOING_AWAY, 'shutting down'),
+    );
+    socket.on('close', () => feed.detach(subscriber));
+    socket.on('message', (data, isBinary) => {
+      const frame = isBinary ? null : parseFrame(String(data));
+      if (frame === null)
+        subscriber.error('EINVAL', 'This is no frame: send subscribe or unsubscribe with handles, as JSON.');
+      else if (frame.type === 'subscribe') subscriber.subscribe(frame.handles, frame.since);
+      else subscriber.unsubscribe(frame.handles);
+    });
+    subscriber.start(query.handle, query.since);
+  }
+}
+
+/** `Last-Event-ID` is what a reader resumes by, so it beats `since`. */
+function lastEventId({ headers }: FastifyRequest): number | undefined {
+  const id = headers['last-event-id'];
+  if (id === undefined || id === '') return undefined;
+  const seq = Number(id);
+  if (!/^\d{1,16}$/.test(String(id)) || !Number.isSafeInteger(seq))
+    throw new Problem('EINVAL', 'Last-Event-ID must be a seq.', {
+      errors: [{ path: 'Last-Event-ID', message: 'must be a seq' }],
+    });
+  return seq;
+}
+
+function parseFrame(text: string): z.infer<typeof ClientFrame> | null {
+  try {
+    const result = ClientFrame.safeParse(JSON.parse(text));
+    return result.success ? result.data : null;
+  } catch {
+    return null;
+  }
+}
+
+/** Named in the OpenAPI document, which cannot describe a socket otherwise. */
+export const frameSchemas = { ClientFrame, ServerFrame };

@@ -1,0 +1,89 @@
+import { z } from 'zod';
+import { problems } from '../schemas/common.ts';
+import {
+  CloseQuery,
+  CreateHandle,
+  HandleList,
+  HandleParams,
+  HandleSchema,
+  ListHandles,
+  UpdateHandle,
+} from '../schemas/handles.ts';
+import type { Daemon } from '../src/daemon.ts';
+import type { App } from '../src/http/app-type.ts';
+
+const tags = ['handles'];
+
+/** Handles: made by spawn, open and dup, listed, changed, closed. */
+export function handleRoutes(app: App, { handles, signals }: Daemon): void {
+  app.post('/v1/handles', {
+    schema: {
+      tags,
+      summary: 'Spawn, open or dup',
+      body: CreateHandle,
+      response: { 201: HandleSchema, ...problems(404, 410, 413, 415, 422, 501) },
+    },
+    handler: (request, reply) => {
+      const { spawn, open, dup, nonblocking = false, labels } = request.body;
+      const { client } = request;
+      const handle = spawn
+        ? handles.spawn(client, spawn, { nonblocking, labels })
+        : open
+          ? handles.open(client, open.pid, open.inode, { nonblocking, labels })
+          : handles.dup(client, dup!, labels);
+      reply.code(201).header('location', `/v1/handles/${handle.id}`).send(handles.view(handle));
+    },
+  });
+
+  app.get('/v1/handles', {
+    schema: {
+      tags,
+      summary: 'List, newest first',
+      querystring: ListHandles,
+      response: { 200: HandleList, ...problems() },
+    },
+    handler: (request, reply) => {
+      const { state, label, limit, cursor } = request.query;
+      const { handles: page, next } = handles.list(request.client, { state, labels: label, limit, before: cursor });
+      reply.send({ handles: page, next: next === null ? null : `c${next}` });
+    },
+  });
+
+  app.get('/v1/handles/:id', {
+    schema: { tags, summary: 'Read', params: HandleParams, response: { 200: HandleSchema, ...problems(404, 410) } },
+    handler: (request, reply) => {
+      reply.send(handles.view(handles.get(request.client, request.params.id)));
+    },
+  });
+
+  app.patch('/v1/handles/:id', {
+    schema: {
+      tags,
+      summary: 'Change O_NONBLOCK and labels',
+      params: HandleParams,
+      body: UpdateHandle,
+      response: { 200: HandleSchema, ...problems(404, 410, 413, 415) },
+    },
+    handler: (request, reply) => {
+      const handle = handles.get(request.client, request.params.id);
+      handles.update(handle, request.body.nonblocking, request.body.labels);
+      reply.send(handles.view(handle));
+    },
+  });
+
+  app.delete('/v1/handles/:id', {
+    schema: {
+      tags,
+      summary: 'Close; the process lives on unless a signal is given',
+      params: HandleParams,
+      querystring: CloseQuery,
+      response: { 204: z.void().meta({ description: 'Closed' }), ...problems(404, 410) },
+    },
+    handler: (request, reply) => {
+      const handle = handles.get(request.client, request.params.id);
+      if (request.query.signal !== undefined) signals.sendIfThere(handle, request.query.signal);
+      handles.close(handle);
+      reply.code(204).send();
+    },
+  });
+}

@@ -1,0 +1,83 @@
+import { readFileSync } from 'node:fs';
+import { release } from 'node:os';
+import { z } from 'zod';
+import { problems } from '../schemas/common.ts';
+import { Health, type NodeBody, NodeSchema } from '../schemas/node.ts';
+import type { Daemon } from '../src/daemon.ts';
+import type { App } from '../src/http/app-type.ts';
+import { LONGEST_URL } from '../src/http/guard.ts';
+import { BODY_LIMIT, FRAME_LIMIT } from '../src/http/limits.ts';
+import { Metrics } from '../src/metrics.ts';
+import { version } from '../src/version.ts';
+
+const tags = ['node'];
+
+/** What one asks about the daemon itself. */
+export function nodeRoutes(app: App, daemon: Daemon): void {
+  const { config, features, journal } = daemon;
+  const metrics = new Metrics(daemon);
+
+  app.get('/livez', {
+    config: { open: true },
+    schema: { tags, summary: 'Is it alive?', response: { 200: Health } },
+    handler: (_request, reply) => {
+      reply.send({ status: 'ok', checks: {} });
+    },
+  });
+
+  app.get('/readyz', {
+    config: { open: true },
+    schema: { tags, summary: 'Can it take work?', response: { 200: Health, 503: Health } },
+    handler: (_request, reply) => {
+      const { fault } = journal;
+      if (fault === null) reply.send({ status: 'ok', checks: { journal: 'ok' } });
+      else reply.code(503).send({ status: 'failing', checks: { journal: `cannot be written: ${fault.message}` } });
+    },
+  });
+
+  app.get('/metrics', {
+    schema: {
+      tags,
+      summary: 'Prometheus metrics',
+      response: {
+        200: { description: 'Text format', content: { 'text/plain': { schema: z.string() } } },
+        ...problems(),
+      },
+    },
+    handler: async (_request, reply) =>
+      reply
+        .type(metrics.contentType)
+        .serializer(String)
+        .send(await metrics.text()),
+  });
+
+  app.get('/v1/node', {
+    schema: { tags, summary: 'What this daemon is and can do', response: { 200: NodeSchema, ...problems() } },
+    handler: (_request, reply) => {
+      const body: NodeBody = {
+        node: journal.node,
+        version,
+        kernel: { release: release(), features: { ...features } },
+        bootId: journal.bootId,
+        pid: process.pid,
+        subreaper: config.subreaper || process.pid === 1,
+        head: journal.head,
+        oldest: journal.oldest,
+        limits: {
+          descriptors: descriptorLimit(),
+          bodyBytes: BODY_LIMIT,
+          urlBytes: LONGEST_URL,
+          frameBytes: FRAME_LIMIT,
+          socketBufferBytes: config.socketBuffer,
+          events: config.maxEvents,
+        },
+      };
+      reply.send(body);
+    },
+  });
+}
+
+/** RLIMIT_NOFILE, which bounds live handles, parked calls and sockets together. */
+function descriptorLimit(): number {
+  return Number(/^Max open files\s+(\d+)/m.exec(readFileSync('/proc/self/limits', 'utf8'))?.[1] ?? 0);
+}

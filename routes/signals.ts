@@ -1,0 +1,46 @@
+import { z } from 'zod';
+import { problems } from '../schemas/common.ts';
+import { HandleParams } from '../schemas/handles.ts';
+import { Signal, Terminate } from '../schemas/signals.ts';
+import { type WaitidBody, WaitidResult } from '../schemas/waits.ts';
+import type { Daemon } from '../src/daemon.ts';
+import type { App } from '../src/http/app-type.ts';
+import { goneSignal } from '../src/http/gone.ts';
+import { terminate } from '../src/signals/terminate.ts';
+
+const tags = ['signals'];
+
+/** Signals, and the orderly end. */
+export function signalRoutes(app: App, { handles, signals, parking }: Daemon): void {
+  app.post('/v1/handles/:id/signal', {
+    schema: {
+      tags,
+      summary: 'Signal the process, its group or its tree',
+      params: HandleParams,
+      body: Signal,
+      response: { 204: z.void().meta({ description: 'Sent' }), ...problems(404, 410, 413, 415, 501) },
+    },
+    handler: (request, reply) => {
+      signals.send(handles.get(request.client, request.params.id), request.body.signal, request.body.scope);
+      reply.code(204).send();
+    },
+  });
+
+  app.post('/v1/handles/:id/terminate', {
+    schema: {
+      tags,
+      summary: 'SIGTERM, SIGCONT, and SIGKILL after the grace; answers once it has ended',
+      params: HandleParams,
+      body: Terminate,
+      response: { 200: WaitidResult, ...problems(404, 410, 413, 415) },
+    },
+    handler: async (request, reply) => {
+      const handle = handles.get(request.client, request.params.id);
+      const { graceMs } = request.body;
+      if ((await terminate(signals, parking, handle, graceMs, goneSignal(reply.raw))) === 'gone') return reply.hijack();
+      const { siginfo, outcome, rusage } = handle.process.ending!;
+      const body: WaitidBody = { handle: handle.id, siginfo, outcome, rusage };
+      return reply.send(body);
+    },
+  });
+}

@@ -1,0 +1,75 @@
+import type { FastifyReply } from 'fastify';
+import { problems } from '../schemas/common.ts';
+import { HandleParams } from '../schemas/handles.ts';
+import { Poll, PollResult, Waitid, type WaitidBody, WaitidResult } from '../schemas/waits.ts';
+import type { Daemon } from '../src/daemon.ts';
+import { Problem, retryAfter } from '../src/errors/problem.ts';
+import type { Handle } from '../src/handles/handle.ts';
+import type { App } from '../src/http/app-type.ts';
+import { goneSignal } from '../src/http/gone.ts';
+import { preferencesOf } from '../src/http/prefer.ts';
+import { poll } from '../src/waits/poll.ts';
+
+const tags = ['waits'];
+
+/** waitid(2) on one handle, and poll(2) over many. */
+export function waitRoutes(app: App, { handles, waits, parking }: Daemon): void {
+  app.post('/v1/handles/:id/waitid', {
+    schema: {
+      tags,
+      summary: 'Wait, and collect unless WNOWAIT is given',
+      params: HandleParams,
+      body: Waitid,
+      response: { 200: WaitidResult, 202: WaitidResult, ...problems(404, 409, 410, 413, 415) },
+    },
+    handler: async (request, reply) => {
+      const prefer = preferencesOf(request.headers.prefer);
+      const handle = handles.get(request.client, request.params.id);
+      const timeoutMs = request.body.timeoutMs ?? prefer.waitMs;
+      const gone = goneSignal(reply.raw);
+      try {
+        const answer = await waits.waitid(handle, { options: request.body.options, timeoutMs, gone });
+        if (answer === 'gone') return reply.hijack();
+        if (answer === 'timed out' && prefer.respondAsync) return answerLater(reply, waits, handle);
+        if (prefer.waitMs !== undefined && timeoutMs === prefer.waitMs)
+          reply.header('preference-applied', `wait=${prefer.waitMs / 1000}`);
+        const { siginfo = null, rusage = null, outcome = null } = typeof answer === 'string' ? {} : answer;
+        const body: WaitidBody = { handle: handle.id, siginfo, outcome, rusage };
+        return reply.send(answer === 'timed out' ? { ...body, timedOut: true } : body);
+      } catch (problem) {
+        if (prefer.respondAsync && problem instanceof Problem && problem.errno === 'EAGAIN')
+          return answerLater(reply, waits, handle);
+        throw problem;
+      }
+    },
+  });
+
+  app.post('/v1/poll', {
+    schema: {
+      tags,
+      summary: 'Wait for any, all or a number of handles; collects nothing',
+      body: Poll,
+      response: { 200: PollResult, ...problems(404, 410, 413, 415) },
+    },
+    handler: async (request, reply) => {
+      const { handles: ids, timeoutMs, ...rest } = request.body;
+      const answer = await poll(parking, {
+        ...rest,
+        handles: ids.map((id) => handles.get(request.client, id)),
+        timeoutMs: timeoutMs ?? preferencesOf(request.headers.prefer).waitMs,
+        gone: goneSignal(reply.raw),
+      });
+      return answer === 'gone' ? reply.hijack() : reply.send(answer);
+    },
+  });
+}
+
+/** 202 of `respond-async`: nothing yet, and the same hint as with EAGAIN. */
+function answerLater(reply: FastifyReply, waits: Daemon['waits'], handle: Handle): FastifyReply {
+  const retry = waits.retry(handle);
+  const body: WaitidBody = { handle: handle.id, siginfo: null, outcome: null, rusage: null, retry };
+  return reply
+    .code(202)
+    .headers({ ...retryAfter(retry), 'preference-applied': 'respond-async' })
+    .send(body);
+}

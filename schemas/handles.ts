@@ -1,0 +1,135 @@
+import { z } from 'zod';
+import type { HandleView } from '../src/handles/handle.ts';
+import type { LaunchRequest } from '../src/handles/launch.ts';
+import { cString, handleId, Outcome, ProcessView, Rusage, signal } from './common.ts';
+
+const absolutePath = cString.startsWith('/', 'must be an absolute path').max(4096);
+
+export const labelKey = z
+  .string()
+  .regex(
+    /^[A-Za-z0-9]([A-Za-z0-9._/-]{0,126}[A-Za-z0-9])?$/,
+    'must be letters, digits, and . _ / - within, at most 128',
+  );
+const labelValue = cString.max(256);
+const MOST_LABELS = 64;
+const labels = <V extends z.ZodType>(value: V) =>
+  z.record(labelKey, value).refine((all) => Object.keys(all).length <= MOST_LABELS, `at most ${MOST_LABELS} labels`);
+
+const File = z.strictObject({ file: absolutePath, append: z.boolean().optional() });
+const Output = z.union([z.enum(['null', 'inherit', 'capture']), File]);
+
+export const Spawn = z
+  .strictObject({
+    argv: z.tuple([cString], cString),
+    env: z
+      .record(cString.regex(/^[^=]+$/, 'must be a name without ='), cString)
+      .default({})
+      .meta({ description: 'Added to PATH, HOME and LANG; the daemon’s own environment is not passed on.' }),
+    cwd: absolutePath.default('/'),
+    stdin: z
+      .union([z.literal('null'), z.strictObject({ text: z.string() }), z.strictObject({ base64: z.base64() })])
+      .default('null'),
+    stdout: Output.default('null'),
+    stderr: z.union([z.enum(['null', 'inherit', 'capture', 'stdout']), File]).default('null'),
+  })
+  .meta({ id: 'Spawn', examples: [{ argv: ['sleep', '5'], cwd: '/tmp' }] });
+Spawn satisfies z.ZodType<LaunchRequest>;
+
+export const Open = z
+  .strictObject({
+    pid: z.int().min(1).max(2147483647),
+    inode: z
+      .string()
+      .regex(/^\d{1,20}$/, 'must be a decimal number in a string')
+      .optional(),
+  })
+  .meta({ id: 'Open', examples: [{ pid: 4711, inode: '90210' }] });
+
+export const CreateHandle = z
+  .strictObject({
+    spawn: Spawn.optional(),
+    open: Open.optional(),
+    dup: handleId.optional(),
+    nonblocking: z.boolean().optional(),
+    labels: labels(labelValue).default({}),
+  })
+  .refine((body) => [body.spawn, body.open, body.dup].filter((way) => way !== undefined).length === 1, {
+    error: 'give exactly one of spawn, open and dup',
+  })
+  .refine((body) => body.dup === undefined || body.nonblocking === undefined, {
+    error: 'a dup shares the setting of what it duplicates: leave it out',
+    path: ['nonblocking'],
+  })
+  .meta({
+    id: 'CreateHandle',
+    examples: [{ spawn: { argv: ['sleep', '5'] }, nonblocking: true, labels: { job: '42' } }],
+  });
+
+export const UpdateHandle = z
+  .strictObject({ nonblocking: z.boolean().optional(), labels: labels(labelValue.nullable()).optional() })
+  .meta({ id: 'UpdateHandle', examples: [{ nonblocking: true, labels: { job: '43', old: null } }] });
+
+export const HandleSchema = z
+  .object({
+    id: handleId,
+    nonblocking: z.boolean(),
+    relation: z.enum(['child', 'foreign']),
+    state: z.enum(['running', 'stopped', 'exited']),
+    labels: z.record(z.string(), z.string()),
+    client: z.string(),
+    process: ProcessView,
+    outcome: Outcome.nullable(),
+    rusage: Rusage.nullable(),
+    collected: z.boolean(),
+    createdAt: z.string(),
+    seq: z.int(),
+  })
+  .meta({
+    id: 'Handle',
+    description: 'One client’s descriptor on one process.',
+    examples: [
+      {
+        id: 'h_3q2-7wEBAgMEBQYHCAkKCw',
+        nonblocking: false,
+        relation: 'child',
+        state: 'running',
+        labels: {},
+        client: 'uid:0',
+        process: { pid: 4711, inode: '90210', startedAt: '2026-01-31T12:00:00.000Z', argv: ['sleep', '5'] },
+        outcome: null,
+        rusage: null,
+        collected: false,
+        createdAt: '2026-01-31T12:00:00.000Z',
+        seq: 17,
+      },
+    ],
+  });
+HandleSchema satisfies z.ZodType<HandleView>;
+
+export const HandleList = z
+  .object({ handles: z.array(HandleSchema), next: z.string().nullable() })
+  .meta({ id: 'HandleList', examples: [{ handles: [], next: null }] });
+
+/** `k=v`, split at the first `=`. */
+const labelFilter = z
+  .string()
+  .regex(/^[^=]+=/, 'must be key=value')
+  .max(400)
+  .transform((text): [string, string] => [text.slice(0, text.indexOf('=')), text.slice(text.indexOf('=') + 1)]);
+
+export const limit = z.int().min(1).max(1000).default(100);
+
+export const ListHandles = z.strictObject({
+  state: z.enum(['running', 'stopped', 'exited']).optional(),
+  label: z.array(labelFilter).default([]),
+  limit,
+  cursor: z
+    .string()
+    .regex(/^c\d{1,15}$/, 'must be the next of an earlier page')
+    .transform((text) => Number(text.slice(1)))
+    .optional(),
+});
+
+export const HandleParams = z.object({ id: handleId });
+export const CloseQuery = z.strictObject({ signal: signal.optional() });

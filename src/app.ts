@@ -1,0 +1,122 @@
+import { randomUUID } from 'node:crypto';
+import type { IncomingMessage } from 'node:http';
+import swagger from '@fastify/swagger';
+import swaggerUi from '@fastify/swagger-ui';
+import websocket from '@fastify/websocket';
+import fastify, { type FastifyBaseLogger, LogController } from 'fastify';
+import {
+  jsonSchemaTransform,
+  jsonSchemaTransformObject,
+  validatorCompiler,
+  type ZodTypeProvider,
+} from 'fastify-type-provider-zod';
+import { eventRoutes } from '../routes/events.ts';
+import { handleRoutes } from '../routes/handles.ts';
+import { nodeRoutes } from '../routes/node.ts';
+import { signalRoutes } from '../routes/signals.ts';
+import { waitRoutes } from '../routes/waits.ts';
+import type { Daemon } from './daemon.ts';
+import type { App } from './http/app-type.ts';
+import { authenticate } from './http/authenticate.ts';
+import { guard, refuseUnknown, SUBPROTOCOL } from './http/guard.ts';
+import {
+  BODY_LIMIT,
+  FRAME_LIMIT,
+  HEADERS_TIMEOUT_MS,
+  KEEP_ALIVE_TIMEOUT_MS,
+  REQUEST_TIMEOUT_MS,
+} from './http/limits.ts';
+import { Listeners } from './http/listeners.ts';
+import { handleError, refuseUnparsed } from './http/problems.ts';
+import { parseQuery } from './http/query.ts';
+import { version } from './version.ts';
+
+/** What a request passes, in this order: id, guard (Host, URL, upgrade), credentials, schema, route. */
+export async function build(daemon: Daemon, logger: FastifyBaseLogger): Promise<{ app: App; listeners: Listeners }> {
+  const app: App = fastify({
+    loggerInstance: logger,
+    logController: new LogController({ disableRequestLogging: true }),
+    genReqId: requestId,
+    bodyLimit: BODY_LIMIT,
+    requestTimeout: REQUEST_TIMEOUT_MS,
+    keepAliveTimeout: KEEP_ALIVE_TIMEOUT_MS,
+    return503OnClosing: false,
+    routerOptions: { querystringParser: parseQuery, ignoreTrailingSlash: false, maxParamLength: 200 },
+    http: {
+      headersTimeout: HEADERS_TIMEOUT_MS,
+      // Node would answer a missing Host itself, without a problem document.
+      requireHostHeader: false,
+      shouldUpgradeCallback: (request: IncomingMessage) => request.headers.upgrade?.toLowerCase() === 'websocket',
+    },
+    clientErrorHandler: (error, socket) => refuseUnparsed(error, socket, randomUUID()),
+    frameworkErrors: handleError,
+  }).withTypeProvider<ZodTypeProvider>();
+  let listeners: Listeners | undefined;
+  const theListeners = (): Listeners => listeners!;
+
+  app.setValidatorCompiler(validatorCompiler);
+  // Answers are built by typed code and checked against their schemas in the tests, not again for every client.
+  app.setSerializerCompiler(() => JSON.stringify);
+  app.setErrorHandler(handleError);
+  acceptEmptyJson(app);
+
+  await app.register(websocket, {
+    options: {
+      maxPayload: FRAME_LIMIT,
+      perMessageDeflate: false,
+      handleProtocols: (offered: Set<string>) => (offered.has(SUBPROTOCOL) ? SUBPROTOCOL : false),
+    },
+    // The feed has told every socket already.
+    preClose: (done: () => void) => done(),
+    errorHandler: (error: Error) => logger.debug({ err: error }, 'a WebSocket broke'),
+  });
+  guard(app, daemon.config.allowedHosts, theListeners);
+  authenticate(app, daemon.clients, theListeners);
+  refuseUnknown(app);
+  await app.register(swagger, {
+    openapi: {
+      openapi: '3.1.0',
+      info: {
+        title: 'waitd',
+        version,
+        description: 'waitid over HTTP and WebSocket.',
+        license: { name: 'Apache-2.0' },
+      },
+      components: { securitySchemes: { bearer: { type: 'http', scheme: 'bearer' } } },
+      security: [{ bearer: [] }],
+    },
+    transform: jsonSchemaTransform,
+    transformObject: jsonSchemaTransformObject,
+  });
+  await app.register(swaggerUi, { routePrefix: '/docs', staticCSP: true });
+
+  handleRoutes(app, daemon);
+  waitRoutes(app, daemon);
+  signalRoutes(app, daemon);
+  eventRoutes(app, daemon);
+  nodeRoutes(app, daemon);
+  app.get('/openapi.json', { schema: { hide: true } }, async () => app.swagger());
+
+  await app.ready();
+  listeners = new Listeners(app.server);
+  return { app, listeners };
+}
+
+/** The caller's own id where it is a sane one. */
+function requestId({ headers }: { headers: IncomingMessage['headers'] }): string {
+  const given = headers['x-request-id'];
+  return typeof given === 'string' && /^[\w.~:+/=@-]{1,128}$/.test(given) ? given : randomUUID();
+}
+
+/** An empty body is no body, also where its type says JSON: each schema says whether that is enough. */
+function acceptEmptyJson(app: App): void {
+  app.addHook('preValidation', async (request) => {
+    request.body ??= undefined; // Fastify says null, for which schemas have no default
+  });
+  const parse = app.getDefaultJsonParser('error', 'error');
+  app.removeAllContentTypeParsers();
+  app.addContentTypeParser('application/json', { parseAs: 'string' }, (request, body, done) => {
+    if (body === '') done(null, undefined);
+    else parse(request, body as string, done);
+  });
+}

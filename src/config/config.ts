@@ -1,0 +1,94 @@
+import { homedir } from 'node:os';
+import { join } from 'node:path';
+import { z } from 'zod';
+import { environmentName, type RawConfig, readOptions, UsageError } from './options.ts';
+
+/** Where to serve. */
+export type Address = { unix: string } | { host: string; port: number };
+
+export interface Config {
+  listen: Address[];
+  stateDir: string;
+  tokens: string | undefined;
+  insecureNoAuth: boolean;
+  allowedHosts: string[];
+  subreaper: boolean;
+  /** Bytes. */
+  socketBuffer: number;
+  maxEvents: number;
+  logLevel: string;
+}
+
+/** sun_path is 108 bytes with its NUL (unix(7)). */
+const LONGEST_SOCKET_PATH = 107;
+
+const wholeNumber = (min: number, max: number) =>
+  z
+    .string()
+    .regex(/^\d{1,12}$/, 'must be a whole number')
+    .transform(Number)
+    .pipe(z.int().min(min).max(max));
+
+/**
+ * The daemon's settings, from its command line and environment.
+ * @throws {UsageError} in one line, naming the flag
+ */
+export function readConfig(argv: readonly string[], environment: NodeJS.ProcessEnv): Config {
+  const raw = readOptions(argv, environment);
+  const root = process.getuid?.() === 0;
+  const check = <T>(flag: keyof RawConfig, schema: z.ZodType<T>): T => {
+    const result = schema.safeParse(raw[flag]);
+    if (result.success) return result.data;
+    const given = raw[flag] === undefined ? '' : ` (given: ${String(raw[flag])})`;
+    throw new UsageError(`--${flag} or ${environmentName(flag)}: ${result.error.issues[0]!.message}${given}`);
+  };
+  return {
+    listen: check('listen', z.array(address).optional()) ?? [
+      { unix: join(runtimeDirectory(root, environment), 'waitd.sock') },
+      { host: '127.0.0.1', port: 7411 },
+    ],
+    stateDir: check('state-dir', absolute.optional()) ?? stateDirectory(root, environment),
+    tokens: check('tokens', z.string().optional()),
+    insecureNoAuth: raw['insecure-no-auth'] === true,
+    allowedHosts: check('allowed-host', z.array(z.string().toLowerCase()).default([])),
+    subreaper: raw['no-subreaper'] !== true,
+    socketBuffer: check('socket-buffer', wholeNumber(4096, 2 ** 30).default(2 ** 20)),
+    maxEvents: check('max-events', wholeNumber(1000, 1e9).default(1_000_000)),
+    logLevel: check(
+      'log-level',
+      z.enum(['trace', 'debug', 'info', 'warn', 'error', 'fatal', 'silent']).default('info'),
+    ),
+  };
+}
+
+const absolute = z.string().startsWith('/', 'must be an absolute path');
+
+const address = z.string().transform((text, context): Address => {
+  const fail = (message: string): never => {
+    context.addIssue({ code: 'custom', message });
+    return z.NEVER;
+  };
+  if (text.startsWith('unix:')) {
+    const unix = text.slice('unix:'.length);
+    if (!unix.startsWith('/')) return fail('a Unix socket needs an absolute path: unix:/run/waitd/waitd.sock');
+    if (Buffer.byteLength(unix) > LONGEST_SOCKET_PATH)
+      return fail(`a Unix socket's path has at most ${LONGEST_SOCKET_PATH} bytes`);
+    return { unix };
+  }
+  const tcp = /^tcp:(?:\[([0-9a-fA-F:.]+)\]|([^:[\]]+)):(\d{1,5})$/.exec(text);
+  const port = Number(tcp?.[3]);
+  if (tcp === null || port > 65535) return fail('must be unix:/path or tcp:host:port');
+  return { host: (tcp[1] ?? tcp[2])!, port };
+});
+
+function runtimeDirectory(root: boolean, environment: NodeJS.ProcessEnv): string {
+  if (root) return '/run/waitd';
+  const runtime = environment.XDG_RUNTIME_DIR;
+  if (!runtime) throw new UsageError('XDG_RUNTIME_DIR is not set: give --listen unix:PATH or --listen tcp:HOST:PORT');
+  return join(runtime, 'waitd');
+}
+
+function stateDirectory(root: boolean, environment: NodeJS.ProcessEnv): string {
+  if (root) return '/var/lib/waitd';
+  return join(environment.XDG_STATE_HOME || join(homedir(), '.local', 'state'), 'waitd');
+}

@@ -1,0 +1,109 @@
+import { parseArgs } from 'node:util';
+import { distance } from 'fastest-levenshtein';
+
+/** A command line or an environment that does not fit: said in one line, exit code 2. */
+export class UsageError extends Error {}
+
+/** One setting: a flag, and the same by environment. */
+interface Option {
+  flag: string;
+  /** What stands for its value in the help; none for a switch. */
+  value?: string;
+  repeatable?: true;
+  help: string;
+}
+
+/** Every flag of `serve`. The environment variable is WAITD_ and the flag in capitals; repeatable ones are split at commas. */
+export const options = [
+  {
+    flag: 'listen',
+    value: 'unix:PATH | tcp:HOST:PORT',
+    repeatable: true,
+    help: 'where to serve; port 0 picks one (default: a Unix socket, and tcp:127.0.0.1:7411)',
+  },
+  { flag: 'state-dir', value: 'DIR', help: 'the journal, captured output and the first token (0700)' },
+  { flag: 'tokens', value: 'FILE', help: 'bearer tokens, a line "client-name token" each; mode 0600' },
+  { flag: 'insecure-no-auth', help: 'serve TCP without credentials, to anybody who can connect' },
+  {
+    flag: 'allowed-host',
+    value: 'NAME',
+    repeatable: true,
+    help: 'a Host that TCP clients may name, beside IP addresses and localhost',
+  },
+  { flag: 'no-subreaper', help: 'leave orphans of spawned processes to init' },
+  { flag: 'socket-buffer', value: 'BYTES', help: 'what may wait for one slow subscriber (default 1048576)' },
+  { flag: 'max-events', value: 'N', help: 'how many events are kept (default 1000000)' },
+  { flag: 'log-level', value: 'LEVEL', help: 'trace, debug, info, warn, error, fatal or silent (default info)' },
+] as const satisfies readonly Option[];
+
+export type Flag = (typeof options)[number]['flag'];
+export type RawConfig = Partial<Record<Flag, string | string[] | boolean>>;
+
+const all: readonly Option[] = options;
+
+/**
+ * Reads flags, and the environment where a flag is missing.
+ * @throws {UsageError} for an unknown flag (with the nearest right one), a missing value, a stray word
+ */
+export function readOptions(argv: readonly string[], environment: NodeJS.ProcessEnv): RawConfig {
+  const config: RawConfig = { ...fromEnvironment(environment) };
+  const { tokens } = parseArgs({
+    args: [...argv],
+    options: Object.fromEntries(
+      all.map(
+        ({ flag, value }) => [flag, { type: value === undefined ? 'boolean' : 'string', multiple: true }] as const,
+      ),
+    ),
+    strict: false,
+    tokens: true,
+  });
+  const given: RawConfig = {};
+  for (const token of tokens) {
+    if (token.kind === 'option-terminator') continue;
+    if (token.kind === 'positional') throw new UsageError(`${token.value} is not expected here; see --help`);
+    const option = all.find(({ flag }) => flag === token.name);
+    if (option === undefined) throw unknownFlag(token.rawName);
+    set(given, option, token.value, `--${option.flag}`);
+  }
+  return { ...config, ...given };
+}
+
+function set(config: RawConfig, option: Option, value: string | undefined, name: string): void {
+  const flag = option.flag as Flag;
+  if (option.value === undefined) {
+    if (value !== undefined) throw new UsageError(`${name} takes no value`);
+    config[flag] = true;
+    return;
+  }
+  if (value === undefined || value === '') throw new UsageError(`${name} needs a value: ${option.value}`);
+  if (option.repeatable) config[flag] = [...((config[flag] as string[] | undefined) ?? []), value];
+  else if (config[flag] !== undefined) throw new UsageError(`${name} is given twice`);
+  else config[flag] = value;
+}
+
+function fromEnvironment(environment: NodeJS.ProcessEnv): RawConfig {
+  const config: RawConfig = {};
+  for (const option of all) {
+    const name = environmentName(option.flag);
+    const value = environment[name];
+    if (value === undefined || value === '') continue;
+    if (option.value === undefined) {
+      if (!['0', '1', 'true', 'false'].includes(value)) throw new UsageError(`${name} must be 1, 0, true or false`);
+      if (value === '1' || value === 'true') config[option.flag as Flag] = true;
+    } else for (const part of option.repeatable ? value.split(',') : [value]) set(config, option, part.trim(), name);
+  }
+  return config;
+}
+
+export const environmentName = (flag: string): string => `WAITD_${flag.replaceAll('-', '_').toUpperCase()}`;
+
+function unknownFlag(name: string): UsageError {
+  const flags = all.map(({ flag }) => `--${flag}`);
+  const nearest = flags.reduce((best, flag) => (distance(name, flag) < distance(name, best) ? flag : best));
+  return new UsageError(`${name} is no option of serve; the nearest is ${nearest}`);
+}
+
+/** The help text of all flags. */
+export function optionsHelp(): string {
+  return all.map(({ flag, value, help }) => `  --${flag}${value ? ` ${value}` : ''}\n      ${help}`).join('\n');
+}

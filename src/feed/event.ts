@@ -1,0 +1,63 @@
+import { type Handle, type ProcessView, viewOfProcess } from '../handles/handle.ts';
+import type { Rusage, Siginfo } from '../kernel/waitid.ts';
+import type { Outcome, Pause } from '../processes/outcome.ts';
+
+export const eventTypes = [
+  'opened',
+  'adopted',
+  'stopped',
+  'continued',
+  'exited',
+  'reaped',
+  'output',
+  'closed',
+  'expired',
+] as const;
+export type EventType = (typeof eventTypes)[number];
+
+/** An event as it is stored and sent. It is encoded once, however many read it. */
+export interface Event {
+  seq: number;
+  type: EventType;
+  handle: string;
+  client: string;
+  /** Unix milliseconds. */
+  at: number;
+  /** The JSON text of its {@link EventFrame}. */
+  frame: string;
+}
+
+/** What subscribers get. */
+export interface EventFrame {
+  type: 'event';
+  seq: number;
+  event: EventType;
+  handle: string;
+  at: string;
+  process: ProcessView;
+  outcome: Outcome | Pause | null;
+  siginfo: Siginfo | null;
+  rusage: Rusage | null;
+}
+
+export interface EventFacts {
+  outcome?: Outcome | Pause | null;
+  siginfo?: Siginfo | null;
+  rusage?: Rusage | null;
+}
+
+/** What an ended process tells in every event after its end. */
+export function encode(seq: number, type: EventType, handle: Handle, at: number, facts: EventFacts): Event {
+  const frame: EventFrame = {
+    type: 'event',
+    seq,
+    event: type,
+    handle: handle.id,
+    at: new Date(at).toISOString(),
+    process: viewOfProcess(handle.process),
+    outcome: facts.outcome ?? null,
+    siginfo: facts.siginfo ?? null,
+    rusage: facts.rusage ?? null,
+  };
+  return { seq, type, handle: handle.id, client: handle.client, at, frame: JSON.stringify(frame) };
+}

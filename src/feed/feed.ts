@@ -1,0 +1,164 @@
+import type { Problem } from '../errors/problem.ts';
+import type { EventSink } from '../journal/batch.ts';
+import type { EventQuery, Journal } from '../journal/journal.ts';
+import type { Event } from './event.ts';
+import { type Follower, type Sink, Subscriber, type SubscriberParts, type Switchboard } from './subscriber.ts';
+
+export interface Gap {
+  from: number;
+  to: number;
+  reset?: true;
+}
+
+export interface EventPage {
+  /** The frames, as JSON texts. */
+  frames: string[];
+  gap: Gap | null;
+  /** The cursor for the next page: it passes over what the filter left out. */
+  next: number;
+}
+
+export interface PageRequest extends Omit<EventQuery, 'since'> {
+  /** From the oldest there is where it is missing. */
+  since: number | undefined;
+  /** How long to wait for the first one; not at all where it is missing. */
+  timeoutMs: number | undefined;
+  gone: AbortSignal;
+}
+
+/** Events on their way out: to whoever follows them live, and in pages. */
+export class Feed implements EventSink, Switchboard {
+  readonly #journal: Journal;
+  readonly #bufferLimit: number;
+  readonly #byClient = new Map<string, Set<Follower>>();
+  readonly #byHandle = new Map<string, Set<Follower>>();
+  readonly #subscribers = new Map<Subscriber, () => void>();
+  readonly #pages = new Set<(problem: Problem) => void>();
+  #closed: Problem | null = null;
+
+  /** @param bufferLimit bytes that may wait for one reader */
+  constructor(journal: Journal, bufferLimit: number) {
+    this.#journal = journal;
+    this.#bufferLimit = bufferLimit;
+  }
+
+  /** How many sockets and streams are open. */
+  get size(): number {
+    return this.#subscribers.size;
+  }
+
+  /** Tells every follower; the events are written down already. */
+  push(events: readonly Event[]): void {
+    for (const event of events) {
+      for (const follower of this.#byClient.get(event.client) ?? []) follower.offer(event);
+      for (const follower of this.#byHandle.get(event.handle) ?? []) follower.offer(event);
+    }
+  }
+
+  /**
+   * Makes a subscriber; it begins with {@link Subscriber.start} and must be ended with {@link detach}.
+   * @param shutDown ends its connection when the daemon stops
+   */
+  attach(
+    parts: Pick<SubscriberParts, 'client' | 'types' | 'beginningOf'> & { sink: Sink },
+    shutDown: () => void,
+  ): Subscriber {
+    const subscriber = new Subscriber({
+      ...parts,
+      journal: this.#journal,
+      switchboard: this,
+      bufferLimit: this.#bufferLimit,
+    });
+    this.#subscribers.set(subscriber, shutDown);
+    if (this.#closed !== null) shutDown();
+    return subscriber;
+  }
+
+  detach(subscriber: Subscriber): void {
+    subscriber.end();
+    this.#subscribers.delete(subscriber);
+  }
+
+  followAll(follower: Follower): void {
+    add(this.#byClient, follower.client, follower);
+  }
+
+  leaveAll(follower: Follower): void {
+    remove(this.#byClient, follower.client, follower);
+  }
+
+  follow(handle: string, follower: Follower): void {
+    add(this.#byHandle, handle, follower);
+  }
+
+  leave(handle: string, follower: Follower): void {
+    remove(this.#byHandle, handle, follower);
+  }
+
+  /**
+   * A page of the past; with a timeout it waits for the first event.
+   * @throws {Problem} ESHUTDOWN when the daemon stops meanwhile
+   */
+  async page(request: PageRequest): Promise<EventPage | 'gone'> {
+    const { oldest, head } = this.#journal;
+    const asked = request.since ?? oldest - 1;
+    let gap: Gap | null = null;
+    if (asked > head) gap = { from: head + 1, to: asked, reset: true };
+    else if (oldest > asked + 1) gap = { from: asked + 1, to: oldest - 1 };
+    const since = Math.min(Math.max(asked, oldest - 1), head);
+    const read = (): EventPage | null => {
+      const events = this.#journal.events({ ...request, since });
+      const next = events.length < request.limit ? this.#journal.head : events.at(-1)!.seq;
+      return events.length === 0 ? null : { frames: events.map((event) => event.frame), gap, next };
+    };
+    const empty = (): EventPage => ({ frames: [], gap, next: this.#journal.head });
+    const page = read();
+    if (page !== null) return page;
+    if (gap !== null || request.timeoutMs === undefined) return empty();
+    const arrived = await this.#arrival(request);
+    return arrived === 'gone' ? 'gone' : (read() ?? empty());
+  }
+
+  #arrival({ client, handles, types, timeoutMs, gone }: PageRequest): Promise<'arrived' | 'timed out' | 'gone'> {
+    if (this.#closed !== null) return Promise.reject(this.#closed);
+    const { promise, resolve, reject } = Promise.withResolvers<'arrived' | 'timed out' | 'gone'>();
+    const follower: Follower = {
+      client,
+      offer: (event) => {
+        if (types === undefined || types.includes(event.type)) resolve('arrived');
+      },
+    };
+    const timer = setTimeout(() => resolve('timed out'), timeoutMs);
+    const onGone = (): void => resolve('gone');
+    if (gone.aborted) onGone();
+    gone.addEventListener('abort', onGone);
+    this.#pages.add(reject);
+    if (handles === undefined) this.followAll(follower);
+    for (const handle of handles ?? []) this.follow(handle, follower);
+    return promise.finally(() => {
+      clearTimeout(timer);
+      gone.removeEventListener('abort', onGone);
+      this.#pages.delete(reject);
+      this.leaveAll(follower);
+      for (const handle of handles ?? []) this.leave(handle, follower);
+    });
+  }
+
+  /** Ends every socket and stream, and answers every page that waits. */
+  close(problem: Problem): void {
+    this.#closed = problem;
+    for (const reject of this.#pages) reject(problem);
+    for (const shutDown of this.#subscribers.values()) shutDown();
+  }
+}
+
+function add(index: Map<string, Set<Follower>>, key: string, follower: Follower): void {
+  const followers = index.get(key);
+  if (followers === undefined) index.set(key, new Set([follower]));
+  else followers.add(follower);
+}
+
+function remove(index: Map<string, Set<Follower>>, key: string, follower: Follower): void {
+  const followers = index.get(key);
+  if (followers?.delete(follower) && followers.size === 0) index.delete(key);
+}

@@ -1,0 +1,265 @@
+import type { Journal } from '../journal/journal.ts';
+import type { Event, EventType } from './event.ts';
+
+/** How many events of the past are read at a time. */
+const PAGE = 256;
+
+/** Where a subscriber's frames go: a WebSocket, or an SSE stream. */
+export interface Sink {
+  /** @param seq of an event's frame; @param flushed told when the frame has left this process */
+  send(frame: string, seq?: number, flushed?: () => void): void;
+  /** Bytes that wait here because the reader does not read. */
+  readonly buffered: number;
+  /** Ends it because of that. `since` is the lowest cursor that loses nothing. */
+  cut(since: number): void;
+}
+
+/** Who is told of the handles, or of the client, that it follows. */
+export interface Follower {
+  readonly client: string;
+  offer(event: Event): void;
+}
+
+/** Where followers of live events are kept. */
+export interface Switchboard {
+  followAll(follower: Follower): void;
+  leaveAll(follower: Follower): void;
+  follow(handle: string, follower: Follower): void;
+  leave(handle: string, follower: Follower): void;
+}
+
+export interface SubscriberParts {
+  client: string;
+  types: readonly EventType[] | undefined;
+  sink: Sink;
+  journal: Journal;
+  switchboard: Switchboard;
+  /** The cursor from before a handle's first event; `null` where the client never had it. */
+  beginningOf(handle: string): number | null;
+  /** Bytes that may wait in the sink. */
+  bufferLimit: number;
+}
+
+/** A range of seqs, `after` exclusive and `to` inclusive. */
+interface Range {
+  after: number;
+  to: number;
+}
+
+/** The past that is still to be sent, of some handles or of all; its live events follow when it is done. */
+interface Replay {
+  /** `null`: all of the client's. */
+  handles: string[] | null;
+  after: number;
+  position: number;
+}
+
+/**
+ * One socket's or stream's view of the feed: what it follows, how far it has come, and that it gets each event once, in
+ * order. The past is read from the journal at the reader's own pace; only live events can overflow.
+ */
+export class Subscriber implements Follower {
+  readonly client: string;
+  readonly #parts: SubscriberParts;
+  /** Once narrowed to named handles, it never goes back to all. */
+  #all: Replay | 'live' | null = null;
+  #allAfter = 0;
+  /** What was sent of all handles before the narrowing. */
+  #allSent: Range | null = null;
+  /** Handles followed live, and from which cursor on. */
+  readonly #live = new Map<string, number>();
+  readonly #replays: Replay[] = [];
+  /** What was sent of handles that are not followed any more. */
+  readonly #sent = new Map<string, Range[]>();
+  #ended = false;
+  #waiting = false;
+
+  constructor(parts: SubscriberParts) {
+    this.client = parts.client;
+    this.#parts = parts;
+  }
+
+  /**
+   * Says hello and begins: with the handles named, or with everything from `since`, or from now.
+   */
+  start(handles: readonly string[] | undefined, since: number | undefined): void {
+    const { journal } = this.#parts;
+    this.#frame({
+      type: 'hello',
+      node: journal.node,
+      head: journal.head,
+      oldest: Math.min(journal.oldest, journal.head + 1),
+    });
+    if (handles !== undefined) {
+      this.subscribe(handles, since);
+      return;
+    }
+    const after = this.#checked(since ?? journal.head);
+    this.#allAfter = after;
+    this.#all = { handles: null, after, position: after };
+    this.#replays.push(this.#all);
+    this.#pump();
+  }
+
+  /** Follows handles, after a replay of what they have behind them: from `since`, or from each one's beginning. */
+  subscribe(handles: readonly string[], since: number | undefined): void {
+    this.#narrow();
+    const named = [...new Set(handles)];
+    const beginnings = named.map((handle) => this.#parts.beginningOf(handle));
+    const known = named.filter((_, index) => beginnings[index] !== null);
+    for (const handle of named) if (!known.includes(handle)) this.error('EBADF', `You have no handle ${handle}.`);
+    if (known.length === 0) return;
+    const from = since ?? Math.min(...beginnings.filter((seq) => seq !== null));
+    const after = this.#checked(from);
+    const fresh = known.filter((handle) => !this.#follows(handle));
+    // One replay for the whole frame, so that its events come in one order, and one answer at its end.
+    this.#replays.push({ handles: fresh, after, position: after });
+    this.#announce.set(this.#replays.at(-1)!, known);
+    this.#pump();
+  }
+
+  readonly #announce = new WeakMap<Replay, string[]>();
+
+  unsubscribe(handles: readonly string[]): void {
+    for (const handle of handles) {
+      const after = this.#live.get(handle);
+      if (after !== undefined) {
+        this.#live.delete(handle);
+        this.#parts.switchboard.leave(handle, this);
+        this.#remember(handle, { after, to: this.#parts.journal.head });
+      }
+      for (const replay of this.#replays) {
+        if (replay.handles?.includes(handle) !== true) continue;
+        replay.handles = replay.handles.filter((other) => other !== handle);
+        this.#remember(handle, { after: replay.after, to: replay.position });
+      }
+    }
+  }
+
+  /** A live event of something that is followed. */
+  offer(event: Event): void {
+    if (this.#ended || !this.#wants(event)) return;
+    if (this.#parts.sink.buffered > this.#parts.bufferLimit) this.#cut(event.seq - 1);
+    else this.#parts.sink.send(event.frame, event.seq);
+    // Nothing follows these two.
+    if (event.type === 'closed' || event.type === 'expired') this.unsubscribe([event.handle]);
+  }
+
+  /** An error frame; the stream goes on. */
+  error(errno: string, detail: string): void {
+    this.#frame({ type: 'error', errno, detail });
+  }
+
+  /** The reader is gone. */
+  end(): void {
+    this.#ended = true;
+    this.#replays.length = 0;
+    this.#parts.switchboard.leaveAll(this);
+    for (const handle of this.#live.keys()) this.#parts.switchboard.leave(handle, this);
+    this.#live.clear();
+  }
+
+  #frame(frame: object): void {
+    if (this.#ended) return;
+    if (this.#parts.sink.buffered > this.#parts.bufferLimit) this.#cut(this.#parts.journal.head);
+    else this.#parts.sink.send(JSON.stringify(frame));
+  }
+
+  /** @param liveSince how far the live events have come */
+  #cut(liveSince: number): void {
+    const since = Math.min(liveSince, ...this.#replays.map((replay) => replay.position));
+    this.end();
+    this.#parts.sink.cut(since);
+  }
+
+  #wants({ type }: Event): boolean {
+    return this.#parts.types === undefined || this.#parts.types.includes(type);
+  }
+
+  #follows(handle: string): boolean {
+    return this.#live.has(handle) || this.#replays.some((replay) => replay.handles?.includes(handle));
+  }
+
+  /** A cursor from beyond the head is from another life of the node: said, and then set right. */
+  #checked(since: number): number {
+    const { head } = this.#parts.journal;
+    if (since <= head) return since;
+    this.#frame({ type: 'gap', from: head + 1, to: since, reset: true });
+    return head;
+  }
+
+  #narrow(): void {
+    if (this.#all === null) return;
+    const to = this.#all === 'live' ? this.#parts.journal.head : this.#all.position;
+    this.#allSent = { after: this.#allAfter, to };
+    if (this.#all !== 'live') this.#replays.splice(this.#replays.indexOf(this.#all), 1);
+    this.#parts.switchboard.leaveAll(this);
+    this.#all = null;
+  }
+
+  #remember(handle: string, range: Range): void {
+    const ranges = this.#sent.get(handle);
+    if (ranges === undefined) this.#sent.set(handle, [range]);
+    else ranges.push(range);
+  }
+
+  #wasSent({ seq, handle }: Event): boolean {
+    const within = ({ after, to }: Range): boolean => seq > after && seq <= to;
+    return (this.#allSent !== null && within(this.#allSent)) || (this.#sent.get(handle)?.some(within) ?? false);
+  }
+
+  /** Sends of the past what the reader takes; goes on when that has left. */
+  #pump(): void {
+    while (!this.#ended && !this.#waiting) {
+      const [replay] = this.#replays;
+      if (replay === undefined) return;
+      if (this.#sendPage(replay)) {
+        this.#replays.shift();
+        this.#goLive(replay);
+      }
+    }
+  }
+
+  /** @returns whether it has reached the present */
+  #sendPage(replay: Replay): boolean {
+    const { journal, client, types, sink } = this.#parts;
+    if (replay.handles?.length === 0) return true;
+    if (journal.oldest > replay.position + 1) {
+      this.#frame({ type: 'gap', from: replay.position + 1, to: journal.oldest - 1 });
+      replay.position = journal.oldest - 1;
+    }
+    const page = journal.events({
+      client,
+      ...(replay.handles !== null && { handles: replay.handles }),
+      ...(types !== undefined && { types }),
+      since: replay.position,
+      limit: PAGE,
+    });
+    const done = page.length < PAGE;
+    const unsent = page.filter((event) => !this.#wasSent(event));
+    for (const event of unsent)
+      if (done || event !== unsent.at(-1)) sink.send(event.frame, event.seq);
+      else {
+        this.#waiting = true;
+        sink.send(event.frame, event.seq, () => {
+          this.#waiting = false;
+          this.#pump();
+        });
+      }
+    replay.position = done ? journal.head : page.at(-1)!.seq;
+    return done;
+  }
+
+  #goLive(replay: Replay): void {
+    if (replay === this.#all) {
+      this.#all = 'live';
+      this.#parts.switchboard.followAll(this);
+      return;
+    }
+    for (const handle of replay.handles ?? []) {
+      this.#live.set(handle, replay.after);
+      this.#parts.switchboard.follow(handle, this);
+    }
+    this.#frame({ type: 'subscribed', handles: this.#announce.get(replay) ?? [] });
+  }
+}

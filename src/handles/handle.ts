@@ -1,0 +1,92 @@
+import type { Rusage } from '../kernel/waitid.ts';
+import type { Description } from '../processes/description.ts';
+import type { Outcome } from '../processes/outcome.ts';
+import type { Process, ProcessState, Relation } from '../processes/process.ts';
+
+export type Labels = Readonly<Record<string, string>>;
+
+export interface HandleFacts {
+  id: string;
+  client: string;
+  description: Description;
+  labels: Labels;
+  /** Unix milliseconds. */
+  createdAt: number;
+  /** The event cursor from before its first event. */
+  seq: number;
+}
+
+/** One client's descriptor on one process. */
+export class Handle {
+  readonly id: string;
+  readonly client: string;
+  readonly description: Description;
+  readonly createdAt: number;
+  readonly seq: number;
+  labels: Labels;
+  /** Set once it is gone; its id then answers ESTALE. */
+  gone: 'closed' | 'expired' | null = null;
+
+  constructor(facts: HandleFacts) {
+    this.id = facts.id;
+    this.client = facts.client;
+    this.description = facts.description;
+    this.labels = facts.labels;
+    this.createdAt = facts.createdAt;
+    this.seq = facts.seq;
+  }
+
+  get process(): Process {
+    return this.description.process;
+  }
+}
+
+/** A process as clients see it. */
+export interface ProcessView {
+  pid: number;
+  inode: string | null;
+  startedAt: string;
+  argv: readonly string[];
+}
+
+/** A handle as its client sees it. */
+export interface HandleView {
+  id: string;
+  nonblocking: boolean;
+  relation: Relation;
+  state: ProcessState;
+  labels: Labels;
+  client: string;
+  process: ProcessView;
+  outcome: Outcome | null;
+  rusage: Rusage | null;
+  collected: boolean;
+  createdAt: string;
+  seq: number;
+}
+
+export function viewOfProcess({ pid, inode, startedAt, argv }: Process): ProcessView {
+  return { pid, inode, startedAt: new Date(startedAt).toISOString(), argv };
+}
+
+/**
+ * @param state where it is more than the process itself knows (a foreign one's stop)
+ * @param collected whether this client has collected the status
+ */
+export function viewOfHandle(handle: Handle, state: ProcessState, collected: boolean): HandleView {
+  const { process, description } = handle;
+  return {
+    id: handle.id,
+    nonblocking: description.nonblocking,
+    relation: process.relation,
+    state,
+    labels: handle.labels,
+    client: handle.client,
+    process: viewOfProcess(process),
+    outcome: process.ending?.outcome ?? null,
+    rusage: process.ending?.rusage ?? null,
+    collected,
+    createdAt: new Date(handle.createdAt).toISOString(),
+    seq: handle.seq,
+  };
+}

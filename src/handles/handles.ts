@@ -1,0 +1,311 @@
+import { randomBytes } from 'node:crypto';
+import { constants } from 'node:os';
+import { Problem } from '../errors/problem.ts';
+import { Batch, type EventSink } from '../journal/batch.ts';
+import type { Journal } from '../journal/journal.ts';
+import { isErrno } from '../kernel/errno.ts';
+import { type Features, since } from '../kernel/features.ts';
+import { Pidfd } from '../kernel/pidfd.ts';
+import { readArgv, readStat, startedAt, threadGroupOf } from '../kernel/proc.ts';
+import { type Adoption, parentOf } from '../processes/adoption.ts';
+import { Description } from '../processes/description.ts';
+import { Process, type ProcessState } from '../processes/process.ts';
+import type { ProcessTable } from '../processes/process-table.ts';
+import type { Reaper } from '../processes/reaper.ts';
+import { Handle, type HandleView, type Labels, viewOfHandle } from './handle.ts';
+import { type LaunchFiles, type LaunchRequest, launch } from './launch.ts';
+
+export interface OpenOptions {
+  nonblocking: boolean;
+  labels: Labels;
+}
+
+export interface ListQuery {
+  state?: ProcessState | undefined;
+  labels: readonly (readonly [key: string, value: string])[];
+  limit: number;
+  /** The seq of the last handle of the page before. */
+  before?: number | undefined;
+}
+
+export interface HandlesParts {
+  journal: Journal;
+  table: ProcessTable;
+  adoption: Adoption;
+  reaper: Reaper;
+  feed: EventSink;
+  features: Features;
+  /** Where the output and stdin of a new handle's process go. */
+  filesOf(handle: string): LaunchFiles;
+}
+
+/** Every client's handles. Those on live processes are held here; those on ended ones are records in the journal. */
+export class Handles {
+  readonly #parts: HandlesParts;
+  readonly #live = new Map<string, Handle>();
+
+  constructor(parts: HandlesParts) {
+    this.#parts = parts;
+    parts.reaper.onRetired = (process) => {
+      for (const handle of process.handles) this.#live.delete(handle.id);
+    };
+  }
+
+  /** How many are on live processes. */
+  get size(): number {
+    return this.#live.size;
+  }
+
+  /**
+   * Starts a program and holds it.
+   * @throws {Problem} of {@link launch}; ENOSPC where nothing can be written down
+   */
+  spawn(client: string, request: LaunchRequest, options: OpenOptions): Handle {
+    const { journal, features } = this.#parts;
+    if (journal.fault !== null)
+      throw new Problem('ENOSPC', 'The journal cannot be written, so nothing new is started: free space on its disk.', {
+        syscall: 'posix_spawn',
+        retry: { afterMs: 1000 },
+      });
+    const id = newId();
+    const { pid, pidfd } = this.#withDescriptors(() =>
+      launch(request, this.#parts.filesOf(id), flag(options, features)),
+    );
+    const process = new Process({
+      id: journal.nextProcess(),
+      pid,
+      inode: features.inode ? pidfd.inode : null,
+      startedAt: Date.now(),
+      argv: request.argv,
+      relation: 'child',
+    });
+    try {
+      return this.#hold(id, client, this.#describe(process, pidfd, options.nonblocking), options.labels, true);
+    } catch (error) {
+      pidfd.signal(constants.signals.SIGKILL); // it would run without anybody who could wait for it
+      pidfd.close();
+      throw error;
+    }
+  }
+
+  /**
+   * Holds a process that is there already.
+   * @param inode refuses a process that has taken over the pid of the one that was meant
+   * @throws {Problem} ESRCH; EOPNOTSUPP for an inode before Linux 6.9; EMFILE
+   */
+  open(client: string, pid: number, inode: string | undefined, options: OpenOptions): Handle {
+    const { table, reaper, features, journal } = this.#parts;
+    const pidfd = this.#withDescriptors(() => openPid(pid, flag(options, features)));
+    try {
+      const found = features.inode ? pidfd.inode : null;
+      if (inode !== undefined) requireInode(inode, found, pid);
+      reaper.lookAfterChildren(); // its end or its stop may be waiting to be noticed, and its pid may have changed hands
+      const known = table.get(pid);
+      if (known !== undefined && known.inode === found) {
+        if (known.relation === 'child' && known.ending !== null) throw noProcess(pid);
+        return this.#hold(newId(), client, this.#describe(known, pidfd, options.nonblocking), options.labels, false);
+      }
+      const stat = readStat(pid);
+      const argv = readArgv(pid);
+      // What was read is of the process that we hold only if that one still has the pid.
+      if (stat === null || !isThere(pidfd)) throw noProcess(pid);
+      const process = new Process({
+        id: journal.nextProcess(),
+        pid,
+        inode: found,
+        startedAt: startedAt(stat),
+        argv,
+        relation: 'foreign',
+      });
+      const description = this.#describe(process, pidfd, options.nonblocking);
+      if (parentOf(process, pidfd) === globalThis.process.pid) process.relation = 'child';
+      const handle = this.#hold(newId(), client, description, options.labels, true);
+      if (process.relation === 'foreign' && this.#parts.adoption.follow(process)) reaper.adopt(process);
+      reaper.wake(); // a zombie is seen as one from the first answer on
+      return handle;
+    } catch (error) {
+      pidfd.close();
+      throw error;
+    }
+  }
+
+  /** Another handle on the same open file description, also after the end. */
+  dup(client: string, id: string, labels: Labels): Handle {
+    return this.#hold(newId(), client, this.get(client, id).description, labels, false);
+  }
+
+  /**
+   * A client's handle.
+   * @throws {Problem} EBADF where this client never had it, ESTALE where it is gone
+   */
+  get(client: string, id: string): Handle {
+    const handle = this.find(client, id);
+    if (handle === null) throw unknownHandle(id);
+    if (handle.gone === null) return handle;
+    const how = handle.gone === 'closed' ? 'was closed' : 'has expired';
+    throw new Problem('ESTALE', `This handle ${how}: open or spawn a new one.`, { handle: id });
+  }
+
+  /** Gone ones too; `null` where this client never had it. */
+  find(client: string, id: string): Handle | null {
+    const handle = this.#live.get(id) ?? this.#parts.journal.handle(id);
+    return handle?.client === client ? handle : null;
+  }
+
+  /** A page of a client's handles, newest first, and where the next one begins. */
+  list(client: string, { state, labels, limit, before }: ListQuery): { handles: HandleView[]; next: number | null } {
+    const handles: HandleView[] = [];
+    const ended = state === undefined ? {} : { ended: state === 'exited' };
+    for (let from = before ?? Number.MAX_SAFE_INTEGER; ; ) {
+      const page = this.#parts.journal.list({ client, labels, before: from, limit: limit + 1, ...ended });
+      for (const { id, seq } of page) {
+        if (handles.length === limit) return { handles, next: handles.at(-1)!.seq };
+        from = seq;
+        const handle = this.find(client, id);
+        const view = handle && this.view(handle);
+        if (view !== null && (state === undefined || view.state === state)) handles.push(view);
+      }
+      if (page.length <= limit) return { handles, next: null };
+    }
+  }
+
+  /** Changes what a handle carries; `null` removes a label. */
+  update(handle: Handle, nonblocking: boolean | undefined, labels: Record<string, string | null> | undefined): void {
+    const { journal } = this.#parts;
+    if (nonblocking !== undefined) {
+      handle.description.nonblocking = nonblocking;
+      journal.commit([{ write: 'description', description: handle.description }]);
+    }
+    if (labels === undefined) return;
+    const merged = Object.entries({ ...handle.labels, ...labels }).filter(([, value]) => value !== null);
+    handle.labels = Object.fromEntries(merged) as Labels;
+    journal.commit([{ write: 'handle', handle }]);
+  }
+
+  /** Closes a handle. The process lives on, and so does a wait that is parked on it. */
+  close(handle: Handle): void {
+    const { journal, feed, table, adoption } = this.#parts;
+    const batch = new Batch(journal);
+    handle.gone = 'closed';
+    batch.write({ write: 'handle', handle });
+    batch.event('closed', handle, handle.process.ending ?? {});
+    batch.commit(feed, () => {
+      if (!this.#live.delete(handle.id)) {
+        table.groups.count(handle.process, -1);
+        return;
+      }
+      handle.process.detach(handle);
+      if (handle.process.handles.size === 0) adoption.forget(handle.process);
+      table.release(handle.description);
+    });
+  }
+
+  view(handle: Handle): HandleView {
+    const { process, client } = handle;
+    const collected = process.ending !== null && this.#parts.journal.isCollected(process, client);
+    return viewOfHandle(handle, stateOf(process), collected);
+  }
+
+  /** Takes up a handle that an earlier daemon left, on a process that still lives. */
+  restore(handle: Handle): void {
+    handle.description.retain();
+    handle.process.attach(handle);
+    this.#live.set(handle.id, handle);
+  }
+
+  #describe(process: Process, pidfd: Pidfd, nonblocking: boolean): Description {
+    return new Description(this.#parts.journal.nextDescription(), process, pidfd, nonblocking);
+  }
+
+  /** Makes the handle, writes it, tells of it. From its `seq` on, no event of it can be missed. */
+  #hold(id: string, client: string, description: Description, labels: Labels, watch: boolean): Handle {
+    const { journal, feed, table } = this.#parts;
+    const { process } = description;
+    const handle = new Handle({ id, client, description, labels, createdAt: Date.now(), seq: journal.head });
+    const batch = new Batch(journal);
+    batch.write({ write: 'process', process });
+    batch.write({ write: 'description', description });
+    batch.write({ write: 'handle', handle });
+    batch.event('opened', handle);
+    if (description.pidfd !== null) {
+      if (watch) table.add(process);
+      this.restore(handle);
+    } else table.groups.count(process, 1);
+    if (process.ending !== null) batch.event('exited', handle, process.ending);
+    batch.commit(feed);
+    return handle;
+  }
+
+  /** Descriptors kept for groups without a leader are the first to go when there are none left. */
+  #withDescriptors<T>(make: () => T): T {
+    for (;;)
+      try {
+        return make();
+      } catch (error) {
+        const full = isErrno(error, 'EMFILE', 'ENFILE') || (error instanceof Problem && error.errno === 'EMFILE');
+        if (full && this.#parts.table.groups.giveUp()) continue;
+        throw full ? outOfDescriptors() : error;
+      }
+  }
+}
+
+/** A kernel without the flag (before 5.10) refuses it; the description then keeps it alone. */
+function flag({ nonblocking }: OpenOptions, features: Features): boolean {
+  return nonblocking && features.nonblocking;
+}
+
+function isThere(pidfd: Pidfd): boolean {
+  try {
+    pidfd.signal(0);
+    return true;
+  } catch (error) {
+    return isErrno(error, 'EPERM');
+  }
+}
+
+/** 128 bits: nobody guesses another client's handle. */
+function newId(): string {
+  return `h_${randomBytes(16).toString('base64url')}`;
+}
+
+/** A foreign process's stops do not come to us, so they are looked up when asked for. */
+function stateOf(process: Process): ProcessState {
+  if (process.relation === 'child' || process.ending !== null) return process.state;
+  const state = readStat(process.pid)?.state;
+  return state === 'T' || state === 't' ? 'stopped' : 'running';
+}
+
+function openPid(pid: number, nonblocking: boolean): Pidfd {
+  try {
+    return Pidfd.open(pid, nonblocking);
+  } catch (error) {
+    // A thread's id: ENOENT, before 6.16 EINVAL. On a kernel without the nonblocking flag EINVAL is about that.
+    if (!isErrno(error, 'ESRCH', 'ENOENT', 'EINVAL')) throw error;
+    const leader = isErrno(error, 'ESRCH') ? null : threadGroupOf(pid);
+    if (leader === null || leader === pid) throw noProcess(pid);
+    throw new Problem('ESRCH', `${pid} is a thread of process ${leader}: open ${leader}.`, { syscall: 'pidfd_open' });
+  }
+}
+
+function requireInode(wanted: string, found: string | null, pid: number): void {
+  if (found === null)
+    throw new Problem('EOPNOTSUPP', `Processes have an inode since Linux ${since.inode}: open by pid alone.`);
+  if (wanted !== found)
+    throw new Problem(
+      'ESRCH',
+      `Process ${pid} is not the one that was meant: that one has ended, and its pid is another's.`,
+    );
+}
+
+function noProcess(pid: number): Problem {
+  return new Problem('ESRCH', `There is no process ${pid}.`, { syscall: 'pidfd_open' });
+}
+
+export function unknownHandle(id: string): Problem {
+  return new Problem('EBADF', 'You have no such handle: list yours with GET /v1/handles.', { handle: id });
+}
+
+function outOfDescriptors(): Problem {
+  const detail = 'The daemon is out of descriptors: close handles, or raise its limit (RLIMIT_NOFILE).';
+  return new Problem('EMFILE', detail, { retry: { afterMs: 1000 } });
+}

@@ -1,0 +1,151 @@
+import { constants, openSync, statSync, unlinkSync, writeSync } from 'node:fs';
+import { homedir } from 'node:os';
+import { join } from 'node:path';
+import { isProblemErrno, Problem } from '../errors/problem.ts';
+import { Descriptor } from '../kernel/descriptor.ts';
+import { SystemError } from '../kernel/errno.ts';
+import { Pidfd } from '../kernel/pidfd.ts';
+import { lookUp, spawn } from '../kernel/spawn.ts';
+import { P_PID, WEXITED, waitid } from '../kernel/waitid.ts';
+
+export type StdinSource = 'null' | { text: string } | { base64: string };
+export type OutputTarget = 'null' | 'inherit' | 'capture' | { file: string; append?: boolean | undefined };
+
+/** A program to start, as a client asks for it. */
+export interface LaunchRequest {
+  argv: [string, ...string[]];
+  env: Readonly<Record<string, string>>;
+  cwd: string;
+  stdin: StdinSource;
+  stdout: OutputTarget;
+  stderr: OutputTarget | 'stdout';
+}
+
+/** Where captured output and stdin data go. */
+export interface LaunchFiles {
+  /** The path that a captured stream of the new handle is written to. */
+  output(stream: 'stdout' | 'stderr'): string;
+  /** A private directory. */
+  scratch: string;
+}
+
+/** What every process gets, unless the request says otherwise. The daemon's own environment may hold secrets. */
+const basicEnvironment = {
+  PATH: '/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin',
+  HOME: homedir(),
+  LANG: 'C.UTF-8',
+};
+
+/**
+ * Starts a program and opens a pidfd on it. Race-free, as nobody but the daemon reaps its children.
+ * @throws {Problem} what the contract says of a spawn: 422 for the program or the working directory, 403 for one that may
+ *   not be executed, 413, 503
+ */
+export function launch(
+  request: LaunchRequest,
+  files: LaunchFiles,
+  nonblocking: boolean,
+): { pid: number; pidfd: Pidfd } {
+  const env = { ...basicEnvironment, ...request.env };
+  using opened = new DisposableStack();
+  const keep = (fd: number): Descriptor => opened.use(new Descriptor(fd));
+  try {
+    requireDirectory(request.cwd);
+    const stdin = source(request.stdin, files, keep);
+    const stdout = target(request.stdout, 'stdout', files, keep);
+    const stderr = request.stderr === 'stdout' ? 'stdout' : target(request.stderr, 'stderr', files, keep);
+    // Held until the process is there, so that a full descriptor table is noticed before anything is started.
+    const reserve = keep(openSync('/dev/null', constants.O_RDONLY));
+    const path = lookUp(request.argv[0], env.PATH);
+    const pid = spawn({ path, argv: request.argv, env, cwd: request.cwd, stdin, stdout, stderr });
+    reserve.close();
+    return { pid, pidfd: openOrEnd(pid, nonblocking) };
+  } catch (error) {
+    throw explain(error);
+  }
+}
+
+type Keep = (fd: number) => Descriptor;
+
+/** A child that we cannot hold is one that nobody could wait for: it is ended again. */
+function openOrEnd(pid: number, nonblocking: boolean): Pidfd {
+  try {
+    return Pidfd.open(pid, nonblocking);
+  } catch (error) {
+    process.kill(pid, 'SIGKILL');
+    waitid(P_PID, pid, WEXITED); // at once: it has just been killed
+    throw error;
+  }
+}
+
+/** The kernel's answer would be the same errno for a missing program and a missing directory. */
+function requireDirectory(path: string): void {
+  const detail = 'The working directory';
+  let isDirectory: boolean;
+  try {
+    isDirectory = statSync(path).isDirectory();
+  } catch (error) {
+    throw explain(error, detail);
+  }
+  if (!isDirectory) throw new Problem('ENOTDIR', `${detail} is not a directory.`, { syscall: 'posix_spawn' });
+}
+
+function source(from: StdinSource, files: LaunchFiles, keep: Keep): number {
+  if (from === 'null') return keep(openSync('/dev/null', constants.O_RDONLY)).fd;
+  const data = 'text' in from ? Buffer.from(from.text) : Buffer.from(from.base64, 'base64');
+  // An unlinked file, not a pipe: nobody has to feed it, and it never blocks. The child gets a description of its own,
+  // read-only and at the beginning.
+  const path = join(files.scratch, `stdin-${process.pid}`);
+  using writer = new Descriptor(openSync(path, 'wx', 0o600));
+  try {
+    const reader = keep(openSync(path, constants.O_RDONLY));
+    for (let at = 0; at < data.length; ) at += writeSync(writer.fd, data, at);
+    return reader.fd;
+  } finally {
+    unlinkSync(path);
+  }
+}
+
+function target(to: OutputTarget, stream: 'stdout' | 'stderr', files: LaunchFiles, keep: Keep): number {
+  if (to === 'inherit') return stream === 'stdout' ? 1 : 2;
+  if (to === 'null') return keep(openSync('/dev/null', constants.O_WRONLY)).fd;
+  const { O_WRONLY, O_CREAT, O_APPEND, O_TRUNC, O_EXCL, O_NOCTTY, O_NONBLOCK } = constants;
+  // Appending, so that several writers (a shell and its children, stdout and stderr) do not overwrite each other.
+  if (to === 'capture') return keep(openSync(files.output(stream), O_WRONLY | O_CREAT | O_EXCL | O_APPEND, 0o600)).fd;
+  const how = to.append === true ? O_APPEND : O_TRUNC;
+  try {
+    // Without O_NONBLOCK a FIFO that nobody reads would hold the whole daemon; with it the open fails, ENXIO.
+    const file = keep(openSync(to.file, O_WRONLY | O_CREAT | O_NOCTTY | O_NONBLOCK | how, 0o666));
+    file.nonblocking = false;
+    return file.fd;
+  } catch (error) {
+    throw explain(error, `The file for ${stream}`);
+  }
+}
+
+const sentences: Record<string, string> = {
+  ENOENT: 'does not exist',
+  ENOTDIR: 'is below something that is no directory',
+  ENOEXEC: 'is in no format that this kernel executes; a script needs a first line such as #!/bin/sh',
+  EACCES: 'may not be used by the daemon: look at its permissions',
+  E2BIG: 'was given more arguments and environment than the kernel takes',
+};
+
+const resources = new Set(['EAGAIN', 'EMFILE', 'ENFILE', 'ENOMEM', 'ENOSPC']);
+
+/** Turns what a system call said into what the client is told. */
+function explain(error: unknown, subject = 'The program'): unknown {
+  if (error instanceof Problem) return error;
+  const errno =
+    error instanceof SystemError ? error.errno : error instanceof Error && 'code' in error ? String(error.code) : '';
+  if (!isProblemErrno(errno)) return error;
+  const syscall = 'posix_spawn';
+  if (resources.has(errno))
+    return new Problem(errno, 'The machine is out of a resource that a new process needs: try again later.', {
+      syscall,
+      status: 503,
+      retry: { afterMs: 1000 },
+    });
+  const detail = `${subject} ${sentences[errno] ?? `cannot be used (${errno})`}.`;
+  return new Problem(errno, detail, { syscall, ...(errno === 'EACCES' && { status: 403 }) });
+}

@@ -1,0 +1,154 @@
+import { chmodSync, existsSync, mkdirSync, unlinkSync } from 'node:fs';
+import type { Server as HttpServer } from 'node:http';
+import { connect, createServer, type Server, type Socket } from 'node:net';
+import { dirname } from 'node:path';
+import type { Peer } from '../clients/clients.ts';
+import type { Address } from '../config/config.ts';
+import { isErrno } from '../kernel/errno.ts';
+import { tryLock } from '../kernel/lock.ts';
+import { peerOf } from '../kernel/peer.ts';
+
+/** Finds a client that is gone without a word; a parked wait has no other timeout. */
+const KEEP_ALIVE_MS = 30_000;
+
+/** Beyond the backlog of the kernel's default, so that a burst of clients need not retry. */
+const BACKLOG = 4096;
+
+/**
+ * The places where the daemon is served. Each accepts, notes who is at the other end, and hands the connection to the one
+ * HTTP server, which need not listen itself (node:http documents this use of its `connection` event).
+ */
+export class Listeners {
+  readonly #http: HttpServer;
+  readonly #servers: Server[] = [];
+  readonly #sockets = new Set<Socket>();
+  readonly #peers = new WeakMap<object, Peer>();
+
+  constructor(http: HttpServer) {
+    this.#http = http;
+    // The server starts its header and request timeouts when it listens, and it never will.
+    http.emit('listening');
+  }
+
+  /** Who is at the other end of a connection. */
+  peerOf(socket: object): Peer {
+    return this.#peers.get(socket) ?? 'tcp';
+  }
+
+  /**
+   * @returns the address as it can be written in a flag, with the port that was picked
+   * @throws {Error} in one sentence: in use by another daemon, or not to be had
+   */
+  async listen(address: Address): Promise<string> {
+    const server = createServer({
+      allowHalfOpen: true,
+      noDelay: true,
+      keepAlive: true,
+      keepAliveInitialDelay: KEEP_ALIVE_MS,
+    });
+    const isUnix = 'unix' in address;
+    server.on('connection', (socket) => this.#accept(socket, isUnix));
+    if (isUnix) await listenUnix(server, address.unix);
+    else await listenTcp(server, address.host, address.port);
+    this.#servers.push(server);
+    if (isUnix) return `unix:${address.unix}`;
+    const bound = server.address() as { address: string; port: number; family: string };
+    return `tcp:${bound.family === 'IPv6' ? `[${bound.address}]` : bound.address}:${bound.port}`;
+  }
+
+  #accept(socket: Socket, isUnix: boolean): void {
+    try {
+      // SO_PEERCRED is of the moment of connect(2), so it holds for the life of the connection.
+      this.#peers.set(socket, isUnix ? { uid: peerOf(descriptorOf(socket)).uid } : 'tcp');
+    } catch {
+      socket.destroy(); // gone already
+      return;
+    }
+    this.#sockets.add(socket);
+    socket.once('close', () => this.#sockets.delete(socket));
+    this.#http.emit('connection', socket);
+  }
+
+  /** Accepts nobody any more; a Unix socket's file goes. */
+  stop(): void {
+    for (const server of this.#servers) server.close();
+  }
+
+  /** Ends what is still connected: at once where nothing is being answered, by force after the grace. */
+  async close(graceMs: number): Promise<void> {
+    this.#http.closeIdleConnections();
+    const deadline = setTimeout(() => {
+      for (const socket of this.#sockets) socket.destroy();
+    }, graceMs);
+    await Promise.all(
+      [...this.#sockets].map((socket) => new Promise<void>((resolve) => socket.once('close', resolve))),
+    );
+    clearTimeout(deadline);
+  }
+}
+
+/** Node has no public name for it. */
+function descriptorOf(socket: Socket): number {
+  const { _handle: handle } = socket as unknown as { _handle: { fd: number } | null };
+  if (handle === null) throw new Error('socket is closed');
+  return handle.fd;
+}
+
+async function listenUnix(server: Server, path: string): Promise<void> {
+  const directory = dirname(path);
+  if (!existsSync(directory)) mkdirSync(directory, { recursive: true, mode: 0o700 });
+  // Two daemons that both find a stale socket must not both take it over.
+  using lock = tryLock(directory);
+  if (lock === null) throw new Error(`another waitd is starting on ${path}`);
+  if (existsSync(path)) {
+    if (await answers(path)) throw new Error(`another daemon is serving ${path}: stop it, or listen elsewhere`);
+    unlinkSync(path);
+  }
+  // bind(2) makes the file with the mode that the umask leaves: there is no moment in which others could connect.
+  const umask = process.umask(0o177);
+  try {
+    await start(server, { path, backlog: BACKLOG });
+  } finally {
+    process.umask(umask);
+  }
+  chmodSync(path, 0o600);
+}
+
+function answers(path: string): Promise<boolean> {
+  return new Promise((resolve, reject) => {
+    const socket = connect(path, () => {
+      socket.destroy();
+      resolve(true);
+    });
+    socket.on('error', (error) => {
+      if (isErrno(error, 'ECONNREFUSED', 'ENOENT')) resolve(false);
+      else if (isErrno(error, 'ENOTSOCK')) reject(new Error(`${path} is there already and is no socket`));
+      else resolve(true); // a full backlog (EAGAIN), for one
+    });
+  });
+}
+
+async function listenTcp(server: Server, host: string, port: number): Promise<void> {
+  try {
+    await start(server, { host, port, backlog: BACKLOG });
+  } catch (error) {
+    if (isErrno(error, 'EADDRINUSE'))
+      throw new Error(`${host}:${port} is in use: stop what listens there, or listen elsewhere`);
+    if (isErrno(error, 'EADDRNOTAVAIL', 'ENOTFOUND')) throw new Error(`${host} is no address of this machine`);
+    if (isErrno(error, 'EACCES')) throw new Error(`port ${port} needs a privilege (CAP_NET_BIND_SERVICE)`);
+    throw error;
+  }
+}
+
+function start(
+  server: Server,
+  options: { path: string; backlog: number } | { host: string; port: number; backlog: number },
+): Promise<void> {
+  const { promise, resolve, reject } = Promise.withResolvers<void>();
+  server.once('error', reject);
+  server.listen(options, () => {
+    server.off('error', reject);
+    resolve();
+  });
+  return promise;
+}

@@ -1,0 +1,85 @@
+import { maxHeaderSize, STATUS_CODES } from 'node:http';
+import type { Duplex } from 'node:stream';
+import type { FastifyError, FastifyReply, FastifyRequest } from 'fastify';
+import { hasZodFastifySchemaValidationErrors } from 'fastify-type-provider-zod';
+import { Problem } from '../errors/problem.ts';
+
+/** What Fastify itself refuses, by its codes. */
+const refused: Record<string, Problem> = {
+  FST_ERR_CTP_INVALID_MEDIA_TYPE: new Problem('EPROTO', 'Send the body as application/json.', { status: 415 }),
+  FST_ERR_CTP_BODY_TOO_LARGE: new Problem('E2BIG', 'The body is over the limit: GET /v1/node tells it.'),
+  FST_ERR_CTP_INVALID_CONTENT_LENGTH: new Problem('EPROTO', 'The body is not as long as Content-Length says.', {
+    status: 400,
+  }),
+  FST_ERR_CTP_INVALID_JSON_BODY: new Problem('EINVAL', 'The body is not valid JSON.'),
+  FST_ERR_BAD_URL: new Problem('EPROTO', 'The URL is not well-formed.', { status: 400 }),
+  FST_ERR_MAX_PARAM_LENGTH: new Problem('EPROTO', 'A part of the URL is too long.', { status: 414 }),
+};
+
+/** What Node's HTTP parser refuses, before there is a request. */
+const unparsed: Record<string, Problem> = {
+  HPE_HEADER_OVERFLOW: new Problem('EPROTO', `The headers are over ${maxHeaderSize} bytes.`, { status: 431 }),
+  ERR_HTTP_REQUEST_TIMEOUT: new Problem('EPROTO', 'The request took too long to arrive.', { status: 408 }),
+  HPE_CHUNK_EXTENSIONS_OVERFLOW: new Problem('E2BIG', 'The chunk extensions are over the limit.'),
+};
+
+/** The one way from an error to what the client is told. A fault of ours is logged whole and told without detail. */
+export function handleError(error: FastifyError, request: FastifyRequest, reply: FastifyReply): void {
+  sendProblem(reply, problemOf(error, request));
+}
+
+export function sendProblem(reply: FastifyReply, problem: Problem): void {
+  void reply
+    .code(problem.status)
+    .headers(problem.headers)
+    .type('application/problem+json')
+    .serializer((document: unknown) => JSON.stringify(document))
+    .send(problem.toDocument(reply.request.id));
+}
+
+function problemOf(error: FastifyError, request: FastifyRequest): Problem {
+  if (error instanceof Problem) return error;
+  if (hasZodFastifySchemaValidationErrors(error)) {
+    const errors = error.validation.flatMap(({ instancePath, message, params }) => {
+      const unknown = (params as { keys?: string[] }).keys;
+      const base = instancePath === '/' ? '' : instancePath;
+      return unknown === undefined
+        ? [{ path: instancePath, message: message ?? 'does not fit' }]
+        : unknown.map((key) => ({ path: `${base}/${key}`, message: 'is not known here' }));
+    });
+    const where = error.validationContext ?? 'request';
+    return new Problem('EINVAL', `The ${where} does not fit at ${errors[0]!.path}: ${errors[0]!.message}.`, { errors });
+  }
+  const known = refused[error.code];
+  if (known !== undefined) return known;
+  request.log.error({ err: error }, 'a fault of ours');
+  return new Problem('EIO', 'The daemon has a fault: its log tells more under this request’s id.');
+}
+
+/** Answers what never became a request, and closes the connection. */
+export function refuseUnparsed(error: Error & { code?: string }, socket: Duplex, requestId: string): void {
+  // The other end has gone, or has been answered already.
+  if (error.code === 'ECONNRESET' || !socket.writable) {
+    socket.destroy();
+    return;
+  }
+  const problem =
+    unparsed[error.code ?? ''] ?? new Problem('EPROTO', 'This is no well-formed HTTP request.', { status: 400 });
+  endWith(socket, problem, requestId);
+}
+
+/** Writes a problem straight to a socket. */
+export function endWith(socket: Duplex, problem: Problem, requestId: string): void {
+  const body = JSON.stringify(problem.toDocument(requestId));
+  const headers = {
+    'content-type': 'application/problem+json',
+    'content-length': String(Buffer.byteLength(body)),
+    'cache-control': 'no-store',
+    'x-request-id': requestId,
+    connection: 'close',
+    ...problem.headers,
+  };
+  const lines = Object.entries(headers).map(([name, value]) => `${name}: ${value}`);
+  const head = [`HTTP/1.1 ${problem.status} ${STATUS_CODES[problem.status]}`, ...lines, '', ''].join('\r\n');
+  socket.end(head + body, () => socket.destroy());
+}

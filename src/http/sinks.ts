@@ -1,0 +1,42 @@
+import type { ServerResponse } from 'node:http';
+import type { WebSocket } from 'ws';
+import type { Sink } from '../feed/subscriber.ts';
+
+/** WebSocket close codes (RFC 6455 7.4.1 and the registry it opened). */
+export const GOING_AWAY = 1001;
+const TRY_AGAIN_LATER = 1013;
+
+/** How long a socket may take to take the close frame. */
+const CLOSE_GRACE_MS = 1000;
+
+/** Frames to a WebSocket. */
+export function webSocketSink(socket: WebSocket): Sink {
+  return {
+    send: (frame, _seq, flushed) => socket.send(frame, () => flushed?.()),
+    get buffered() {
+      return socket.bufferedAmount;
+    },
+    cut: (since) => closeSocket(socket, TRY_AGAIN_LATER, `resume since=${since}`),
+  };
+}
+
+/** Closes with a code, and drops a socket that cannot even take that. */
+export function closeSocket(socket: WebSocket, code: number, reason: string): void {
+  socket.close(code, reason);
+  const timer = setTimeout(() => socket.terminate(), CLOSE_GRACE_MS);
+  socket.once('close', () => clearTimeout(timer));
+}
+
+/** Frames as server-sent events: unnamed, with the seq of an event as its id. */
+export function eventStreamSink(response: ServerResponse): Sink {
+  return {
+    send: (frame, seq, flushed) => {
+      response.write(seq === undefined ? `data: ${frame}\n\n` : `id: ${seq}\ndata: ${frame}\n\n`, () => flushed?.());
+    },
+    get buffered() {
+      return response.writableLength;
+    },
+    // The client resumes by the last id it got.
+    cut: () => response.destroy(),
+  };
+}

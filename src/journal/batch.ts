@@ -1,0 +1,58 @@
+import { type Event, type EventFacts, type EventType, encode } from '../feed/event.ts';
+import type { Handle } from '../handles/handle.ts';
+import type { Process } from '../processes/process.ts';
+import type { Change, Journal } from './journal.ts';
+
+/** Where events go once they are written. */
+export interface EventSink {
+  push(events: readonly Event[]): void;
+}
+
+/**
+ * All that one wake or one request changes, on its one way: written, then (with `reap`) taken from the kernel, then told
+ * to those who wait, then pushed to those who subscribed.
+ */
+export class Batch {
+  readonly #changes: Change[] = [];
+  readonly #events: Event[] = [];
+  readonly #touched = new Set<Process>();
+  readonly #journal: Journal;
+  readonly #now = Date.now();
+
+  constructor(journal: Journal) {
+    this.#journal = journal;
+  }
+
+  get empty(): boolean {
+    return this.#changes.length === 0;
+  }
+
+  write(change: Change): void {
+    this.#changes.push(change);
+  }
+
+  /** An event of one handle. */
+  event(type: EventType, handle: Handle, facts: EventFacts = {}): void {
+    const event = encode(this.#journal.nextSeq(), type, handle, this.#now, facts);
+    this.#changes.push({ write: 'event', event });
+    this.#events.push(event);
+  }
+
+  /** A change of a process: written, an event of every handle on it, and those who wait on it look again. */
+  change(type: EventType, process: Process, facts: EventFacts = {}): void {
+    if (!this.#touched.has(process)) this.#changes.push({ write: 'process', process });
+    this.#touched.add(process);
+    for (const handle of process.handles) this.event(type, handle, facts);
+  }
+
+  /**
+   * @param reap what follows the write and precedes the telling; it learns whether all is on disk
+   */
+  commit(sink: EventSink, reap?: (durable: boolean) => void): void {
+    if (this.empty) return;
+    const durable = this.#journal.commit(this.#changes);
+    reap?.(durable);
+    for (const process of this.#touched) process.changed();
+    sink.push(this.#events);
+  }
+}

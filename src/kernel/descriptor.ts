@@ -1,0 +1,69 @@
+import { closeSync, constants, readdirSync } from 'node:fs';
+import { bind, checked } from './libc.ts';
+
+const fcntl = bind('int fcntl(int fd, int command, long argument)');
+const F_DUPFD_CLOEXEC = 1030;
+const F_GETFD = 1;
+const F_SETFD = 2;
+const F_GETFL = 3;
+const F_SETFL = 4;
+const FD_CLOEXEC = 1;
+
+/** A descriptor that is owned: closed once, and never used after. */
+export class Descriptor implements Disposable {
+  #fd: number;
+
+  constructor(fd: number) {
+    this.#fd = fd;
+  }
+
+  /** @throws {Error} after close: a closed number may already be somebody else's descriptor */
+  get fd(): number {
+    if (this.#fd === -1) throw new Error('descriptor is closed');
+    return this.#fd;
+  }
+
+  get closed(): boolean {
+    return this.#fd === -1;
+  }
+
+  /** O_NONBLOCK of the open file description. */
+  get nonblocking(): boolean {
+    return (checked('fcntl', fcntl(this.fd, F_GETFL, 0)) & constants.O_NONBLOCK) !== 0;
+  }
+
+  set nonblocking(on: boolean) {
+    const flags = checked('fcntl', fcntl(this.fd, F_GETFL, 0));
+    checked('fcntl', fcntl(this.fd, F_SETFL, on ? flags | constants.O_NONBLOCK : flags & ~constants.O_NONBLOCK));
+  }
+
+  /** Another number for the same open file description, as dup(2) makes it. */
+  protected duplicated(): number {
+    return checked('fcntl', fcntl(this.fd, F_DUPFD_CLOEXEC, 3));
+  }
+
+  close(): void {
+    if (this.#fd === -1) return;
+    const fd = this.#fd;
+    this.#fd = -1;
+    closeSync(fd);
+  }
+
+  [Symbol.dispose](): void {
+    this.close();
+  }
+}
+
+/** Marks a descriptor close-on-exec; one that is not open is left alone. */
+function closeOnExec(fd: number): void {
+  const flags = fcntl(fd, F_GETFD, 0);
+  if (flags !== -1) fcntl(fd, F_SETFD, flags | FD_CLOEXEC);
+}
+
+/**
+ * Marks close-on-exec whatever this process was started with beyond 0, 1 and 2: a shell's or a CI runner's stray
+ * descriptors would otherwise go on to every child where the C library cannot close them (musl).
+ */
+export function closeInherited(): void {
+  for (const name of readdirSync('/proc/self/fd')) if (Number(name) > 2) closeOnExec(Number(name));
+}

@@ -1,0 +1,132 @@
+import koffi from 'koffi';
+import { Descriptor } from './descriptor.ts';
+import { isErrno } from './errno.ts';
+import { bind, byArchitecture, checked } from './libc.ts';
+
+const epollCreate = bind('int epoll_create1(int flags)');
+const epollControl = bind('int epoll_ctl(int epfd, int operation, int fd, void *event)');
+const epollWait = bind('int epoll_wait(int epfd, void *events, int maximum, int timeout)');
+
+const EPOLL_CLOEXEC = 0o2000000;
+const EPOLL_CTL_ADD = 1;
+const EPOLL_CTL_DEL = 2;
+const EPOLLIN = 0x001;
+const EPOLLHUP = 0x010;
+const EPOLLET = 0x8000_0000;
+
+// struct epoll_event is packed on x64 only (include/uapi/linux/eventpoll.h).
+const EVENT_SIZE = byArchitecture({ x64: 12, arm64: 16 });
+const DATA_AT = EVENT_SIZE - 8;
+const BATCH = 1024;
+
+/** A pidfd became readable: its process has ended, and with `reaped` somebody has collected it too (6.9). */
+export interface Readiness<T> {
+  token: T;
+  reaped: boolean;
+}
+
+interface Slot<T> {
+  generation: number;
+  fd: Descriptor | null;
+  token: T | null;
+}
+
+/** Names one registration; a late event of an earlier one on the same slot is told apart by the generation. */
+export interface Registration {
+  readonly slot: number;
+  readonly generation: number;
+}
+
+/**
+ * One epoll descriptor that watches any number of pidfds, itself watched by Node's event loop: no thread, and the loop's
+ * own cost does not grow with the pidfds.
+ *
+ * Edge-triggered: a pidfd gives one edge when its process ends and one when it is reaped, and nobody reads it empty.
+ */
+export class Epoll<T> {
+  readonly #epoll = new Descriptor(checked('epoll_create1', epollCreate(EPOLL_CLOEXEC)));
+  readonly #slots: Slot<T>[] = [];
+  readonly #free: number[] = [];
+  readonly #events = Buffer.alloc(EVENT_SIZE * BATCH);
+  readonly #event = Buffer.alloc(EVENT_SIZE);
+  // Kept referenced for the life of the daemon: koffi does not.
+  #loop: InstanceType<typeof koffi.node.PollHandle> | null = null;
+  #woken = false;
+
+  /**
+   * Calls `onWake` from the event loop whenever something is ready; it must then {@link drain}.
+   */
+  start(onWake: () => void): void {
+    // The callback comes from inside the poll phase, where microtasks do not run and a throw surfaces elsewhere: it only
+    // asks for the check phase, which follows at once.
+    this.#loop = koffi.node.poll(this.#epoll.fd, { readable: true }, () => {
+      if (this.#woken) return;
+      this.#woken = true;
+      setImmediate(() => {
+        this.#woken = false;
+        onWake();
+      });
+    });
+  }
+
+  /** Watches a descriptor; one that is ready already is reported by the next drain. */
+  add(fd: Descriptor, token: T): Registration {
+    const index = this.#free.pop() ?? this.#slots.push({ generation: 0, fd: null, token: null }) - 1;
+    const slot = this.#slots[index]!;
+    this.#event.writeUInt32LE(EPOLLET + EPOLLIN, 0);
+    this.#event.writeUInt32LE(index, DATA_AT);
+    this.#event.writeUInt32LE(slot.generation, DATA_AT + 4);
+    try {
+      checked('epoll_ctl', epollControl(this.#epoll.fd, EPOLL_CTL_ADD, fd.fd, this.#event));
+    } catch (error) {
+      this.#free.push(index);
+      throw error;
+    }
+    slot.fd = fd;
+    slot.token = token;
+    return { slot: index, generation: slot.generation };
+  }
+
+  /**
+   * Ends a registration. Call it before the descriptor is closed: an epoll entry lives as long as the open file
+   * description, and after close(2) there is no number left to delete it by.
+   */
+  remove(registration: Registration): void {
+    const slot = this.#slots[registration.slot]!;
+    if (slot.generation !== registration.generation || slot.fd === null) return;
+    checked('epoll_ctl', epollControl(this.#epoll.fd, EPOLL_CTL_DEL, slot.fd.fd, this.#event));
+    slot.fd = null;
+    slot.token = null;
+    slot.generation = (slot.generation + 1) >>> 0;
+    this.#free.push(registration.slot);
+  }
+
+  /** Takes everything that is ready, without waiting. */
+  drain(): Readiness<T>[] {
+    const ready: Readiness<T>[] = [];
+    for (let count = BATCH; count === BATCH; ) {
+      count = this.#wait();
+      for (let at = 0; at < count * EVENT_SIZE; at += EVENT_SIZE) {
+        const slot = this.#slots[this.#events.readUInt32LE(at + DATA_AT)]!;
+        if (slot.generation !== this.#events.readUInt32LE(at + DATA_AT + 4) || slot.token === null) continue;
+        ready.push({ token: slot.token, reaped: (this.#events.readUInt32LE(at) & EPOLLHUP) !== 0 });
+      }
+    }
+    return ready;
+  }
+
+  #wait(): number {
+    try {
+      return checked('epoll_wait', epollWait(this.#epoll.fd, this.#events, BATCH, 0));
+    } catch (error) {
+      if (isErrno(error, 'EINTR')) return 0;
+      throw error;
+    }
+  }
+
+  /** Stops watching. The epoll descriptor goes with the process. */
+  stop(): void {
+    this.#loop?.close();
+    this.#loop = null;
+  }
+}

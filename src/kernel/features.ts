@@ -1,0 +1,102 @@
+import { openSync, readFileSync, statfsSync } from 'node:fs';
+import { Descriptor } from './descriptor.ts';
+import { isErrno } from './errno.ts';
+import { Pidfd } from './pidfd.ts';
+import { spawn } from './spawn.ts';
+import { P_PID, WEXITED, WNOHANG, waitid } from './waitid.ts';
+
+/** What this kernel can do, found out by doing it: distributions backport, so a version number proves nothing. */
+export interface Features {
+  /** waitid on a nonblocking pidfd answers EAGAIN (5.10). Without it the daemon keeps the flag and maps, with the same result. */
+  nonblocking: boolean;
+  /** Pidfds are pidfs inodes: an identity that survives the pid (6.9). */
+  inode: boolean;
+  /** Signals to the process group that a process leads, even once it has been reaped (6.9). */
+  groupSignal: boolean;
+  /** PIDFD_GET_INFO (6.13). */
+  info: boolean;
+  /** The exit status of a process whose parent is somebody else (6.15). */
+  exitStatus: boolean;
+}
+
+/** The first kernel that has a feature, for the message that says it is missing. */
+export const since: Record<keyof Features, string> = {
+  nonblocking: '5.10',
+  inode: '6.9',
+  groupSignal: '6.9',
+  info: '6.13',
+  exitStatus: '6.15',
+};
+
+const PIDFS_MAGIC = 0x5049_4446;
+
+/**
+ * Tries every call once, on this process and on one short-lived child.
+ * @throws {Error} below Linux 5.4, which has no waitid on a pidfd: nothing of this daemon would work
+ */
+export function probe(): Features {
+  using self = openSelf();
+  requireWaitid(self);
+  const exited = endedChild();
+  const features = {
+    nonblocking: works(() => Pidfd.open(process.pid, true).close()),
+    inode: statfsSync(`/proc/self/fd/${self.fd}`).type === PIDFS_MAGIC,
+    // We need not lead a group: ESRCH says that too. A kernel without the scope refuses the flag itself, EINVAL.
+    groupSignal: works(() => self.signal(0, 'group'), 'ESRCH'),
+    info: works(() => self.parent()),
+    exitStatus: exited !== null && exited.exitStatus() !== null,
+  };
+  exited?.close();
+  return features;
+}
+
+function openSelf(): Pidfd {
+  try {
+    const self = Pidfd.open(process.pid);
+    self.signal(0);
+    return self;
+  } catch (error) {
+    if (isErrno(error, 'EPERM'))
+      throw new Error('a seccomp filter forbids pidfd_open or pidfd_send_signal: allow them for waitd');
+    throw tooOld(error);
+  }
+}
+
+/** ECHILD is the right answer: no process is its own child. */
+function requireWaitid(self: Pidfd): void {
+  try {
+    self.waitid(WEXITED | WNOHANG);
+  } catch (error) {
+    if (!isErrno(error, 'ECHILD')) throw tooOld(error);
+  }
+}
+
+function tooOld(cause: unknown): Error {
+  const release = readFileSync('/proc/sys/kernel/osrelease', 'utf8').trim();
+  return new Error(
+    `waitd needs Linux 5.4 (waitid on a pidfd), and this is ${release}: run it on a newer kernel. (${String(cause)})`,
+  );
+}
+
+/** A pidfd on a child that has ended and been reaped; `null` where no process can be made now. */
+function endedChild(): Pidfd | null {
+  using nothing = new Descriptor(openSync('/dev/null', 'r+'));
+  const io = { stdin: nothing.fd, stdout: nothing.fd, stderr: nothing.fd };
+  try {
+    const pid = spawn({ path: process.execPath, argv: [process.execPath, '--version'], env: {}, cwd: '/', ...io });
+    const child = Pidfd.open(pid);
+    waitid(P_PID, pid, WEXITED); // the only wait that blocks: a few milliseconds, before anybody is served
+    return child;
+  } catch {
+    return null;
+  }
+}
+
+function works(attempt: () => void, ...alsoFine: string[]): boolean {
+  try {
+    attempt();
+    return true;
+  } catch (error) {
+    return isErrno(error, ...alsoFine);
+  }
+}

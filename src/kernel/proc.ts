@@ -1,0 +1,73 @@
+import { readdirSync, readFileSync } from 'node:fs';
+import { uptime } from 'node:os';
+
+/** What /proc/PID/stat says of a process. */
+export interface ProcStat {
+  /** One letter of proc(5): R, S, D, T (stopped), t, Z (zombie), X, I. */
+  state: string;
+  parent: number;
+  group: number;
+  session: number;
+  /** Clock ticks since boot. */
+  startTicks: number;
+}
+
+// USER_HZ: 100 on every architecture we run on.
+const TICKS_PER_SECOND = 100;
+
+/** @returns `null` where there is no such process */
+export function readStat(pid: number): ProcStat | null {
+  const text = read(`/proc/${pid}/stat`);
+  if (text === null) return null;
+  // The second field, comm, is in parentheses and may hold anything, parentheses and spaces too: count from the last one.
+  const fields = text.slice(text.lastIndexOf(')') + 2).split(' ');
+  return {
+    state: fields[0]!,
+    parent: Number(fields[1]),
+    group: Number(fields[2]),
+    session: Number(fields[3]),
+    startTicks: Number(fields[19]),
+  };
+}
+
+/** When a process started, in Unix milliseconds, to a hundredth of a second. */
+export function startedAt(stat: ProcStat): number {
+  const bootedAt = Date.now() - uptime() * 1000;
+  return Math.round(bootedAt + (stat.startTicks * 1000) / TICKS_PER_SECOND);
+}
+
+/** The command line; empty for a zombie and for a kernel thread. */
+export function readArgv(pid: number): string[] {
+  const text = read(`/proc/${pid}/cmdline`) ?? '';
+  return text === '' ? [] : text.replace(/\0$/, '').split('\0');
+}
+
+/** The process that a thread belongs to, `null` where there is no such thread. */
+export function threadGroupOf(tid: number): number | null {
+  const line = /^Tgid:\s*(\d+)$/m.exec(read(`/proc/${tid}/status`) ?? '');
+  return line === null ? null : Number(line[1]);
+}
+
+/** Every process that /proc shows, with what its stat says. */
+export function readAll(): Map<number, ProcStat> {
+  const all = new Map<number, ProcStat>();
+  for (const name of readdirSync('/proc')) {
+    if (!/^\d+$/.test(name)) continue;
+    const stat = readStat(Number(name));
+    if (stat !== null) all.set(Number(name), stat);
+  }
+  return all;
+}
+
+/** The id that the kernel drew at boot. A pid or a pidfs inode means nothing beyond it. */
+export function bootId(): string {
+  return readFileSync('/proc/sys/kernel/random/boot_id', 'utf8').trim();
+}
+
+function read(path: string): string | null {
+  try {
+    return readFileSync(path, 'utf8');
+  } catch {
+    return null;
+  }
+}

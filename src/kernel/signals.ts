@@ -1,0 +1,39 @@
+import { constants } from 'node:os';
+
+/** The kernel's first real-time signal. The C libraries keep two for themselves and call 34 SIGRTMIN; so do we everywhere. */
+const SIGRTMIN = 34;
+const SIGRTMAX = 64;
+
+const numbers = constants.signals as Record<string, number>;
+const aliases = new Set(['SIGIOT', 'SIGPOLL', 'SIGUNUSED']);
+const names = new Map(
+  Object.entries(numbers)
+    .filter(([name]) => !aliases.has(name))
+    .map(([name, number]) => [number, name]),
+);
+
+/** `SIGTERM`, `SIGRTMIN+3`; a number between the standard and the real-time ones (32, 33) reads `SIG32`. */
+export function signalName(number: number): string {
+  if (number >= SIGRTMIN && number <= SIGRTMAX)
+    return number === SIGRTMIN ? 'SIGRTMIN' : `SIGRTMIN+${number - SIGRTMIN}`;
+  return names.get(number) ?? `SIG${number}`;
+}
+
+/**
+ * The number of a signal given by name (`SIGTERM`, `SIGRTMIN+3`, `SIGRTMAX-1`) or number (`15`, `"15"`; 0 only probes).
+ * @returns `undefined` for what is no signal
+ */
+export function signalNumber(signal: string | number): number | undefined {
+  if (typeof signal === 'number' || /^\d{1,2}$/.test(signal)) {
+    const number = Number(signal);
+    return Number.isInteger(number) && number >= 0 && number <= SIGRTMAX ? number : undefined;
+  }
+  const realTime = /^SIGRT(?:MIN(?:\+(\d{1,2}))?|MAX(?:-(\d{1,2}))?)$/.exec(signal);
+  if (realTime) {
+    const number = signal.startsWith('SIGRTMIN')
+      ? SIGRTMIN + Number(realTime[1] ?? 0)
+      : SIGRTMAX - Number(realTime[2] ?? 0);
+    return number >= SIGRTMIN && number <= SIGRTMAX ? number : undefined;
+  }
+  return Object.hasOwn(numbers, signal) ? numbers[signal] : undefined;
+}

@@ -1,0 +1,74 @@
+import { readdirSync } from 'node:fs';
+import { Counter, Gauge, Registry } from 'prom-client';
+import type { Daemon } from './daemon.ts';
+
+/** What is counted anyway, told in Prometheus' text format. Nothing is measured between two scrapes. */
+export class Metrics {
+  readonly #registry = new Registry();
+
+  constructor({ handles, table, parking, feed, reaper, journal }: Daemon) {
+    const gauge = (name: string, help: string, read: () => number): void => {
+      new Gauge({
+        name,
+        help,
+        registers: [this.#registry],
+        collect() {
+          this.set(read());
+        },
+      });
+    };
+    const counter = <L extends string>(
+      name: string,
+      help: string,
+      label: L | null,
+      read: () => Record<string, number>,
+    ): void => {
+      new Counter({
+        name,
+        help,
+        labelNames: label === null ? [] : [label],
+        registers: [this.#registry],
+        collect() {
+          this.reset();
+          for (const [value, count] of Object.entries(read()))
+            if (label === null) this.inc(count);
+            else this.inc({ [label]: value } as Record<L, string>, count);
+        },
+      });
+    };
+    gauge('waitd_live_handles', 'Handles on processes that have not ended.', () => handles.size);
+    gauge('waitd_live_processes', 'Processes that handles are held on and that have not ended.', () => table.size);
+    gauge('waitd_parked_calls', 'Calls that wait: waitid, poll, terminate.', () => parking.size);
+    gauge('waitd_subscribers', 'Open WebSockets and event streams.', () => feed.size);
+    gauge('waitd_kept_groups', 'Descriptors kept for groups that outlive their leader.', () => table.groups.size);
+    gauge('waitd_journal_head', 'The seq of the newest event.', () => journal.head);
+    gauge('waitd_journal_failing', '1 while the journal cannot be written.', () => Number(journal.fault !== null));
+    counter('waitd_ended_total', 'Processes that ended while a handle was held on them.', 'reason', () => {
+      const { orphans: _, ...reasons } = reaper.counts;
+      return reasons;
+    });
+    counter('waitd_orphans_reaped_total', 'Orphans without a handle that were reaped.', null, () => ({
+      orphans: reaper.counts.orphans,
+    }));
+    // By the names that Prometheus' own client libraries use.
+    gauge('process_open_fds', 'Open descriptors.', () => readdirSync('/proc/self/fd').length);
+    gauge('process_resident_memory_bytes', 'Resident memory in bytes.', () => process.memoryUsage.rss());
+    gauge(
+      'process_start_time_seconds',
+      'When the daemon started, Unix time.',
+      () => Date.now() / 1000 - process.uptime(),
+    );
+    counter('process_cpu_seconds_total', 'CPU time in seconds.', null, () => {
+      const { user, system } = process.cpuUsage();
+      return { cpu: (user + system) / 1e6 };
+    });
+  }
+
+  get contentType(): string {
+    return this.#registry.contentType;
+  }
+
+  text(): Promise<string> {
+    return this.#registry.metrics();
+  }
+}

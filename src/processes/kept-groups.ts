@@ -1,0 +1,81 @@
+import { isErrno } from '../kernel/errno.ts';
+import type { Pidfd } from '../kernel/pidfd.ts';
+import { readStat } from '../kernel/proc.ts';
+import type { Process } from './process.ts';
+
+/** How many kept descriptors are looked at whenever another one comes: enough to keep the dead from piling up. */
+const SWEEP = 4;
+
+/**
+ * The pidfds of processes that have ended while the process group that they led lives on: only through them can the
+ * survivors still be reached without a race. They are given up when their group ends, and under pressure, oldest first.
+ */
+export class KeptGroups {
+  readonly #kept = new Map<number, { pidfd: Pidfd; handles: number }>();
+
+  get size(): number {
+    return this.#kept.size;
+  }
+
+  /** Takes a reaped leader's pidfd: keeps it if its group lives, closes it if not. */
+  offer(process: Process, pidfd: Pidfd): void {
+    this.#sweep();
+    if (process.handles.size > 0 && groupLives(pidfd))
+      this.#kept.set(process.id, { pidfd, handles: process.handles.size });
+    else pidfd.close();
+  }
+
+  get(process: Process): Pidfd | undefined {
+    return this.#kept.get(process.id)?.pidfd;
+  }
+
+  /** Counts a handle more or less on an ended process: the last one takes the descriptor with it. */
+  count(process: Process, change: 1 | -1): void {
+    const kept = this.#kept.get(process.id);
+    if (kept === undefined) return;
+    kept.handles += change;
+    if (kept.handles === 0) this.#drop(process.id);
+  }
+
+  /**
+   * The session that an ended process led, if it has members left. A number in use as a session id is no free pid, so only
+   * a live process of that very number could be another session's leader.
+   */
+  session(process: Process): number | null {
+    return this.#kept.has(process.id) && readStat(process.pid) === null ? process.pid : null;
+  }
+
+  /** Gives up the oldest. @returns false where there is none */
+  giveUp(): boolean {
+    const [oldest] = this.#kept.keys();
+    if (oldest === undefined) return false;
+    this.#drop(oldest);
+    return true;
+  }
+
+  #drop(id: number): void {
+    this.#kept.get(id)?.pidfd.close();
+    this.#kept.delete(id);
+  }
+
+  /** Looks at the oldest few: those that live on go to the end of the line. */
+  #sweep(): void {
+    for (const [id, kept] of [...this.#kept.entries().take(SWEEP)]) {
+      if (!groupLives(kept.pidfd)) this.#drop(id);
+      else {
+        this.#kept.delete(id);
+        this.#kept.set(id, kept);
+      }
+    }
+  }
+}
+
+/** Signal 0 to the group: ESRCH when nobody is left, EINVAL on a kernel that cannot ask (before 6.9). */
+function groupLives(pidfd: Pidfd): boolean {
+  try {
+    pidfd.signal(0, 'group');
+    return true;
+  } catch (error) {
+    return isErrno(error, 'EPERM');
+  }
+}

@@ -1,0 +1,70 @@
+import { Epoll } from '../kernel/epoll.ts';
+import type { Pidfd } from '../kernel/pidfd.ts';
+import type { ParentWatch } from './adoption.ts';
+import type { Description } from './description.ts';
+import { KeptGroups } from './kept-groups.ts';
+import type { Process } from './process.ts';
+
+/** The processes that handles are held on and that have not been settled, each watched through one of its pidfds. */
+export class ProcessTable {
+  readonly epoll = new Epoll<Process | ParentWatch>();
+  readonly groups = new KeptGroups();
+  readonly #byPid = new Map<number, Process>();
+
+  get size(): number {
+    return this.#byPid.size;
+  }
+
+  values(): IterableIterator<Process> {
+    return this.#byPid.values();
+  }
+
+  /** By pid: right for as long as nobody has reaped it. */
+  get(pid: number): Process | undefined {
+    return this.#byPid.get(pid);
+  }
+
+  /** Adds a process whose first description is there, and watches it. */
+  add(process: Process): void {
+    this.#watch(process);
+    this.#byPid.set(process.pid, process);
+  }
+
+  #watch(process: Process): void {
+    const [first] = process.descriptions;
+    process.registration = first === undefined ? null : this.epoll.add(first.pidfd!, process);
+  }
+
+  #unwatch(process: Process): void {
+    if (process.registration !== null) this.epoll.remove(process.registration);
+    process.registration = null;
+  }
+
+  /** One user of a description less; with the last one its descriptor goes, and with that perhaps the process. */
+  release(description: Description): void {
+    const { process } = description;
+    if (!description.drop() || description.pidfd === null) return;
+    const [watched] = process.descriptions;
+    if (watched === description) this.#unwatch(process);
+    description.takePidfd()?.close();
+    if (process.descriptions.size === 0) this.#forget(process);
+    else if (watched === description) this.#watch(process);
+  }
+
+  /** An ended process has nothing more to tell: its descriptors are given up, but for the one by which its group is reached. */
+  retire(process: Process): void {
+    this.#unwatch(process);
+    let kept: Pidfd | null = null;
+    for (const description of [...process.descriptions]) {
+      kept?.close();
+      kept = description.takePidfd();
+    }
+    if (kept !== null) this.groups.offer(process, kept);
+    this.#forget(process);
+  }
+
+  /** By identity: the pid may be another process's already. */
+  #forget(process: Process): void {
+    if (this.#byPid.get(process.pid) === process) this.#byPid.delete(process.pid);
+  }
+}

@@ -1,0 +1,253 @@
+import type { EventSink } from '../journal/batch.ts';
+import { Batch } from '../journal/batch.ts';
+import type { Journal } from '../journal/journal.ts';
+import type { Readiness } from '../kernel/epoll.ts';
+import { isErrno } from '../kernel/errno.ts';
+import { since } from '../kernel/features.ts';
+import type { Pidfd } from '../kernel/pidfd.ts';
+import {
+  P_ALL,
+  P_PID,
+  type WaitEvent,
+  WCONTINUED,
+  WEXITED,
+  WNOHANG,
+  WNOWAIT,
+  WSTOPPED,
+  waitid,
+} from '../kernel/waitid.ts';
+import { type Adoption, ParentWatch } from './adoption.ts';
+import { type Outcome, outcomeOf, outcomeOfStatus } from './outcome.ts';
+import type { Ending, Process } from './process.ts';
+import type { ProcessTable } from './process-table.ts';
+
+/** SIGCHLD is looked after at once, but under load no more often than this. */
+const CHILD_SIGNAL_INTERVAL_MS = 20;
+
+export interface ReaperParts {
+  table: ProcessTable;
+  journal: Journal;
+  adoption: Adoption;
+  feed: EventSink;
+  /** Whether EPOLLHUP tells of a reap (6.9), and PIDFD_GET_INFO of the exit (6.15). */
+  tellsReap: boolean;
+}
+
+/**
+ * The way of an exit: epoll wakes, we peek, the journal writes, and only then is the status taken from the kernel. So
+ * there is no moment in which it exists nowhere.
+ */
+export class Reaper {
+  readonly #parts: ReaperParts;
+  /** Ended, told, but not on disk yet: they stay zombies, and in memory, until they are. */
+  readonly #unwritten = new Set<Process>();
+  #childSignal: NodeJS.Timeout | null = null;
+  #lastLook = 0;
+  /** Told of every process of which nothing more will come. */
+  onRetired: (process: Process) => void = () => {};
+  /** How many ended, by reason; how many orphans were reaped. */
+  readonly counts = { exited: 0, killed: 0, dumped: 0, unknown: 0, orphans: 0 };
+
+  constructor(parts: ReaperParts) {
+    this.#parts = parts;
+  }
+
+  /** Begins to look after children. */
+  start(): void {
+    const { table, journal } = this.#parts;
+    table.epoll.start(() => this.wake());
+    journal.onRecovered = () => this.#recovered();
+    // Before anything else can end: with SIGCHLD ignored, which exec hands down, the kernel would throw every status away.
+    process.on('SIGCHLD', this.#onChildSignal);
+    this.lookAfterChildren();
+  }
+
+  stop(): void {
+    process.off('SIGCHLD', this.#onChildSignal);
+    if (this.#childSignal !== null) clearTimeout(this.#childSignal);
+    this.#parts.table.epoll.stop();
+  }
+
+  /** Takes what epoll has. */
+  wake(): void {
+    const { table, adoption } = this.#parts;
+    const ended: Readiness<Process>[] = [];
+    const orphaned: Process[] = [];
+    for (const { token, reaped } of table.epoll.drain()) {
+      if (token instanceof ParentWatch) orphaned.push(...adoption.ended(token));
+      else ended.push({ token, reaped });
+    }
+    this.#settle(ended);
+    for (const child of orphaned) if (!child.settled && adoption.follow(child)) this.adopt(child);
+    // A zombie that came to us has no edge left to give.
+    if (orphaned.length > 0) this.#reapOrphans();
+  }
+
+  /** A child was found ended by somebody who asked, before epoll told. */
+  settle(process: Process): void {
+    this.#settle([{ token: process, reaped: false }]);
+  }
+
+  /** A foreign process turned out to be ours. */
+  adopt(process: Process): void {
+    if (process.relation === 'child') return;
+    const batch = new Batch(this.#parts.journal);
+    process.relation = 'child';
+    batch.change('adopted', process);
+    batch.commit(this.#parts.feed);
+    this.drainPauses();
+  }
+
+  #settle(ended: Readiness<Process>[]): void {
+    const { journal, feed, adoption } = this.#parts;
+    const batch = new Batch(journal);
+    const done: Process[] = [];
+    for (const { token, reaped } of ended) if (this.#end(batch, token, reaped)) done.push(token);
+    batch.commit(feed, (durable) => {
+      for (const process of done) {
+        if (process.relation === 'foreign') adoption.forget(process);
+        if (durable) this.#retire(process);
+        else this.#unwritten.add(process);
+      }
+    });
+  }
+
+  /**
+   * Peeks at a process that epoll says has ended, and notes what it finds.
+   * @returns whether nothing more will come
+   */
+  #end(batch: Batch, process: Process, hungUp: boolean): boolean {
+    if (process.settled) return false;
+    const [description] = process.descriptions;
+    if (description === undefined) return false;
+    const pidfd = description.pidfd!;
+    const peeked = peek(pidfd);
+    if (peeked === null) return false;
+    if (peeked !== 'not our child') {
+      if (process.relation === 'foreign') {
+        process.relation = 'child';
+        batch.change('adopted', process);
+      }
+      const { siginfo, rusage } = peeked;
+      this.#note(batch, process, { outcome: outcomeOf(siginfo) as Outcome, siginfo, rusage });
+      return true;
+    }
+    const reaped = hungUp || !this.#parts.tellsReap;
+    const outcome = reaped ? foreignOutcome(pidfd.exitStatus()) : null;
+    this.#note(batch, process, { outcome, siginfo: null, rusage: null });
+    return reaped;
+  }
+
+  #note(batch: Batch, process: Process, facts: Omit<Ending, 'reaped'>): void {
+    const first = process.ending === null;
+    const reaped = facts.outcome !== null;
+    process.end({ ...facts, reaped });
+    if (first) batch.change('exited', process, facts);
+    // A child's outcome comes with its exit; a foreign process's later, and then it is an event of its own.
+    if (reaped && (!first || process.relation === 'foreign')) batch.change('reaped', process, facts);
+    if (facts.outcome !== null) this.counts[facts.outcome.reason] += 1;
+  }
+
+  #retire(process: Process): void {
+    const [description] = process.descriptions;
+    if (process.relation === 'child' && description !== undefined) {
+      try {
+        description.pidfd!.waitid(WEXITED | WNOHANG);
+      } catch (error) {
+        if (!isErrno(error, 'ECHILD')) throw error;
+      }
+    }
+    this.#parts.table.retire(process);
+    this.onRetired(process);
+  }
+
+  #recovered(): void {
+    for (const process of this.#unwritten) this.#retire(process);
+    this.#unwritten.clear();
+    this.lookAfterChildren();
+  }
+
+  readonly #onChildSignal = (): void => {
+    if (this.#childSignal !== null) return;
+    const wait = this.#lastLook + CHILD_SIGNAL_INTERVAL_MS - performance.now();
+    if (wait <= 0) this.lookAfterChildren();
+    else
+      this.#childSignal = setTimeout(() => {
+        this.#childSignal = null;
+        this.lookAfterChildren();
+      }, wait);
+  };
+
+  /** What SIGCHLD asks for: stops, continues, and the ends of children that nobody has a handle on. */
+  lookAfterChildren(): void {
+    this.#lastLook = performance.now();
+    this.drainPauses();
+    this.wake(); // those with a handle go the usual way, in one batch
+    this.#reapOrphans();
+  }
+
+  /**
+   * Takes every stop and continue that the kernel holds. A pidfd does not tell of them, and one that is read is gone for
+   * all, so the daemon reads each once and keeps for every client what that client has not read.
+   */
+  drainPauses(): void {
+    const batch = new Batch(this.#parts.journal);
+    for (;;) {
+      const event = orNothing(() => waitid(P_ALL, 0, WSTOPPED | WCONTINUED | WNOHANG));
+      if (event === null) break;
+      const process = this.#parts.table.get(event.siginfo.pid);
+      if (process === undefined || process.ending !== null) continue;
+      if (process.relation === 'foreign') {
+        process.relation = 'child';
+        batch.change('adopted', process);
+      }
+      process.pause(event);
+      const { siginfo, rusage } = event;
+      const type = siginfo.code === 'CLD_CONTINUED' ? 'continued' : 'stopped';
+      batch.change(type, process, { outcome: outcomeOf(siginfo), siginfo, rusage });
+    }
+    batch.commit(this.#parts.feed);
+  }
+
+  /** Orphans come to a subreaper and to init, whoever they are. Those without a handle leave no trace. */
+  #reapOrphans(): void {
+    for (;;) {
+      const ended = orNothing(() => waitid(P_ALL, 0, WEXITED | WNOHANG | WNOWAIT));
+      if (ended === null) return;
+      const { pid } = ended.siginfo;
+      const process = this.#parts.table.get(pid);
+      if (process === undefined) {
+        orNothing(() => waitid(P_PID, pid, WEXITED | WNOHANG));
+        this.counts.orphans += 1;
+      } else if (this.#unwritten.has(process))
+        return; // it hides the ones behind it until the disk is back
+      else this.settle(process);
+    }
+  }
+}
+
+function foreignOutcome(status: number | null): Outcome {
+  if (status !== null) return outcomeOfStatus(status);
+  const detail = `this kernel does not tell how another process's child ended (Linux ${since.exitStatus} does)`;
+  return { reason: 'unknown', detail };
+}
+
+/** @returns `null` where it has not ended after all */
+function peek(pidfd: Pidfd): WaitEvent | null | 'not our child' {
+  try {
+    return pidfd.waitid(WEXITED | WNOHANG | WNOWAIT);
+  } catch (error) {
+    if (isErrno(error, 'ECHILD')) return 'not our child';
+    throw error;
+  }
+}
+
+/** @returns `null` for ECHILD too: no children, nothing to take */
+function orNothing(wait: () => WaitEvent | null): WaitEvent | null {
+  try {
+    return wait();
+  } catch (error) {
+    if (isErrno(error, 'ECHILD')) return null;
+    throw error;
+  }
+}

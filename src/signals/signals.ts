@@ -1,0 +1,138 @@
+import { constants } from 'node:os';
+import { Problem } from '../errors/problem.ts';
+import type { Handle } from '../handles/handle.ts';
+import { isErrno } from '../kernel/errno.ts';
+import { type Features, since } from '../kernel/features.ts';
+import type { Pidfd, SignalScope } from '../kernel/pidfd.ts';
+import { readStat } from '../kernel/proc.ts';
+import type { ProcessTable } from '../processes/process-table.ts';
+import { descendants, eachOnce } from './tree.ts';
+
+const { SIGKILL, SIGSTOP } = constants.signals;
+
+export type Scope = SignalScope | 'tree';
+
+/** Sends signals through pidfds: to the process that was meant, or to nobody. */
+export class Signals {
+  readonly #table: ProcessTable;
+  readonly #features: Features;
+
+  constructor(table: ProcessTable, features: Features) {
+    this.#table = table;
+    this.#features = features;
+  }
+
+  /**
+   * @param number 0 to 64; 0 only asks whether one could be sent
+   * @throws {Problem} ESRCH for what has ended; EINVAL for the group of a process that leads none; EPERM; EOPNOTSUPP
+   */
+  send(handle: Handle, number: number, scope: Scope): void {
+    try {
+      if (scope === 'process') this.#toProcess(handle, number);
+      else if (scope === 'group') this.#toGroup(handle, number);
+      else this.#toTree(handle, number);
+    } catch (error) {
+      throw explain(error, handle);
+    }
+  }
+
+  /** The same to the process alone, where one that has ended is fine too. */
+  sendIfThere(handle: Handle, number: number): void {
+    try {
+      this.send(handle, number, 'process');
+    } catch (error) {
+      if (!isGone(error)) throw error;
+    }
+  }
+
+  /**
+   * A pidfd of the caller's own by which the process, or the group that it leads or led, can be reached later, whatever
+   * becomes of the handle.
+   * @returns `null` where nobody is left
+   */
+  reach({ process, description }: Handle): { pidfd: Pidfd; scope: SignalScope } | null {
+    const pidfd = this.#groupPidfd({ process, description });
+    if (pidfd === null) return null;
+    // A foreign process's group is its parent's business.
+    const group = process.relation === 'child' && this.#features.groupSignal && reachesGroup(pidfd);
+    return { pidfd: pidfd.duplicate(), scope: group ? 'group' : 'process' };
+  }
+
+  #toProcess({ process, description }: Handle, number: number): void {
+    if (process.pid === globalThis.process.pid && process.ending === null) throw itself();
+    // The kernel takes a signal to a zombie and does nothing; a client wants to be told that it has ended.
+    if (process.ending !== null || description.pidfd === null) throw ended();
+    description.pidfd.signal(number);
+  }
+
+  #groupPidfd({ process, description }: Pick<Handle, 'process' | 'description'>): Pidfd | null {
+    return description.pidfd ?? this.#table.groups.get(process) ?? null;
+  }
+
+  #toGroup(handle: Handle, number: number): void {
+    const pidfd = this.#groupPidfd(handle);
+    if (pidfd === null) throw ended();
+    if (!this.#features.groupSignal)
+      throw new Problem('EOPNOTSUPP', `Signals to a process group need Linux ${since.groupSignal}: use scope process.`);
+    if (readStat(globalThis.process.pid)?.group === handle.process.pid) throw itself();
+    try {
+      pidfd.signal(number, 'group');
+    } catch (error) {
+      if (!isErrno(error, 'ESRCH') || handle.process.ending !== null) throw error;
+      throw new Problem('EINVAL', 'This process leads no process group: use scope process or tree.');
+    }
+  }
+
+  #toTree(handle: Handle, number: number): void {
+    const { process } = handle;
+    const isThere = process.ending === null;
+    const leads = isThere && readStat(process.pid)?.session === process.pid;
+    const session = leads ? process.pid : this.#table.groups.session(process);
+    const find = (): number[] => descendants({ pid: isThere ? process.pid : null, session });
+    const deliver = (pidfd: Pidfd, signal: number): void => {
+      try {
+        pidfd.signal(signal);
+      } catch (error) {
+        if (!isErrno(error, 'ESRCH')) throw error;
+      }
+    };
+    if (find().includes(globalThis.process.pid)) throw itself();
+    // Stopped first, none of them can fork or hand its children on while the others are being killed.
+    if (number === SIGKILL) eachOnce(find, (pidfd) => deliver(pidfd, SIGSTOP));
+    if (eachOnce(find, (pidfd) => deliver(pidfd, number)) === 0) throw ended();
+  }
+}
+
+/** True where a signal found nobody left. */
+export function isGone(error: unknown): boolean {
+  return error instanceof Problem && error.errno === 'ESRCH';
+}
+
+function reachesGroup(pidfd: Pidfd): boolean {
+  try {
+    pidfd.signal(0, 'group');
+    return true;
+  } catch (error) {
+    return isErrno(error, 'EPERM');
+  }
+}
+
+function ended(): Problem {
+  return new Problem('ESRCH', 'The process has ended, so there is nobody to signal.', { syscall: 'pidfd_send_signal' });
+}
+
+function itself(): Problem {
+  return new Problem('EPERM', 'The daemon is among those that this would reach, and it does not signal itself.');
+}
+
+function explain(error: unknown, { id }: Handle): unknown {
+  const syscall = 'pidfd_send_signal';
+  if (error instanceof Problem) return new Problem(error.errno, error.message, { ...error.facts, handle: id });
+  if (isErrno(error, 'ESRCH')) return new Problem('ESRCH', ended().message, { syscall, handle: id });
+  if (isErrno(error, 'EPERM'))
+    return new Problem('EPERM', 'The kernel does not let the daemon signal this process: it lacks CAP_KILL.', {
+      syscall,
+      handle: id,
+    });
+  return error;
+}

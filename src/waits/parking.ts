@@ -1,0 +1,92 @@
+import type { Problem } from '../errors/problem.ts';
+import type { Handle } from '../handles/handle.ts';
+import type { ProcessTable } from '../processes/process-table.ts';
+
+/** `setTimeout` fires at once beyond this; the contract's durations end here too. */
+const LONGEST_MS = 2 ** 31 - 1;
+
+export interface ParkOptions {
+  /** `undefined` waits for ever. */
+  timeoutMs: number | undefined;
+  /** Fires when the caller has gone away: what it waited for is then nobody's. */
+  gone: AbortSignal;
+}
+
+/** Why a parked caller did not get what it waited for. */
+export type Unparked = 'timed out' | 'gone';
+
+/** Where calls wait: a promise each, never a thread. */
+export class Parking {
+  readonly #table: ProcessTable;
+  readonly #parked = new Set<(problem: Problem) => void>();
+  #closed: Problem | null = null;
+
+  constructor(table: ProcessTable) {
+    this.#table = table;
+  }
+
+  get size(): number {
+    return this.#parked.size;
+  }
+
+  /**
+   * Parks until a change of a handle's process makes `attempt` give something else than `null`. `attempt` must not change
+   * a process or ask the kernel: it is called in the middle of the way of an exit.
+   *
+   * A parked call holds what it waits on, as the kernel holds the file under a blocked system call: closing the handle does
+   * not disturb it.
+   * @throws {Problem} what `attempt` throws; ESHUTDOWN when the daemon stops
+   */
+  park<T>(
+    handles: readonly Handle[],
+    attempt: (changed: Handle) => T | null,
+    { timeoutMs, gone }: ParkOptions,
+  ): Promise<T | Unparked> {
+    if (this.#closed !== null) return Promise.reject(this.#closed);
+    if (gone.aborted) return Promise.resolve('gone');
+    const { promise, resolve, reject } = Promise.withResolvers<T | Unparked>();
+    const timer =
+      timeoutMs === undefined ? undefined : setTimeout(() => settle('timed out'), Math.min(timeoutMs, LONGEST_MS));
+    const onGone = (): void => settle('gone');
+    const unwatch = handles.map((handle) => {
+      handle.description.retain();
+      handle.process.hold(handle.client);
+      return handle.process.watch(() => look(handle));
+    });
+    const leave = (): void => {
+      clearTimeout(timer);
+      gone.removeEventListener('abort', onGone);
+      this.#parked.delete(refuse);
+      for (const end of unwatch) end();
+      for (const { process, client, description } of handles) {
+        process.letGo(client);
+        this.#table.release(description);
+      }
+    };
+    const settle = (result: T | Unparked): void => {
+      leave();
+      resolve(result);
+    };
+    const refuse = (problem: unknown): void => {
+      leave();
+      reject(problem);
+    };
+    const look = (changed: Handle): void => {
+      try {
+        const result = attempt(changed);
+        if (result !== null) settle(result);
+      } catch (problem) {
+        refuse(problem);
+      }
+    };
+    gone.addEventListener('abort', onGone);
+    this.#parked.add(refuse);
+    return promise;
+  }
+
+  /** Answers everyone who is parked, and whoever comes after. */
+  close(problem: Problem): void {
+    this.#closed = problem;
+    for (const refuse of this.#parked) refuse(problem);
+  }
+}

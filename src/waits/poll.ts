@@ -1,0 +1,55 @@
+import { Problem } from '../errors/problem.ts';
+import type { Handle } from '../handles/handle.ts';
+import type { Outcome } from '../processes/outcome.ts';
+import type { Parking } from './parking.ts';
+
+export type Revent = 'POLLIN' | 'POLLHUP';
+
+export interface PollRequest {
+  handles: readonly Handle[];
+  /** `ended`: POLLIN. `outcome`: it is known how, which for a foreign process takes its reaping, POLLHUP. */
+  for: 'ended' | 'outcome';
+  until: 'any' | 'all' | number;
+  timeoutMs: number | undefined;
+  gone: AbortSignal;
+}
+
+export interface PollResult {
+  ready: { handle: string; revents: Revent[]; outcome: Outcome | null }[];
+  pending: string[];
+  timedOut: boolean;
+}
+
+/**
+ * poll(2) over handles, of children and of foreign processes. Collects nothing.
+ * @throws {Problem} EINVAL for a count that can never be reached, ESHUTDOWN
+ */
+export async function poll(parking: Parking, request: PollRequest): Promise<PollResult | 'gone'> {
+  const { handles, timeoutMs, gone } = request;
+  const wanted = request.until === 'any' ? 1 : request.until === 'all' ? handles.length : request.until;
+  if (wanted > handles.length)
+    throw new Problem('EINVAL', `until is ${wanted}, but only ${handles.length} handles are given.`);
+  const isReady = ({ process }: Handle): boolean =>
+    request.for === 'ended' ? process.ending !== null : process.ending?.outcome != null;
+  const waiting = new Set(handles.filter((handle) => !isReady(handle)));
+  const enough = (): boolean => handles.length - waiting.size >= wanted;
+  // Looked at once more for the answer: others may have ended in the same wake.
+  const answer = (timedOut: boolean): PollResult => ({
+    ready: handles.filter(isReady).map(readinessOf),
+    pending: handles.filter((handle) => !isReady(handle)).map((handle) => handle.id),
+    timedOut,
+  });
+  if (enough()) return answer(false);
+  // Each change looks at its own handle only, so that n handles cost n looks and not n².
+  const look = (changed: Handle): PollResult | null => {
+    if (isReady(changed)) waiting.delete(changed);
+    return enough() ? answer(false) : null;
+  };
+  const result = await parking.park([...waiting], look, { timeoutMs, gone });
+  return result === 'timed out' ? answer(true) : result;
+}
+
+function readinessOf({ id, process }: Handle): PollResult['ready'][number] {
+  const revents: Revent[] = process.ending?.reaped ? ['POLLIN', 'POLLHUP'] : ['POLLIN'];
+  return { handle: id, revents, outcome: process.ending?.outcome ?? null };
+}

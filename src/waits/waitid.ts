@@ -1,0 +1,135 @@
+import { Problem, type Retry } from '../errors/problem.ts';
+import type { Handle } from '../handles/handle.ts';
+import type { Journal } from '../journal/journal.ts';
+import { isErrno } from '../kernel/errno.ts';
+import { type WaitEvent, WCONTINUED, WEXITED, WNOHANG, WNOWAIT, WSTOPPED } from '../kernel/waitid.ts';
+import type { Description } from '../processes/description.ts';
+import { type Outcome, outcomeOf, type Pause } from '../processes/outcome.ts';
+import type { Reaper } from '../processes/reaper.ts';
+import type { Parking } from './parking.ts';
+
+/** The options of waitid(2) that travel. */
+export const waitOptions = { WEXITED, WSTOPPED, WCONTINUED, WNOHANG, WNOWAIT };
+export type WaitOption = keyof typeof waitOptions;
+
+/** When a nonblocking caller may look again. */
+const RETRY_AFTER_MS = 250;
+
+export interface WaitRequest {
+  options: readonly WaitOption[];
+  timeoutMs: number | undefined;
+  gone: AbortSignal;
+}
+
+export interface WaitResult extends Partial<WaitEvent> {
+  outcome: Outcome | Pause | null;
+}
+
+export type WaitAnswer = WaitResult | 'nothing' | 'timed out' | 'gone';
+
+export interface WaitParts {
+  journal: Journal;
+  reaper: Reaper;
+  parking: Parking;
+  /** Whether O_NONBLOCK on a pidfd makes waitid answer EAGAIN (5.10). */
+  nonblocking: boolean;
+}
+
+/** waitid(2) for clients, each of which sees a child as if it alone were the parent. */
+export class Waits {
+  readonly #parts: WaitParts;
+
+  constructor(parts: WaitParts) {
+    this.#parts = parts;
+  }
+
+  /**
+   * One waitid on one handle.
+   * @returns what there is to report; `nothing` for WNOHANG
+   * @throws {Problem} EAGAIN (nonblocking handle, nothing yet), ECHILD, EINVAL (no event asked for), ESHUTDOWN
+   */
+  async waitid(handle: Handle, { options, timeoutMs, gone }: WaitRequest): Promise<WaitAnswer> {
+    const bits = options.reduce((all, option) => all | waitOptions[option], 0);
+    if ((bits & (WEXITED | WSTOPPED | WCONTINUED)) === 0)
+      throw new Problem('EINVAL', 'Give at least one of WEXITED, WSTOPPED and WCONTINUED among the options.', {
+        syscall: 'waitid',
+        handle: handle.id,
+      });
+    // Asked before the look: a look that ends the process gives its descriptor up.
+    const { nonblocking } = handle.description;
+    this.#ask(handle, bits);
+    const found = this.#look(handle, bits);
+    if (found !== null) return found;
+    if ((bits & WNOHANG) !== 0) return 'nothing';
+    if (nonblocking) throw this.#again(handle);
+    return this.#parts.parking.park([handle], () => this.#look(handle, bits), { timeoutMs, gone });
+  }
+
+  /**
+   * Asks the kernel, so that what is looked at is true now: the real call, on the real descriptor, with its real flag. It
+   * peeks, because an exit is taken only once it is written, and then served from the record.
+   */
+  #ask({ description, process }: Handle, bits: number): void {
+    const { pidfd } = description;
+    if (pidfd === null || process.ending !== null) return;
+    if ((bits & (WSTOPPED | WCONTINUED)) !== 0) this.#parts.reaper.drainPauses();
+    const answer = askKernel(description, (bits & WNOHANG) !== 0 || !this.#parts.nonblocking);
+    if (answer === 'ended') this.#parts.reaper.settle(process);
+    else if (answer === 'running') this.#parts.reaper.adopt(process);
+  }
+
+  /** What the kernel's wait_consider_task decides, from what is known: an exit, then a stop, then a continue. */
+  #look(handle: Handle, bits: number): WaitResult | null {
+    const { process, client } = handle;
+    if (process.relation === 'foreign') throw this.#noChild(handle, 'it is not a child of the daemon');
+    if (process.ending !== null) return this.#collect(handle, bits);
+    const event = process.unread(client);
+    if (event === null) return null;
+    const wanted = event.siginfo.code === 'CLD_CONTINUED' ? WCONTINUED : WSTOPPED;
+    if ((bits & wanted) === 0) return null;
+    if ((bits & WNOWAIT) === 0) process.markRead(client);
+    return { ...event, outcome: outcomeOf(event.siginfo) };
+  }
+
+  #collect(handle: Handle, bits: number): WaitResult {
+    const { process, client } = handle;
+    const { journal } = this.#parts;
+    const { siginfo, rusage, outcome } = process.ending!;
+    if ((bits & WEXITED) === 0) throw this.#noChild(handle, 'it has ended, and WEXITED was not asked for');
+    if (siginfo === null) throw this.#noChild(handle, 'it ended while the daemon was not its parent');
+    if (journal.isCollected(process, client)) throw this.#noChild(handle, 'its status has been collected');
+    if ((bits & WNOWAIT) === 0) journal.commit([{ write: 'collected', process, client }]);
+    return { siginfo, rusage: rusage!, outcome };
+  }
+
+  /** Where a caller that found nothing is told of it instead: `since` is now, so nothing is missed. */
+  retry(handle: Handle): Retry {
+    return { afterMs: RETRY_AFTER_MS, events: `/v1/events?handle=${handle.id}&since=${this.#parts.journal.head}` };
+  }
+
+  #again(handle: Handle): Problem {
+    return new Problem('EAGAIN', 'Nothing to report yet: try again after a while, or watch the events.', {
+      syscall: 'waitid',
+      handle: handle.id,
+      retry: this.retry(handle),
+    });
+  }
+
+  #noChild(handle: Handle, why: string): Problem {
+    const detail = `There is nothing to wait for: ${why}; read the handle for its outcome.`;
+    return new Problem('ECHILD', detail, { syscall: 'waitid', handle: handle.id });
+  }
+}
+
+/** One peek for an exit, as the description's own flag has it. */
+function askKernel({ pidfd, nonblocking }: Description, noHang: boolean): 'ended' | 'running' | 'not our child' {
+  try {
+    // On a blocking description the wait is ours to park, never the kernel's: WNOHANG always.
+    const hang = nonblocking && !noHang ? 0 : WNOHANG;
+    return pidfd!.waitid(WEXITED | WNOWAIT | hang) === null ? 'running' : 'ended';
+  } catch (error) {
+    if (isErrno(error, 'EAGAIN')) return 'running';
+    if (isErrno(error, 'ECHILD')) return 'not our child';
+    throw error;
+  }
+}
