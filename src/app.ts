@@ -54,7 +54,12 @@ export async function build(daemon: Daemon, logger: FastifyBaseLogger): Promise<
   let listeners: Listeners | undefined;
   const theListeners = (): Listeners => listeners!;
 
-  app.setValidatorCompiler(validatorCompiler);
+  // Fastify gives null for what is not there, and a schema's default is for undefined.
+  const orUndefined: typeof validatorCompiler = (route) => {
+    const validate = validatorCompiler(route);
+    return (data) => validate(data ?? undefined);
+  };
+  app.setValidatorCompiler(orUndefined);
   // Answers are built by typed code and checked against their schemas in the tests, not again for every client.
   app.setSerializerCompiler(() => JSON.stringify);
   app.setErrorHandler(handleError);
@@ -110,9 +115,6 @@ function requestId({ headers }: { headers: IncomingMessage['headers'] }): string
 
 /** An empty body is no body, also where its type says JSON: each schema says whether that is enough. */
 function acceptEmptyJson(app: App): void {
-  app.addHook('preValidation', async (request) => {
-    request.body ??= undefined; // Fastify says null, for which schemas have no default
-  });
   const parse = app.getDefaultJsonParser('error', 'error');
   app.removeAllContentTypeParsers();
   app.addContentTypeParser('application/json', { parseAs: 'string' }, (request, body, done) => {

@@ -1,0 +1,271 @@
+import { strict as assert } from 'node:assert';
+import { type ChildProcess, spawn } from 'node:child_process';
+import { mkdtempSync, readdirSync, readFileSync, rmSync } from 'node:fs';
+import { Agent, type IncomingHttpHeaders, request as httpRequest } from 'node:http';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { createInterface } from 'node:readline';
+import type { Test } from 'tap';
+import { WebSocket } from 'ws';
+
+export interface Response {
+  status: number;
+  headers: IncomingHttpHeaders;
+  text: string;
+  // biome-ignore lint/suspicious/noExplicitAny: tests say what they expect of it
+  body: any;
+}
+
+export interface RequestOptions {
+  body?: unknown;
+  headers?: Record<string, string>;
+  signal?: AbortSignal;
+  /** Over TCP, with the first token, instead of the Unix socket. */
+  tcp?: boolean;
+}
+
+export interface DaemonOptions {
+  args?: string[];
+  env?: Record<string, string>;
+  /** Kept over a restart; made and removed where it is missing. */
+  directory?: string;
+  /** What starts node; `setpriv` and the like. */
+  prefix?: string[];
+}
+
+const MAIN = join(import.meta.dirname, '../../src/main.ts');
+
+/** A daemon in a process of its own, on a Unix socket and on a TCP port that it picked. */
+export class Daemon {
+  readonly directory: string;
+  readonly child: ChildProcess;
+  readonly log: string[] = [];
+  readonly socket: string;
+  readonly #agent = new Agent({ keepAlive: true, maxSockets: 4000 });
+  port = 0;
+  readonly exited: Promise<number | null>;
+
+  private constructor(directory: string, { args = [], env = {}, prefix = [] }: DaemonOptions) {
+    this.directory = directory;
+    this.socket = join(directory, 'waitd.sock');
+    const [command = '', ...rest] = [...prefix, process.execPath, MAIN, 'serve'];
+    const places = ['--listen', `unix:${this.socket}`, '--listen', 'tcp:127.0.0.1:0', '--state-dir', join(directory, 'state')];
+    this.child = spawn(command, [...rest, ...places, ...args], {
+      env: { PATH: process.env.PATH ?? '', HOME: directory, NODE_NO_WARNINGS: '1', ...env },
+      stdio: ['ignore', 'pipe', 'pipe'],
+    });
+    this.exited = new Promise((resolve) => this.child.once('exit', (code) => resolve(code)));
+    this.child.stderr!.on('data', (data) => this.log.push(String(data)));
+  }
+
+  static async start(t: Test, options: DaemonOptions = {}): Promise<Daemon> {
+    const directory = options.directory ?? temporaryDirectory(t);
+    const daemon = new Daemon(directory, options);
+    t.teardown(() => daemon.kill());
+    await daemon.#ready();
+    return daemon;
+  }
+
+  get pid(): number {
+    return this.child.pid!;
+  }
+
+  async #ready(): Promise<void> {
+    for await (const line of createInterface({ input: this.child.stdout! })) {
+      this.log.push(line);
+      const entry = JSON.parse(line) as { msg: string; address?: string };
+      if (entry.address?.startsWith('tcp:')) this.port = Number(entry.address.split(':').at(-1));
+      if (entry.msg === 'ready') {
+        this.child.stdout!.on('data', (data) => this.log.push(String(data)));
+        this.child.stdout!.resume();
+        return;
+      }
+    }
+    throw new Error(`the daemon did not start: ${this.log.join('\n')}`);
+  }
+
+  get token(): string {
+    return readFileSync(join(this.directory, 'state', 'token'), 'utf8').trim();
+  }
+
+  /** One request; the contract's promises about every answer are checked on the way. */
+  request(method: string, path: string, options: RequestOptions = {}): Promise<Response> {
+    const { body, headers = {}, signal, tcp = false } = options;
+    const { promise, resolve, reject } = Promise.withResolvers<Response>();
+    const payload = body === undefined ? undefined : typeof body === 'string' ? body : JSON.stringify(body);
+    const request = httpRequest(
+      {
+        ...(tcp ? { host: '127.0.0.1', port: this.port } : { socketPath: this.socket }),
+        method,
+        path,
+        agent: this.#agent,
+        ...(signal !== undefined && { signal }),
+        headers: {
+          ...(payload !== undefined && { 'content-type': 'application/json', 'content-length': Buffer.byteLength(payload) }),
+          ...(tcp && { authorization: `Bearer ${this.token}` }),
+          ...headers,
+        },
+      },
+      (response) => {
+        const chunks: Buffer[] = [];
+        response.on('data', (chunk: Buffer) => chunks.push(chunk));
+        response.on('error', reject);
+        response.on('end', () => {
+          const text = Buffer.concat(chunks).toString();
+          const json = response.headers['content-type']?.includes('json') && text !== '';
+          const answer = { status: response.statusCode!, headers: response.headers, text, body: json ? JSON.parse(text) : null };
+          try {
+            checkAnswer(answer);
+            resolve(answer);
+          } catch (error) {
+            reject(error);
+          }
+        });
+      },
+    );
+    request.on('error', reject);
+    request.end(payload);
+    return promise;
+  }
+
+  get(path: string, options?: RequestOptions): Promise<Response> {
+    return this.request('GET', path, options);
+  }
+
+  post(path: string, body?: unknown, options: RequestOptions = {}): Promise<Response> {
+    return this.request('POST', path, { ...options, ...(body !== undefined && { body }) });
+  }
+
+  /** Spawns, and gives the handle. */
+  // biome-ignore lint/suspicious/noExplicitAny: tests say what they expect of it
+  async spawn(argv: string[], more: object = {}, spawnMore: object = {}): Promise<any> {
+    const answer = await this.post('/v1/handles', { spawn: { argv, ...spawnMore }, ...more });
+    assert.equal(answer.status, 201, answer.text);
+    return answer.body;
+  }
+
+  waitid(id: string, body?: unknown, options?: RequestOptions): Promise<Response> {
+    return this.post(`/v1/handles/${id}/waitid`, body, options);
+  }
+
+  signal(id: string, signal: string | number, scope = 'process'): Promise<Response> {
+    return this.post(`/v1/handles/${id}/signal`, { signal, scope });
+  }
+
+  /** Every event of a handle so far. */
+  // biome-ignore lint/suspicious/noExplicitAny: tests say what they expect of it
+  async events(id: string): Promise<any[]> {
+    return (await this.get(`/v1/events?handle=${id}&since=0&limit=1000`)).body.events;
+  }
+
+  ws(query = '', protocols: string[] = ['waitd.v1']): Socket {
+    return new Socket(new WebSocket(`ws+unix:${this.socket}:/v1/events${query}`, protocols));
+  }
+
+  /** Open descriptors of the daemon. */
+  get descriptors(): number {
+    return readdirSync(`/proc/${this.pid}/fd`).length;
+  }
+
+  /** Zombies whose parent is the daemon. */
+  get zombies(): number[] {
+    return childrenOf(this.pid).filter((pid) => stateOf(pid) === 'Z');
+  }
+
+  async stop(): Promise<number | null> {
+    this.child.kill('SIGTERM');
+    return this.exited;
+  }
+
+  async kill(): Promise<void> {
+    this.#agent.destroy();
+    if (this.child.exitCode === null && this.child.signalCode === null) this.child.kill('SIGKILL');
+    await this.exited;
+  }
+}
+
+/** A WebSocket whose frames are kept and can be awaited. */
+export class Socket {
+  readonly ws: WebSocket;
+  // biome-ignore lint/suspicious/noExplicitAny: tests say what they expect of it
+  readonly frames: any[] = [];
+  readonly closed: Promise<{ code: number; reason: string }>;
+  #look: () => void = () => {};
+
+  constructor(ws: WebSocket) {
+    this.ws = ws;
+    ws.on('message', (data) => {
+      this.frames.push(JSON.parse(String(data)));
+      this.#look();
+    });
+    ws.on('error', () => {});
+    this.closed = new Promise((resolve) => ws.on('close', (code, reason) => resolve({ code, reason: String(reason) })));
+  }
+
+  /** The first frame that fits, be it there already or still to come. */
+  // biome-ignore lint/suspicious/noExplicitAny: tests say what they expect of it
+  async first(fits: (frame: any) => boolean): Promise<any> {
+    await this.until(() => this.frames.some(fits));
+    return this.frames.find(fits);
+  }
+
+  until(done: () => boolean): Promise<void> {
+    if (done()) return Promise.resolve();
+    return new Promise((resolve) => {
+      this.#look = () => {
+        if (done()) resolve();
+      };
+    });
+  }
+
+  // biome-ignore lint/suspicious/noExplicitAny: tests say what they expect of it
+  get events(): any[] {
+    return this.frames.filter((frame) => frame.type === 'event');
+  }
+
+  send(frame: unknown): void {
+    this.ws.send(typeof frame === 'string' ? frame : JSON.stringify(frame));
+  }
+
+  close(): void {
+    this.ws.terminate();
+  }
+}
+
+function checkAnswer({ status, headers, body, text }: Response): void {
+  assert.equal(headers['cache-control'], 'no-store');
+  assert.ok(headers['x-request-id'], 'every answer carries a request id');
+  if (status < 400 || (status === 503 && body?.checks)) return;
+  assert.match(headers['content-type'] ?? '', /^application\/problem\+json/, text);
+  for (const field of ['type', 'title', 'detail', 'instance', 'errno']) assert.equal(typeof body[field], 'string', text);
+  assert.equal(body.status, status);
+  assert.equal(body.type, `/problems/${body.errno}`);
+  assert.equal(body.instance, headers['x-request-id']);
+  assert.doesNotMatch(text, /node_modules|\.ts:\d+|at .+ \(/, 'no stack trace leaves the daemon');
+}
+
+export function temporaryDirectory(t: Test): string {
+  const directory = mkdtempSync(join(tmpdir(), 'waitd-test-'));
+  t.teardown(() => rmSync(directory, { recursive: true, force: true }));
+  return directory;
+}
+
+export function stateOf(pid: number): string | null {
+  try {
+    const text = readFileSync(`/proc/${pid}/stat`, 'utf8');
+    return text.slice(text.lastIndexOf(')') + 2)[0]!;
+  } catch {
+    return null;
+  }
+}
+
+export function childrenOf(pid: number): number[] {
+  return readdirSync(`/proc/${pid}/task`).flatMap((tid) =>
+    readFileSync(`/proc/${pid}/task/${tid}/children`, 'utf8').trim().split(' ').filter(Boolean).map(Number),
+  );
+}
+
+/** Looks until it is so: for what the kernel shows in /proc and tells nobody. */
+export async function eventually(isSo: () => boolean | Promise<boolean>): Promise<void> {
+  while (!(await isSo())) await new Promise((resolve) => setImmediate(resolve));
+}
