@@ -10,7 +10,13 @@ t.test('a spawned process is held from before its first event', async (t) => {
   const answer = await daemon.post('/v1/handles', { spawn: { argv: ['sh', '-c', 'exit 7'] }, labels: { job: '42' } });
   t.equal(answer.status, 201);
   t.equal(answer.headers.location, `/v1/handles/${answer.body.id}`);
-  t.match(answer.body, { relation: 'child', nonblocking: false, labels: { job: '42' }, client: 'uid:0', collected: false });
+  t.match(answer.body, {
+    relation: 'child',
+    nonblocking: false,
+    labels: { job: '42' },
+    client: 'uid:0',
+    collected: false,
+  });
   const waited = await daemon.waitid(answer.body.id);
   t.match(waited.body, {
     handle: answer.body.id,
@@ -19,26 +25,36 @@ t.test('a spawned process is held from before its first event', async (t) => {
   });
   t.type(waited.body.rusage.userUs, 'number');
   const page = await daemon.get(`/v1/events?handle=${answer.body.id}&since=${answer.body.seq}`);
-  t.same(page.body.events.map((event: { event: string }) => event.event), ['opened', 'exited']);
+  t.same(
+    page.body.events.map((event: { event: string }) => event.event),
+    ['opened', 'exited'],
+  );
   const read = await daemon.get(`/v1/handles/${answer.body.id}`);
   t.match(read.body, { state: 'exited', collected: true, outcome: { reason: 'exited', exitCode: 7 } });
 });
 
-t.test('a spawned process leads its own session, with clean signals, three descriptors and a small environment', async (t) => {
-  const file = join(daemon.directory, 'out');
-  const script = 'ls /proc/self/fd | wc -l; grep -E "^Sig(Ign|Blk)" /proc/self/status; ps -o sid=,pgid= -p $$; env | sort';
-  const handle = await daemon.spawn(['sh', '-c', script], {}, { stdout: { file }, env: { A: 'b' }, cwd: '/tmp' });
-  await daemon.waitid(handle.id);
-  const lines = readFileSync(file, 'utf8').trim().split('\n');
-  t.equal(lines[0]!.trim(), '4', '0, 1, 2, and the one that ls reads by');
-  t.equal(lines[1], 'SigBlk:\t0000000000000000');
-  t.match(lines[2], /^SigIgn:\t000000018?0000000$|^SigIgn:\t0000000000000000$/, 'glibc keeps its own two ignored');
-  t.same(lines[3]!.trim().split(/\s+/), [String(handle.process.pid), String(handle.process.pid)]);
-  t.same(
-    lines.slice(4).map((line) => line.split('=')[0]).filter((name) => !['PWD', 'OLDPWD', 'SHLVL', '_'].includes(name!)),
-    ['A', 'HOME', 'LANG', 'PATH'],
-  );
-});
+t.test(
+  'a spawned process leads its own session, with clean signals, three descriptors and a small environment',
+  async (t) => {
+    const file = join(daemon.directory, 'out');
+    const script =
+      'ls /proc/self/fd | wc -l; grep -E "^Sig(Ign|Blk)" /proc/self/status; ps -o sid=,pgid= -p $$; env | sort';
+    const handle = await daemon.spawn(['sh', '-c', script], {}, { stdout: { file }, env: { A: 'b' }, cwd: '/tmp' });
+    await daemon.waitid(handle.id);
+    const lines = readFileSync(file, 'utf8').trim().split('\n');
+    t.equal(lines[0]!.trim(), '4', '0, 1, 2, and the one that ls reads by');
+    t.equal(lines[1], 'SigBlk:\t0000000000000000');
+    t.match(lines[2], /^SigIgn:\t000000018?0000000$|^SigIgn:\t0000000000000000$/, 'glibc keeps its own two ignored');
+    t.same(lines[3]!.trim().split(/\s+/), [String(handle.process.pid), String(handle.process.pid)]);
+    t.same(
+      lines
+        .slice(4)
+        .map((line) => line.split('=')[0])
+        .filter((name) => !['PWD', 'OLDPWD', 'SHLVL', '_'].includes(name!)),
+      ['A', 'HOME', 'LANG', 'PATH'],
+    );
+  },
+);
 
 t.test('stdin, stdout and stderr go where the request says', async (t) => {
   const file = join(daemon.directory, 'io');
@@ -70,7 +86,11 @@ t.test('what cannot be spawned is told as what the kernel says of it', async (t)
   ];
   for (const [spawn, status, errno] of cases) {
     const answer = await daemon.post('/v1/handles', { spawn });
-    t.match([answer.status, answer.body.errno, answer.body.syscall], [status, errno, 'posix_spawn'], JSON.stringify(spawn).slice(0, 80));
+    t.match(
+      [answer.status, answer.body.errno, answer.body.syscall],
+      [status, errno, 'posix_spawn'],
+      JSON.stringify(spawn).slice(0, 80),
+    );
   }
 });
 
@@ -91,7 +111,10 @@ t.test('a body that does not fit is told where', async (t) => {
   for (const [body, path] of cases) {
     const answer = await daemon.post('/v1/handles', body);
     t.match([answer.status, answer.body.errno], [400, 'EINVAL'], answer.text);
-    t.ok(answer.body.errors.some((error: { path: string }) => error.path === path), `${path} in ${answer.text}`);
+    t.ok(
+      answer.body.errors.some((error: { path: string }) => error.path === path),
+      `${path} in ${answer.text}`,
+    );
   }
 });
 
@@ -104,7 +127,9 @@ t.test('open holds any process, refuses a reused pid, and names the process of a
   const { inode } = opened.body.process;
   t.equal((await daemon.post('/v1/handles', { open: { pid, inode } })).status, 201);
   t.match((await daemon.post('/v1/handles', { open: { pid, inode: '1' } })).body, { status: 404, errno: 'ESRCH' });
-  const tid = readdirSync(`/proc/${process.pid}/task`).map(Number).find((id) => id !== process.pid)!;
+  const tid = readdirSync(`/proc/${process.pid}/task`)
+    .map(Number)
+    .find((id) => id !== process.pid)!;
   const ofThread = await daemon.post('/v1/handles', { open: { pid: tid } });
   t.match(ofThread.body, { status: 404, errno: 'ESRCH', detail: new RegExp(`process ${process.pid}`) });
   t.match((await daemon.post('/v1/handles', { open: { pid: 2147483647 } })).body, { status: 404, errno: 'ESRCH' });
@@ -124,9 +149,14 @@ t.test('a foreign process: its end is seen at once, its outcome when its parent 
   t.match((await daemon.get(`/v1/handles/${handle.id}`)).body, { state: 'exited', outcome: null });
   const outcome = daemon.post('/v1/poll', { handles: [handle.id], for: 'outcome' });
   parent.kill('SIGCONT');
-  t.match((await outcome).body.ready, [{ revents: ['POLLIN', 'POLLHUP'], outcome: { reason: 'killed', signal: 'SIGKILL' } }]);
+  t.match((await outcome).body.ready, [
+    { revents: ['POLLIN', 'POLLHUP'], outcome: { reason: 'killed', signal: 'SIGKILL' } },
+  ]);
   t.match((await daemon.waitid(handle.id)).body, { status: 410, errno: 'ECHILD' });
-  t.same((await daemon.events(handle.id)).map((event) => event.event), ['opened', 'exited', 'reaped']);
+  t.same(
+    (await daemon.events(handle.id)).map((event) => event.event),
+    ['opened', 'exited', 'reaped'],
+  );
 });
 
 t.test('dup shares O_NONBLOCK, also after the end; a second open has its own', async (t) => {
@@ -161,24 +191,43 @@ async function fdOf(pid: number): Promise<string> {
 t.test('labels merge, null removes, and the list filters by them and by state, newest first', async (t) => {
   const tag = { suite: 'list' };
   const handles = [];
-  for (let n = 0; n < 5; n += 1) handles.push(await daemon.spawn(['sleep', '100'], { labels: { ...tag, n: String(n) } }));
+  for (let n = 0; n < 5; n += 1)
+    handles.push(await daemon.spawn(['sleep', '100'], { labels: { ...tag, n: String(n) } }));
   const ids = handles.map((handle) => handle.id).reverse();
   const list = async (query: string) => (await daemon.get(`/v1/handles?label=suite=list${query}`)).body;
-  t.same((await list('')).handles.map((handle: { id: string }) => handle.id), ids);
+  t.same(
+    (await list('')).handles.map((handle: { id: string }) => handle.id),
+    ids,
+  );
   const first = await list('&limit=2');
-  t.same(first.handles.map((handle: { id: string }) => handle.id), ids.slice(0, 2));
+  t.same(
+    first.handles.map((handle: { id: string }) => handle.id),
+    ids.slice(0, 2),
+  );
   const second = await list(`&limit=3&cursor=${first.next}`);
-  t.same(second.handles.map((handle: { id: string }) => handle.id), ids.slice(2));
+  t.same(
+    second.handles.map((handle: { id: string }) => handle.id),
+    ids.slice(2),
+  );
   t.equal(second.next, null);
-  t.same((await list('&label=n=3')).handles.map((handle: { id: string }) => handle.id), [ids[1]]);
+  t.same(
+    (await list('&label=n=3')).handles.map((handle: { id: string }) => handle.id),
+    [ids[1]],
+  );
   const patched = await daemon.request('PATCH', `/v1/handles/${ids[0]}`, { body: { labels: { n: null, more: 'x' } } });
   t.same(patched.body.labels, { suite: 'list', more: 'x' });
   await daemon.signal(ids[4]!, 'SIGKILL');
   await daemon.waitid(ids[4]!);
   await daemon.signal(ids[3]!, 'SIGSTOP');
   await daemon.waitid(ids[3]!, { options: ['WSTOPPED'] });
-  t.same((await list('&state=exited')).handles.map((handle: { id: string }) => handle.id), [ids[4]]);
-  t.same((await list('&state=stopped')).handles.map((handle: { id: string }) => handle.id), [ids[3]]);
+  t.same(
+    (await list('&state=exited')).handles.map((handle: { id: string }) => handle.id),
+    [ids[4]],
+  );
+  t.same(
+    (await list('&state=stopped')).handles.map((handle: { id: string }) => handle.id),
+    [ids[3]],
+  );
   t.equal((await list('&state=running')).handles.length, 3);
   for (const query of ['&limit=0', '&limit=1001', '&cursor=7', '&colour=red', '&label=x', '&state=dead'])
     t.match((await daemon.get(`/v1/handles?label=suite=list${query}`)).body, { status: 400, errno: 'EINVAL' }, query);
@@ -196,7 +245,10 @@ t.test('close leaves the process, is ESTALE the second time, and an unknown id i
   t.equal((await daemon.request('DELETE', `/v1/handles/${twin.id}?signal=9`)).status, 204);
   await eventually(() => stateOf(handle.process.pid) === null);
   t.match((await daemon.get('/v1/handles/h_nosuch')).body, { status: 404, errno: 'EBADF', handle: 'h_nosuch' });
-  t.same((await daemon.events(handle.id)).map((event) => event.event), ['opened', 'closed']);
+  t.same(
+    (await daemon.events(handle.id)).map((event) => event.event),
+    ['opened', 'closed'],
+  );
 });
 
 t.test('nothing is left behind', async (t) => {

@@ -108,7 +108,10 @@ t.test('stops and continues: one wait parked on each wakes, and each client has 
   const ended = daemon.waitid(id, { options: ['WEXITED'] });
   await parked(2);
   await daemon.signal(id, 'SIGSTOP');
-  t.match((await stopped).body, { siginfo: { code: 'CLD_STOPPED', status: 19 }, outcome: { reason: 'stopped', signal: 'SIGSTOP' } });
+  t.match((await stopped).body, {
+    siginfo: { code: 'CLD_STOPPED', status: 19 },
+    outcome: { reason: 'stopped', signal: 'SIGSTOP' },
+  });
   t.match((await daemon.get(`/v1/handles/${id}`)).body, { state: 'stopped' });
   t.match((await daemon.waitid(id, { options: ['WSTOPPED', 'WNOHANG'] })).body, { siginfo: null }, 'read once');
   const continued = daemon.waitid(id, { options: ['WCONTINUED'] });
@@ -120,7 +123,9 @@ t.test('stops and continues: one wait parked on each wakes, and each client has 
   await eventually(() => stateOf(child.pid) === 'T');
   process.kill(child.pid, 'SIGCONT');
   t.match((await daemon.waitid(id, { options: ['WSTOPPED', 'WNOHANG'] })).body, { siginfo: null });
-  t.match((await daemon.waitid(id, { options: ['WCONTINUED', 'WNOHANG'] })).body, { siginfo: { code: 'CLD_CONTINUED' } });
+  t.match((await daemon.waitid(id, { options: ['WCONTINUED', 'WNOHANG'] })).body, {
+    siginfo: { code: 'CLD_CONTINUED' },
+  });
   const onlyStops = daemon.waitid(id, { options: ['WSTOPPED'] });
   await parked(2);
   await daemon.signal(id, 'SIGKILL');
@@ -137,7 +142,11 @@ t.test('a client’s first handle on a stopped process starts with that stop unr
   await daemon.signal(id, 'SIGSTOP');
   await daemon.waitid(id, { options: ['WSTOPPED'] });
   const { body: again } = await daemon.post('/v1/handles', { open: { pid: child.pid } });
-  t.match((await daemon.waitid(again.id, { options: ['WSTOPPED', 'WNOHANG'] })).body, { siginfo: null }, 'not the first');
+  t.match(
+    (await daemon.waitid(again.id, { options: ['WSTOPPED', 'WNOHANG'] })).body,
+    { siginfo: null },
+    'not the first',
+  );
   await daemon.request('DELETE', `/v1/handles/${id}`);
   await daemon.request('DELETE', `/v1/handles/${again.id}`);
   const { body: first } = await daemon.post('/v1/handles', { open: { pid: child.pid } });
@@ -163,7 +172,12 @@ t.test('poll waits for any, all or a number, and collects nothing', async (t) =>
   await daemon.signal(ids[2]!, 'SIGKILL');
   t.match((await all).body, { ready: ids.map((handle) => ({ handle, outcome })), pending: [], timedOut: false });
   t.match((await daemon.waitid(ids[1]!)).body, { outcome }, 'nothing was collected');
-  for (const body of [{ handles: [] }, { handles: ids, until: 4 }, { handles: [ids[0], ids[0]] }, { handles: ids, until: 0 }])
+  for (const body of [
+    { handles: [] },
+    { handles: ids, until: 4 },
+    { handles: [ids[0], ids[0]] },
+    { handles: ids, until: 0 },
+  ])
     t.match((await daemon.post('/v1/poll', body)).body, { status: 400, errno: 'EINVAL' }, JSON.stringify(body));
   t.match((await daemon.post('/v1/poll', { handles: [ids[0], 'h_nosuch'] })).body, { status: 404, errno: 'EBADF' });
 });

@@ -1,7 +1,7 @@
 import { strict as assert } from 'node:assert';
 import { type ChildProcess, spawn } from 'node:child_process';
 import { mkdtempSync, readdirSync, readFileSync, rmSync } from 'node:fs';
-import { Agent, type IncomingHttpHeaders, request as httpRequest } from 'node:http';
+import { Agent, request as httpRequest, type IncomingHttpHeaders } from 'node:http';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { createInterface } from 'node:readline';
@@ -49,7 +49,14 @@ export class Daemon {
     this.directory = directory;
     this.socket = join(directory, 'waitd.sock');
     const [command = '', ...rest] = [...prefix, process.execPath, MAIN, 'serve'];
-    const places = ['--listen', `unix:${this.socket}`, '--listen', 'tcp:127.0.0.1:0', '--state-dir', join(directory, 'state')];
+    const places = [
+      '--listen',
+      `unix:${this.socket}`,
+      '--listen',
+      'tcp:127.0.0.1:0',
+      '--state-dir',
+      join(directory, 'state'),
+    ];
     this.child = spawn(command, [...rest, ...places, ...args], {
       env: { PATH: process.env.PATH ?? '', HOME: directory, NODE_NO_WARNINGS: '1', ...env },
       stdio: ['ignore', 'pipe', 'pipe'],
@@ -101,7 +108,10 @@ export class Daemon {
         agent: this.#agent,
         ...(signal !== undefined && { signal }),
         headers: {
-          ...(payload !== undefined && { 'content-type': 'application/json', 'content-length': Buffer.byteLength(payload) }),
+          ...(payload !== undefined && {
+            'content-type': 'application/json',
+            'content-length': Buffer.byteLength(payload),
+          }),
           ...(tcp && { authorization: `Bearer ${this.token}` }),
           ...headers,
         },
@@ -113,7 +123,12 @@ export class Daemon {
         response.on('end', () => {
           const text = Buffer.concat(chunks).toString();
           const json = response.headers['content-type']?.includes('json') && text !== '';
-          const answer = { status: response.statusCode!, headers: response.headers, text, body: json ? JSON.parse(text) : null };
+          const answer = {
+            status: response.statusCode!,
+            headers: response.headers,
+            text,
+            body: json ? JSON.parse(text) : null,
+          };
           try {
             checkAnswer(answer);
             resolve(answer);
@@ -237,7 +252,8 @@ function checkAnswer({ status, headers, body, text }: Response): void {
   assert.ok(headers['x-request-id'], 'every answer carries a request id');
   if (status < 400 || (status === 503 && body?.checks)) return;
   assert.match(headers['content-type'] ?? '', /^application\/problem\+json/, text);
-  for (const field of ['type', 'title', 'detail', 'instance', 'errno']) assert.equal(typeof body[field], 'string', text);
+  for (const field of ['type', 'title', 'detail', 'instance', 'errno'])
+    assert.equal(typeof body[field], 'string', text);
   assert.equal(body.status, status);
   assert.equal(body.type, `/problems/${body.errno}`);
   assert.equal(body.instance, headers['x-request-id']);

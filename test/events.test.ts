@@ -1,0 +1,229 @@
+import { get } from 'node:http';
+import { connect } from 'node:net';
+import t from 'tap';
+import { Daemon, eventually } from './support/harness.ts';
+
+const daemon = await Daemon.start(t);
+// biome-ignore lint/suspicious/noExplicitAny: frames are what they are
+const types = (events: any[]): string[] => events.map((event) => event.event);
+
+t.test('a socket without handles gets all of its client’s events, from the head', async (t) => {
+  await daemon.waitid((await daemon.spawn(['true'])).id);
+  const socket = daemon.ws();
+  const hello = await socket.first((frame) => frame.type === 'hello');
+  t.match(hello, { node: /^n_/, head: Number, oldest: 1 });
+  t.equal(socket.ws.protocol, 'waitd.v1');
+  const { id, seq } = await daemon.spawn(['sh', '-c', 'exit 7']);
+  const exited = await socket.first((frame) => frame.event === 'exited' && frame.handle === id);
+  t.match(exited, {
+    type: 'event',
+    process: { argv: ['sh', '-c', 'exit 7'] },
+    outcome: { reason: 'exited', exitCode: 7 },
+    siginfo: { code: 'CLD_EXITED', status: 7 },
+    rusage: { userUs: Number },
+  });
+  t.ok(exited.seq > seq && socket.events[0].seq === hello.head + 1);
+  socket.close();
+});
+
+t.test('a subscription that comes after the exit still gets it; the replay precedes subscribed', async (t) => {
+  const { id } = await daemon.spawn(['true']);
+  await daemon.waitid(id);
+  for (const socket of [daemon.ws(`?handle=${id}`), daemon.ws()]) {
+    await socket.first((frame) => frame.type === 'hello');
+    if (socket.events.length === 0) socket.send({ type: 'subscribe', handles: [id] });
+    await socket.first((frame) => frame.type === 'subscribed');
+    t.same(types(socket.events), ['opened', 'exited']);
+    t.same(socket.frames.at(-1), { type: 'subscribed', handles: [id] });
+    socket.close();
+  }
+});
+
+t.test('the first subscribe narrows; no event comes twice, whatever is subscribed and unsubscribed', async (t) => {
+  const socket = daemon.ws();
+  await socket.first((frame) => frame.type === 'hello');
+  const { id, process: child } = await daemon.spawn(['sleep', '100']);
+  const other = await daemon.spawn(['sleep', '100']);
+  await socket.first((frame) => frame.handle === other.id);
+  const count = (): number => socket.frames.filter((frame) => frame.type === 'subscribed').length;
+  for (let round = 1; round <= 3; round += 1) {
+    socket.send({ type: 'subscribe', handles: [id] });
+    await socket.until(() => count() === round);
+    if (round < 3) socket.send({ type: 'unsubscribe', handles: [id] });
+    if (round === 2) {
+      socket.send({ type: 'subscribe', handles: ['h_nosuch'] });
+      await socket.first((frame) => frame.type === 'error' && frame.errno === 'EBADF');
+      await daemon.signal(id, 'SIGSTOP');
+      await daemon.waitid(id, { options: ['WSTOPPED'] });
+    }
+  }
+  await daemon.signal(other.id, 'SIGKILL');
+  process.kill(child.pid, 'SIGKILL');
+  await socket.first((frame) => frame.event === 'exited');
+  t.same(types(socket.events.filter((event) => event.handle === id)), ['opened', 'stopped', 'exited']);
+  t.same(types(socket.events.filter((event) => event.handle === other.id)), ['opened']);
+  t.equal(new Set(socket.events.map((event) => event.seq)).size, socket.events.length);
+  socket.close();
+});
+
+t.test('since resumes after it, type filters, and a since beyond the head is a gap that resets', async (t) => {
+  const { head } = (await daemon.get('/v1/node')).body;
+  const { id } = await daemon.spawn(['true']);
+  await daemon.waitid(id);
+  const resumed = daemon.ws(`?since=${head}&type=exited&type=closed`);
+  await resumed.first((frame) => frame.event === 'exited' && frame.handle === id);
+  t.same(types(resumed.events), ['exited']);
+  resumed.close();
+  const now = (await daemon.get('/v1/node')).body.head;
+  const beyond = daemon.ws('?since=1000000');
+  t.same(await beyond.first((frame) => frame.type === 'gap'), { type: 'gap', from: now + 1, to: 1000000, reset: true });
+  const next = await daemon.spawn(['true']);
+  await beyond.first((frame) => frame.handle === next.id);
+  beyond.close();
+  const page = (await daemon.get('/v1/events?since=1000000')).body;
+  t.match(page, { events: [], gap: { to: 1000000, reset: true } });
+});
+
+t.test('pages: limit, next, filters, waiting for the first one', async (t) => {
+  const { head } = (await daemon.get('/v1/node')).body;
+  const { id } = await daemon.spawn(['sleep', '100']);
+  const first = (await daemon.get(`/v1/events?since=${head}&limit=1`)).body;
+  t.match(first, { events: [{ type: 'event', event: 'opened', handle: id }], gap: null, next: head + 1 });
+  const filtered = (await daemon.get(`/v1/events?since=${head}&type=exited`)).body;
+  t.match(filtered, { events: [], gap: null, next: head + 1 }, 'next passes over what the filter left out');
+  const waiting = daemon.get(`/v1/events?since=${head}&type=exited&handle=${id}&timeoutMs=60000`);
+  await daemon.signal(id, 'SIGKILL');
+  t.match((await waiting).body.events, [{ event: 'exited', handle: id }]);
+  t.match((await daemon.get(`/v1/events?since=${head + 2}&timeoutMs=1`)).body, { events: [], next: head + 2 });
+  for (const query of ['since=-1', 'since=x', 'type=nope', 'limit=0', 'nope=1', 'timeoutMs=-1', 'since=1&since=2'])
+    t.match((await daemon.get(`/v1/events?${query}`)).body, { status: 400, errno: 'EINVAL' }, query);
+  t.match((await daemon.get('/v1/events?handle=h_nosuch')).body, { status: 404, errno: 'EBADF' });
+  t.match((await daemon.get('/v1/events', { headers: { accept: 'text/html' } })).body, {
+    status: 406,
+    errno: 'EPROTO',
+  });
+});
+
+t.test('an event stream: frames with ids, Last-Event-ID resumes and beats since', async (t) => {
+  const { id, seq } = await daemon.spawn(['true']);
+  await daemon.waitid(id);
+  const text = await new Promise<string>((resolve) => {
+    const headers = { accept: 'text/event-stream', 'last-event-id': String(seq + 1) };
+    const request = get({ socketPath: daemon.socket, path: `/v1/events?handle=${id}&since=0`, headers }, (response) => {
+      t.equal(response.headers['content-type'], 'text/event-stream');
+      let all = '';
+      response.on('data', (chunk) => {
+        all += chunk;
+        if (!all.includes('"subscribed"')) return;
+        request.destroy();
+        resolve(all);
+      });
+      response.on('error', () => {});
+    });
+    request.on('error', () => {});
+  });
+  const [hello, exited, subscribed] = text.trim().split('\n\n');
+  t.match(hello, /^data: \{"type":"hello"/);
+  t.match(exited, new RegExp(`^id: ${seq + 2}\ndata: \\{"type":"event","seq":${seq + 2},"event":"exited"`));
+  t.match(subscribed, /^data: \{"type":"subscribed"/);
+  const bad = await daemon.get('/v1/events', { headers: { accept: 'text/event-stream', 'last-event-id': 'x' } });
+  t.match(bad.body, { status: 400, errno: 'EINVAL' });
+});
+
+t.test('a frame that is none is an error frame, and the socket stays open', async (t) => {
+  const socket = daemon.ws();
+  await socket.first((frame) => frame.type === 'hello');
+  const bad = ['{', '[]', '{"type":"nope"}', '{"type":"subscribe"}', '{"type":"subscribe","handles":[],"x":1}'];
+  for (const frame of bad) socket.send(frame);
+  socket.ws.send(Buffer.from([1, 2]));
+  await socket.until(() => socket.frames.filter((frame) => frame.errno === 'EINVAL').length === bad.length + 1);
+  const { id } = await daemon.spawn(['true']);
+  await socket.first((frame) => frame.handle === id);
+  socket.close();
+});
+
+t.test('bad credentials, query and subprotocol are refused before the upgrade', async (t) => {
+  const refusal = (query: string, protocols: string[], tcp = false): Promise<number> => {
+    const { promise, resolve } = Promise.withResolvers<number>();
+    const headers = {
+      connection: 'upgrade',
+      upgrade: 'websocket',
+      'sec-websocket-version': '13',
+      'sec-websocket-key': 'AAAAAAAAAAAAAAAAAAAAAA==',
+      ...(protocols.length && { 'sec-websocket-protocol': protocols.join(', ') }),
+    };
+    const where = tcp ? { host: '127.0.0.1', port: daemon.port } : { socketPath: daemon.socket };
+    const request = get({ ...where, path: `/v1/events${query}`, headers }, (response) => resolve(response.statusCode!));
+    request.on('upgrade', (response, socket) => {
+      socket.destroy();
+      resolve(response.statusCode!);
+    });
+    return promise;
+  };
+  const bearer = (token: string): string =>
+    `base64url.bearer.authorization.waitd.${Buffer.from(token).toString('base64url')}`;
+  t.equal(await refusal('', []), 101, 'no subprotocol offered is fine');
+  t.equal(await refusal('', ['other']), 400);
+  t.equal(await refusal('?nope=1', []), 400);
+  t.equal(await refusal('', ['waitd.v1'], true), 401);
+  t.equal(await refusal('', ['waitd.v1', bearer('wrong-token-0123456789')], true), 401);
+  t.equal(await refusal('', ['waitd.v1', bearer(daemon.token)], true), 101);
+});
+
+t.test('a reader that is too slow is cut off with 1013, resumes, and has lost nothing', async (t) => {
+  const slow = await Daemon.start(t, { args: ['--socket-buffer', '4096'] });
+  const { head } = (await slow.get('/v1/node')).body;
+  const socket = slow.ws('?since=0');
+  await socket.first((frame) => frame.type === 'hello');
+  socket.ws.pause();
+  const long = 'x'.repeat(100_000); // fills what the kernel buffers between the two
+  const ids: string[] = [];
+  while (!(await slow.get('/metrics')).text.includes('waitd_subscribers 0\n'))
+    ids.push((await slow.spawn(['true', long])).id);
+  socket.ws.resume();
+  const { code, reason } = await socket.closed;
+  const last = socket.events.at(-1)?.seq ?? head;
+  t.ok(code === 1013 || code === 1006, 'or dropped, where not even the close frame could leave');
+  if (code === 1013) t.equal(reason, `resume since=${last}`);
+  await slow.post('/v1/poll', { handles: ids, until: 'all' });
+  const resumed = slow.ws(`?since=${last}`);
+  const end = (await slow.get('/v1/node')).body.head;
+  await resumed.first((frame) => frame.seq === end);
+  const seqs = [...socket.events, ...resumed.events].map((event) => event.seq);
+  t.same(
+    seqs,
+    Array.from({ length: end }, (_, index) => index + 1),
+  );
+  resumed.close();
+});
+
+t.test('retention leaves a gap, in pages and on sockets, and seqs go on after a restart', async (t) => {
+  const small = await Daemon.start(t, { args: ['--max-events', '1000'] });
+  for (let n = 0; n < 1100; n += 1) await small.request('DELETE', `/v1/handles/${(await small.spawn(['true'])).id}`);
+  const { head, oldest } = (await small.get('/v1/node')).body;
+  t.ok(oldest > 1, 'some are gone');
+  const page = (await small.get('/v1/events?since=0&limit=1')).body;
+  t.match(page, { gap: { from: 1, to: oldest - 1 }, events: [{ seq: oldest }] });
+  const socket = small.ws('?since=0');
+  t.same(await socket.first((frame) => frame.type === 'gap'), { type: 'gap', from: 1, to: oldest - 1 });
+  await socket.first((frame) => frame.seq === head);
+  socket.close();
+  await small.stop();
+  const again = await Daemon.start(t, { args: ['--max-events', '1000'], directory: small.directory });
+  t.equal((await again.get('/v1/node')).body.head >= head, true);
+  const { seq } = await again.spawn(['true']);
+  t.ok(seq >= head);
+});
+
+t.test('sockets close with 1001 when the daemon stops', async (t) => {
+  const socket = daemon.ws();
+  await socket.first((frame) => frame.type === 'hello');
+  const stream = connect(daemon.socket);
+  stream.write('GET /v1/events HTTP/1.1\r\nhost: x\r\naccept: text/event-stream\r\n\r\n');
+  await eventually(async () => (await daemon.get('/metrics')).text.includes('waitd_subscribers 2\n'));
+  const ended = new Promise((resolve) => stream.resume().once('end', resolve));
+  const code = daemon.stop();
+  t.equal((await socket.closed).code, 1001);
+  await ended;
+  t.equal(await code, 0);
+});
