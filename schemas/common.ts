@@ -22,7 +22,6 @@ export const handleId = z
 export const signal = z
   .union([z.string().max(12), z.int()])
   .refine((value) => signalNumber(value) !== undefined, 'must be a Linux signal: SIGTERM, SIGRTMIN+3, or its number')
-  .transform((value) => signalNumber(value)!)
   .meta({ examples: ['SIGTERM', 'SIGRTMIN+3', 15] });
 
 const signalName = z.string().meta({ examples: ['SIGKILL'] });

@@ -1,4 +1,4 @@
-import { mkdirSync } from 'node:fs';
+import { mkdirSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { Clients } from './clients/clients.ts';
 import { firstToken, readTokens, Tokens } from './clients/tokens.ts';
@@ -47,7 +47,9 @@ export function startDaemon(config: Config): Daemon {
   mkdirSync(config.stateDir, { recursive: true, mode: 0o700 });
   const output = join(config.stateDir, 'output');
   mkdirSync(output, { recursive: true, mode: 0o700 });
-  const lock = tryLock(config.stateDir);
+  const lockFile = join(config.stateDir, 'lock');
+  writeFileSync(lockFile, '', { mode: 0o600 });
+  const lock = tryLock(lockFile);
   if (lock === null)
     throw new Error(`another waitd uses the state directory ${config.stateDir}: stop it, or give another --state-dir`);
 

@@ -47,6 +47,9 @@ export class Metrics {
       const { orphans: _, ...reasons } = reaper.counts;
       return reasons;
     });
+    counter('waitd_subscribers_cut_total', 'Subscribers cut off because they read too slowly.', null, () => ({
+      cuts: feed.cuts,
+    }));
     counter('waitd_orphans_reaped_total', 'Orphans without a handle that were reaped.', null, () => ({
       orphans: reaper.counts.orphans,
     }));

@@ -35,6 +35,8 @@ export class Feed implements EventSink, Switchboard {
   readonly #subscribers = new Map<Subscriber, () => void>();
   readonly #pages = new Set<(problem: Problem) => void>();
   #closed: Problem | null = null;
+  /** How many were cut off because they read too slowly. */
+  cuts = 0;
 
   /** @param bufferLimit bytes that may wait for one reader */
   constructor(journal: Journal, bufferLimit: number) {
@@ -68,6 +70,9 @@ export class Feed implements EventSink, Switchboard {
       journal: this.#journal,
       switchboard: this,
       bufferLimit: this.#bufferLimit,
+      onCut: () => {
+        this.cuts += 1;
+      },
     });
     this.#subscribers.set(subscriber, shutDown);
     if (this.#closed !== null) shutDown();

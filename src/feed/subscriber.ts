@@ -38,6 +38,8 @@ export interface SubscriberParts {
   beginningOf(handle: string): number | null;
   /** Bytes that may wait in the sink. */
   bufferLimit: number;
+  /** Told when it is cut off. */
+  onCut(): void;
 }
 
 /** A range of seqs, `after` exclusive and `to` inclusive. */
@@ -169,6 +171,7 @@ export class Subscriber implements Follower {
   #cut(liveSince: number): void {
     const since = Math.min(liveSince, ...this.#replays.map((replay) => replay.position));
     this.end();
+    this.#parts.onCut();
     this.#parts.sink.cut(since);
   }
 

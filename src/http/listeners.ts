@@ -2,6 +2,7 @@ import { chmodSync, existsSync, mkdirSync, unlinkSync } from 'node:fs';
 import type { Server as HttpServer } from 'node:http';
 import { connect, createServer, type Server, type Socket } from 'node:net';
 import { dirname } from 'node:path';
+import { setTimeout } from 'node:timers/promises';
 import type { Peer } from '../clients/clients.ts';
 import type { Address } from '../config/config.ts';
 import { isErrno } from '../kernel/errno.ts';
@@ -98,8 +99,7 @@ async function listenUnix(server: Server, path: string): Promise<void> {
   const directory = dirname(path);
   if (!existsSync(directory)) mkdirSync(directory, { recursive: true, mode: 0o700 });
   // Two daemons that both find a stale socket must not both take it over.
-  using lock = tryLock(directory);
-  if (lock === null) throw new Error(`another waitd is starting on ${path}`);
+  using _lock = await lockDirectory(directory);
   if (existsSync(path)) {
     if (await answers(path)) throw new Error(`another daemon is serving ${path}: stop it, or listen elsewhere`);
     unlinkSync(path);
@@ -112,6 +112,16 @@ async function listenUnix(server: Server, path: string): Promise<void> {
     process.umask(umask);
   }
   chmodSync(path, 0o600);
+}
+
+/** Held by another daemon for a moment, if at all. */
+async function lockDirectory(directory: string): Promise<Disposable> {
+  for (let tries = 0; tries < 100; tries += 1) {
+    const lock = tryLock(directory);
+    if (lock !== null) return lock;
+    await setTimeout(20);
+  }
+  throw new Error(`${directory} is locked by another process, so no socket can be made in it`);
 }
 
 function answers(path: string): Promise<boolean> {

@@ -31,7 +31,8 @@ export function handleError(error: FastifyError, request: FastifyRequest, reply:
 export function sendProblem(reply: FastifyReply, problem: Problem): void {
   void reply
     .code(problem.status)
-    .headers(problem.headers)
+    // The first two are set by a hook, too, which what the framework itself refuses does not pass.
+    .headers({ 'cache-control': 'no-store', 'x-request-id': reply.request.id, ...problem.headers })
     .type('application/problem+json')
     .serializer((document: unknown) => JSON.stringify(document))
     .send(problem.toDocument(reply.request.id));

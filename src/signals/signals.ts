@@ -5,6 +5,7 @@ import { isErrno } from '../kernel/errno.ts';
 import { type Features, since } from '../kernel/features.ts';
 import type { Pidfd, SignalScope } from '../kernel/pidfd.ts';
 import { readStat } from '../kernel/proc.ts';
+import { signalNumber } from '../kernel/signals.ts';
 import type { ProcessTable } from '../processes/process-table.ts';
 import { descendants, eachOnce } from './tree.ts';
 
@@ -23,10 +24,12 @@ export class Signals {
   }
 
   /**
-   * @param number 0 to 64; 0 only asks whether one could be sent
+   * @param signal its name or number; 0 only asks whether one could be sent
    * @throws {Problem} ESRCH for what has ended; EINVAL for the group of a process that leads none; EPERM; EOPNOTSUPP
    */
-  send(handle: Handle, number: number, scope: Scope): void {
+  send(handle: Handle, signal: string | number, scope: Scope): void {
+    const number = signalNumber(signal);
+    if (number === undefined) throw new Problem('EINVAL', `${signal} is no signal of Linux.`, { handle: handle.id });
     try {
       if (scope === 'process') this.#toProcess(handle, number);
       else if (scope === 'group') this.#toGroup(handle, number);
@@ -37,9 +40,9 @@ export class Signals {
   }
 
   /** The same to the process alone, where one that has ended is fine too. */
-  sendIfThere(handle: Handle, number: number): void {
+  sendIfThere(handle: Handle, signal: string | number): void {
     try {
-      this.send(handle, number, 'process');
+      this.send(handle, signal, 'process');
     } catch (error) {
       if (!isGone(error)) throw error;
     }

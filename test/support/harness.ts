@@ -112,7 +112,7 @@ export class Daemon {
             'content-type': 'application/json',
             'content-length': Buffer.byteLength(payload),
           }),
-          ...(tcp && { authorization: `Bearer ${this.token}` }),
+          ...(tcp && headers.authorization === undefined && { authorization: `Bearer ${this.token}` }),
           ...headers,
         },
       },
@@ -185,6 +185,11 @@ export class Daemon {
   /** Zombies whose parent is the daemon. */
   get zombies(): number[] {
     return childrenOf(this.pid).filter((pid) => stateOf(pid) === 'Z');
+  }
+
+  /** Ends the connections that are kept for the next request. */
+  disconnect(): void {
+    this.#agent.destroy();
   }
 
   async stop(): Promise<number | null> {

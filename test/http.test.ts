@@ -1,0 +1,213 @@
+import { writeFileSync } from 'node:fs';
+import { get } from 'node:http';
+import { connect } from 'node:net';
+import { join } from 'node:path';
+import t from 'tap';
+import { Daemon, temporaryDirectory } from './support/harness.ts';
+
+const directory = temporaryDirectory(t);
+const tokens = join(directory, 'tokens');
+writeFileSync(tokens, '# who\nalice alice-token-0123456789\nbob bob-token-0123456789\n', { mode: 0o600 });
+const daemon = await Daemon.start(t, { args: ['--tokens', tokens, '--allowed-host', 'waitd.example'] });
+const as = (name: string): { tcp: true; headers: Record<string, string> } => ({
+  tcp: true,
+  headers: { authorization: `Bearer ${name}-token-0123456789` },
+});
+
+/** What comes back to raw bytes on a TCP connection, until it is closed. */
+function raw(text: string): Promise<string> {
+  const { promise, resolve } = Promise.withResolvers<string>();
+  const socket = connect(daemon.port, '127.0.0.1', () => socket.write(text));
+  let all = '';
+  socket.on('data', (data) => {
+    all += data;
+  });
+  socket.on('close', () => resolve(all));
+  socket.on('error', () => {});
+  return promise;
+}
+
+t.test('credentials: none, wrong, of the wrong kind; a token names the client on any listener', async (t) => {
+  const cases = [{ authorization: '' }, { authorization: 'Bearer nobody-0123456789' }, { authorization: 'Basic YTpi' }];
+  for (const headers of cases) {
+    const answer = await daemon.get('/v1/handles', { tcp: true, headers });
+    t.match(answer.body, { status: 401, errno: 'EACCES' });
+    t.match(answer.headers['www-authenticate'], /^Bearer/);
+  }
+  t.match((await daemon.get('/v1/handles', { headers: { authorization: 'Bearer wrong-0123456789' } })).body, {
+    status: 401,
+  });
+  const { body } = await daemon.post('/v1/handles', { spawn: { argv: ['true'] } }, as('alice'));
+  t.equal(body.client, 'alice');
+  t.equal(
+    (await daemon.get(`/v1/handles/${body.id}`, { headers: as('alice').headers })).status,
+    200,
+    'on the Unix socket too',
+  );
+  for (const path of ['/metrics', '/openapi.json', '/docs', '/v1/node', '/v1/events'])
+    t.equal((await daemon.get(path, { tcp: true, headers: { authorization: '' } })).status, 401, path);
+  for (const path of ['/livez', '/readyz'])
+    t.equal((await daemon.get(path, { tcp: true, headers: { authorization: '' } })).status, 200, path);
+});
+
+t.test('another client’s handle reads the same as one that never was', async (t) => {
+  const { body: handle } = await daemon.post('/v1/handles', { spawn: { argv: ['sleep', '100'] } }, as('alice'));
+  const calls: [string, string, unknown?][] = [
+    ['GET', ''],
+    ['PATCH', '', {}],
+    ['DELETE', ''],
+    ['POST', '/waitid', {}],
+    ['POST', '/signal', { signal: 9 }],
+    ['POST', '/terminate', {}],
+  ];
+  for (const [method, tail, body] of calls) {
+    const answers = [];
+    for (const id of [handle.id, 'h_nosuch']) {
+      const answer = await daemon.request(method, `/v1/handles/${id}${tail}`, {
+        ...as('bob'),
+        ...(body !== undefined && { body }),
+      });
+      answers.push({ ...answer.body, instance: '', handle: '' });
+    }
+    t.same(answers[0], answers[1]);
+    t.match(answers[0], { status: 404, errno: 'EBADF' });
+  }
+  t.match((await daemon.post('/v1/handles', { dup: handle.id }, as('bob'))).body, { errno: 'EBADF' });
+  t.match((await daemon.post('/v1/poll', { handles: [handle.id] }, as('bob'))).body, { errno: 'EBADF' });
+  t.match((await daemon.get(`/v1/events?handle=${handle.id}`, as('bob'))).body, { errno: 'EBADF' });
+  t.same((await daemon.get('/v1/handles', as('bob'))).body.handles, []);
+  t.same((await daemon.get('/v1/events', as('bob'))).body.events, []);
+  await daemon.request('DELETE', `/v1/handles/${handle.id}?signal=SIGKILL`, as('alice'));
+});
+
+t.test('each client collects the same process for itself', async (t) => {
+  const { body: one } = await daemon.post('/v1/handles', { spawn: { argv: ['sleep', '100'] } }, as('alice'));
+  const { body: two } = await daemon.post('/v1/handles', { open: { pid: one.process.pid } }, as('bob'));
+  t.match(two, { client: 'bob', relation: 'child' });
+  await daemon.post(`/v1/handles/${one.id}/signal`, { signal: 'SIGSTOP' }, as('alice'));
+  for (const [id, who] of [
+    [one.id, 'alice'],
+    [two.id, 'bob'],
+  ])
+    t.match((await daemon.waitid(id, { options: ['WSTOPPED'] }, as(who))).body, { siginfo: { code: 'CLD_STOPPED' } });
+  await daemon.post(`/v1/handles/${two.id}/signal`, { signal: 'SIGKILL' }, as('bob'));
+  for (const [id, who] of [
+    [one.id, 'alice'],
+    [two.id, 'bob'],
+  ]) {
+    t.match((await daemon.waitid(id, {}, as(who))).body, { outcome: { signal: 'SIGKILL' } });
+    t.match((await daemon.waitid(id, {}, as(who))).body, { errno: 'ECHILD' });
+  }
+});
+
+t.test('on TCP the Host must be an address, localhost or one that is allowed', async (t) => {
+  for (const host of ['localhost', 'localhost:80', '127.0.0.1', '[::1]:7411', '10.1.2.3:1', 'WAITD.example'])
+    t.equal((await daemon.get('/livez', { tcp: true, headers: { ...as('bob').headers, host } })).status, 200, host);
+  for (const host of ['evil.example', 'localhost.evil.example'])
+    t.match(
+      (await daemon.get('/livez', { tcp: true, headers: { ...as('bob').headers, host } })).body,
+      { status: 421, errno: 'EPERM' },
+      host,
+    );
+  t.equal(
+    (await daemon.get('/livez', { headers: { host: 'evil.example' } })).status,
+    200,
+    'on a Unix socket it is ignored',
+  );
+});
+
+t.test('what HTTP itself refuses is a problem too', async (t) => {
+  t.match((await daemon.get('/nope')).body, { status: 404, errno: 'EPROTO' });
+  const put = await daemon.request('PUT', '/v1/handles/h_x');
+  t.match(put.body, { status: 405, errno: 'EPROTO' });
+  t.match(put.headers.allow, /GET.*PATCH.*DELETE|GET/);
+  const xml = { body: '<a/>', headers: { 'content-type': 'text/xml' } };
+  t.match((await daemon.request('POST', '/v1/handles', xml)).body, { status: 415, errno: 'EPROTO' });
+  const huge = await daemon
+    .post('/v1/handles', { spawn: { argv: ['true'], stdin: { text: 'x'.repeat(5_000_000) } } })
+    .catch((error) => error);
+  t.ok(huge.status === 413 || huge.code === 'EPIPE' || huge.code === 'ECONNRESET');
+  t.match((await daemon.get(`/v1/events?handle=${'x'.repeat(9000)}`)).body, { status: 414, errno: 'EPROTO' });
+  t.match((await daemon.get(`/v1/handles/${'x'.repeat(500)}`)).body, { status: 414, errno: 'EPROTO' });
+  t.match((await daemon.get('/v1/handles/%E0%A4%A')).body, { status: 400, errno: 'EPROTO' });
+  t.match(
+    await raw(`GET /livez HTTP/1.1\r\nx: ${'x'.repeat(20_000)}\r\n\r\n`),
+    /^HTTP\/1.1 431[\s\S]*"errno":"EPROTO"/,
+  );
+  t.match(await raw('NONSENSE\r\n\r\n'), /^HTTP\/1.1 400[\s\S]*problem\+json[\s\S]*"errno":"EPROTO"/);
+  t.match(await raw('GET /livez HTTP/1.1\r\nconnection: close\r\n\r\n'), /^HTTP\/1.1 400[\s\S]*Host header/);
+  const upgrade = 'GET /v1/events HTTP/1.1\r\nhost: localhost\r\nconnection: upgrade, close\r\nupgrade: websocket\r\n';
+  t.match(await raw(`${upgrade}sec-websocket-version: 12\r\n\r\n`), /^HTTP\/1.1 426[\s\S]*sec-websocket-version: 13/i);
+  const elsewhere = upgrade.replace('/v1/events', '/livez');
+  t.match(await raw(`${elsewhere}sec-websocket-version: 13\r\n\r\n`), /^HTTP\/1.1 400[\s\S]*"errno":"EPROTO"/);
+});
+
+t.test('a request id of the caller’s own is kept if it is a sane one', async (t) => {
+  t.equal((await daemon.get('/livez', { headers: { 'x-request-id': 'my-id.1' } })).headers['x-request-id'], 'my-id.1');
+  t.not((await daemon.get('/livez', { headers: { 'x-request-id': 'a b' } })).headers['x-request-id'], 'a b');
+});
+
+t.test('the OpenAPI document has every route, every status, and an example of every body', async (t) => {
+  const { body: api } = await daemon.get('/openapi.json');
+  t.equal(api.openapi, '3.1.0');
+  t.same(Object.keys(api.paths).sort(), [
+    '/livez',
+    '/metrics',
+    '/readyz',
+    '/v1/events',
+    '/v1/handles',
+    '/v1/handles/{id}',
+    '/v1/handles/{id}/signal',
+    '/v1/handles/{id}/terminate',
+    '/v1/handles/{id}/waitid',
+    '/v1/node',
+    '/v1/poll',
+  ]);
+  t.match(Object.keys(api.paths['/v1/handles/{id}/waitid'].post.responses), [
+    '200',
+    '202',
+    '400',
+    '401',
+    '403',
+    '404',
+    '409',
+    '410',
+  ]);
+  const text = JSON.stringify(api);
+  for (const [, name] of text.matchAll(/"#\/components\/schemas\/(\w+)"/g))
+    t.ok(api.components.schemas[name!], String(name));
+  for (const name of [
+    'CreateHandle',
+    'Handle',
+    'Waitid',
+    'WaitidResult',
+    'Poll',
+    'PollResult',
+    'Signal',
+    'Problem',
+    'EventPage',
+  ]) {
+    const schema = Object.entries(api.components.schemas).find(([key]) => key === name || key === `${name}Input`)?.[1];
+    t.ok((schema as { examples?: unknown[] } | undefined)?.examples?.length, `${name} has an example`);
+  }
+  t.ok(
+    api.components.schemas.ServerFrame && api.components.schemas.ClientFrame,
+    'the frames of the socket are described',
+  );
+  const docs = await new Promise((resolve) =>
+    get({ socketPath: daemon.socket, path: '/docs/' }, (response) => resolve(response.resume().statusCode)),
+  );
+  t.equal(docs, 200);
+});
+
+t.test('the node tells what it is and what it can do', async (t) => {
+  t.match((await daemon.get('/v1/node')).body, {
+    version: /^\d/,
+    kernel: { features: { nonblocking: true } },
+    bootId: /-/,
+    pid: daemon.pid,
+    head: Number,
+  });
+  t.match((await daemon.get('/metrics')).text, /^waitd_live_handles \d+$/m);
+  t.equal(await daemon.stop(), 0);
+});

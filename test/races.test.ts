@@ -1,0 +1,122 @@
+import { spawn as nodeSpawn, spawnSync } from 'node:child_process';
+import { readFileSync, writeFileSync } from 'node:fs';
+import t from 'tap';
+import { Daemon, eventually } from './support/harness.ts';
+
+const daemon = await Daemon.start(t);
+await daemon.waitid((await daemon.spawn(['true'])).id);
+const before = daemon.descriptors;
+
+t.test(
+  '2000 short-lived children, each exit exactly once by event, by parked wait and by late subscription',
+  async (t) => {
+    const total = 2000;
+    const socket = daemon.ws();
+    await socket.first((frame) => frame.type === 'hello');
+    const ids: string[] = [];
+    const answers = new Map<string, number>();
+    const one = async (n: number): Promise<void> => {
+      const { id } = await daemon.spawn(['sh', '-c', `exit ${n % 256}`]);
+      ids[n] = id;
+      const { body } = await daemon.waitid(id);
+      answers.set(id, body.outcome.exitCode);
+    };
+    let next = 0;
+    const worker = async (): Promise<void> => {
+      while (next < total) {
+        const n = next;
+        next += 1;
+        await one(n);
+      }
+    };
+    await Promise.all(Array.from({ length: 32 }, worker));
+    const last = (await daemon.get('/v1/node')).body.head;
+    await socket.first((frame) => frame.seq === last);
+    const exits = new Map<string, number[]>();
+    for (const event of socket.events.filter((frame) => frame.event === 'exited'))
+      exits.set(event.handle, [...(exits.get(event.handle) ?? []), event.outcome.exitCode]);
+    t.equal(exits.size, total);
+    t.ok(
+      ids.every((id, n) => exits.get(id)!.length === 1 && exits.get(id)![0] === n % 256),
+      'one event each',
+    );
+    t.ok(
+      ids.every((id, n) => answers.get(id) === n % 256),
+      'one collected status each',
+    );
+    const late = daemon.ws();
+    await late.first((frame) => frame.type === 'hello');
+    for (let at = 0; at < total; at += 500) late.send({ type: 'subscribe', handles: ids.slice(at, at + 500) });
+    await late.until(() => late.frames.filter((frame) => frame.type === 'subscribed').length === total / 500);
+    t.equal(late.events.length, 2 * total);
+    t.equal(new Set(late.events.map((event) => event.seq)).size, 2 * total);
+    socket.close();
+    late.close();
+  },
+);
+
+t.test('handles are closed while waits are parked on them', async (t) => {
+  await Promise.all(
+    Array.from({ length: 100 }, async () => {
+      const { id, process: child } = await daemon.spawn(['sleep', '100']);
+      const wait = daemon.waitid(id);
+      await daemon.request('DELETE', `/v1/handles/${id}`);
+      process.kill(child.pid, 'SIGKILL');
+      // The wait was there first, or it came to a handle that was gone.
+      const { body } = await wait;
+      t.ok(body.outcome?.signal === 'SIGKILL' || body.errno === 'ESTALE');
+    }),
+  );
+});
+
+t.test('a pid that is reused while a handle is open is another process', async (t) => {
+  const { id, process: first } = await daemon.spawn(['sleep', '100']);
+  const { body: twin } = await daemon.post('/v1/handles', { open: { pid: first.pid } });
+  await daemon.signal(id, 'SIGKILL');
+  await daemon.waitid(id);
+  // The next fork of this namespace gets the pid that is asked for (proc(5), ns_last_pid).
+  let second = 0;
+  for (let tries = 0; tries < 200 && second !== first.pid; tries += 1) {
+    writeFileSync('/proc/sys/kernel/ns_last_pid', String(first.pid - 1));
+    const child = nodeSpawn('sleep', ['100']);
+    t.teardown(() => child.kill('SIGKILL'));
+    second = child.pid!;
+    if (second !== first.pid) child.kill('SIGKILL');
+  }
+  t.equal(second, first.pid, 'the pid is reused');
+  t.match((await daemon.signal(id, 'SIGKILL')).body, { errno: 'ESRCH' });
+  t.match((await daemon.signal(twin.id, 'SIGKILL', 'group')).body, { errno: 'ESRCH' });
+  t.match((await daemon.waitid(id)).body, { errno: 'ECHILD' });
+  t.match((await daemon.post('/v1/handles', { open: { pid: first.pid, inode: first.inode } })).body, {
+    status: 404,
+    errno: 'ESRCH',
+  });
+  t.match((await daemon.get(`/v1/handles/${twin.id}`)).body, { state: 'exited' });
+  t.match((await daemon.post('/v1/handles', { open: { pid: first.pid } })).body, {
+    relation: 'foreign',
+    state: 'running',
+  });
+});
+
+t.test('processes killed all at once are all told of', async (t) => {
+  const handles = await Promise.all(Array.from({ length: 300 }, () => daemon.spawn(['sleep', '100'])));
+  const all = daemon.post('/v1/poll', { handles: handles.map((handle) => handle.id), until: 'all' });
+  spawnSync('kill', ['-9', ...handles.map((handle) => String(handle.process.pid))]);
+  t.equal((await all).body.ready.length, 300);
+});
+
+t.test('it has as many descriptors as before, and no zombie', async (t) => {
+  const { body } = await daemon.get('/v1/handles?state=running&limit=1000');
+  for (const { id } of body.handles) await daemon.request('DELETE', `/v1/handles/${id}`);
+  const sockets = (): number =>
+    readFileSync(`/proc/${daemon.pid}/net/unix`, 'utf8')
+      .split('\n')
+      .filter((line) => line.endsWith(daemon.socket)).length;
+  // Its connections to us are not of interest.
+  await eventually(() => daemon.zombies.length === 0);
+  t.same(daemon.zombies, []);
+  daemon.disconnect();
+  await eventually(() => sockets() <= 2 && daemon.descriptors <= before);
+  t.ok(daemon.descriptors <= before);
+  t.equal(await daemon.stop(), 0);
+});
