@@ -1,4 +1,4 @@
-import { chmodSync, existsSync, mkdirSync, unlinkSync } from 'node:fs';
+import { chmodSync, existsSync, mkdirSync, statSync, unlinkSync } from 'node:fs';
 import type { Server as HttpServer } from 'node:http';
 import { connect, createServer, type Server, type Socket } from 'node:net';
 import { dirname } from 'node:path';
@@ -78,13 +78,9 @@ export class Listeners {
   /** Ends what is still connected: at once where nothing is being answered, by force after the grace. */
   async close(graceMs: number): Promise<void> {
     this.#http.closeIdleConnections();
-    const deadline = setTimeout(() => {
-      for (const socket of this.#sockets) socket.destroy();
-    }, graceMs);
-    await Promise.all(
-      [...this.#sockets].map((socket) => new Promise<void>((resolve) => socket.once('close', resolve))),
-    );
-    clearTimeout(deadline);
+    const ended = [...this.#sockets].map((socket) => new Promise<void>((resolve) => socket.once('close', resolve)));
+    await Promise.race([Promise.all(ended), setTimeout(graceMs)]);
+    for (const socket of this.#sockets) socket.destroy();
   }
 }
 
@@ -101,6 +97,7 @@ async function listenUnix(server: Server, path: string): Promise<void> {
   // Two daemons that both find a stale socket must not both take it over.
   using _lock = await lockDirectory(directory);
   if (existsSync(path)) {
+    if (!statSync(path).isSocket()) throw new Error(`${path} is there already and is no socket: listen elsewhere`);
     if (await answers(path)) throw new Error(`another daemon is serving ${path}: stop it, or listen elsewhere`);
     unlinkSync(path);
   }
@@ -125,15 +122,14 @@ async function lockDirectory(directory: string): Promise<Disposable> {
 }
 
 function answers(path: string): Promise<boolean> {
-  return new Promise((resolve, reject) => {
+  return new Promise((resolve) => {
     const socket = connect(path, () => {
       socket.destroy();
       resolve(true);
     });
     socket.on('error', (error) => {
-      if (isErrno(error, 'ECONNREFUSED', 'ENOENT')) resolve(false);
-      else if (isErrno(error, 'ENOTSOCK')) reject(new Error(`${path} is there already and is no socket`));
-      else resolve(true); // a full backlog (EAGAIN), for one
+      // Anything but these may be a daemon that is busy (EAGAIN: its backlog is full).
+      resolve(!isErrno(error, 'ECONNREFUSED', 'ENOENT'));
     });
   });
 }
