@@ -1,0 +1,102 @@
+// Asks the kernel what a client asks the daemon. Reads commands, one a line, and answers each with one line.
+//   child ARGV...        forks and executes, holds it by a blocking and a nonblocking pidfd; answers its pid
+//   hold PID             holds a process that is there already (0: itself)
+//   wait b|n OPTIONS     waitid on the blocking or the nonblocking one: event CODE STATUS PID UID | zero | blocks | an errno
+// As `twin act NAME` it is a child that does what a shell cannot: leader-exits, thread-executes.
+#define _GNU_SOURCE
+#include <errno.h>
+#include <pthread.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/resource.h>
+#include <sys/syscall.h>
+#include <sys/wait.h>
+#include <unistd.h>
+#include <fcntl.h>
+
+static int fds[2] = {-1, -1};
+
+static int hold(pid_t pid) {
+  for (int i = 0; i < 2; i++) {
+    if (fds[i] >= 0) close(fds[i]);
+    fds[i] = syscall(SYS_pidfd_open, pid, i ? O_NONBLOCK : 0);
+    if (fds[i] < 0) return -1;
+  }
+  return 0;
+}
+
+static int call(int fd, int options, siginfo_t *info) {
+  struct rusage usage;
+  memset(info, 0, sizeof *info);
+  return syscall(SYS_waitid, 3 /* P_PIDFD */, fd, info, options, &usage);
+}
+
+static void answer(int nonblocking, int options) {
+  siginfo_t info;
+  int fd = fds[nonblocking];
+  // Would it block? The kernel itself says so, if it is asked without being made to wait.
+  if (!nonblocking && !(options & WNOHANG) && call(fd, options | WNOHANG | WNOWAIT, &info) == 0 && info.si_pid == 0) {
+    puts("blocks");
+    return;
+  }
+  if (call(fd, options, &info) == -1) puts(strerrorname_np(errno));
+  else if (info.si_pid == 0) puts("zero");
+  else printf("event %d %d %d %d\n", info.si_code, info.si_status, info.si_pid, (int)info.si_uid);
+}
+
+static void *exit_late(void *nothing) {
+  usleep(20000);
+  syscall(SYS_exit_group, 7);
+  return nothing;
+}
+
+static void *execute(void *nothing) {
+  execl("/bin/sh", "sh", "-c", "exit 6", (char *)NULL);
+  return nothing;
+}
+
+static int act(const char *name) {
+  pthread_t thread;
+  if (strcmp(name, "leader-exits") == 0) {
+    pthread_create(&thread, NULL, exit_late, NULL);
+    syscall(SYS_exit, 3);
+  }
+  if (strcmp(name, "thread-executes") == 0) {
+    pthread_create(&thread, NULL, execute, NULL);
+    pause();
+  }
+  return 1;
+}
+
+int main(int argc, char **argv) {
+  if (argc == 3 && strcmp(argv[1], "act") == 0) return act(argv[2]);
+  setvbuf(stdout, NULL, _IOLBF, 0);
+  char line[4096];
+  while (fgets(line, sizeof line, stdin)) {
+    line[strcspn(line, "\n")] = 0;
+    char *words[64], *rest = line;
+    int count = 0;
+    while (count < 63 && (words[count] = strsep(&rest, "\t"))) count++;
+    words[count] = NULL;
+    if (strcmp(words[0], "child") == 0) {
+      pid_t pid = fork();
+      if (pid == 0) {
+        setsid();
+        freopen("/dev/null", "r", stdin);
+        freopen("/dev/null", "w", stdout);
+        freopen("/dev/null", "w", stderr);
+        execvp(words[1], words + 1);
+        _exit(127);
+      }
+      hold(pid);
+      printf("%d\n", pid);
+    } else if (strcmp(words[0], "hold") == 0) {
+      pid_t pid = atoi(words[1]);
+      puts(hold(pid ? pid : getpid()) ? strerrorname_np(errno) : "held");
+    } else if (strcmp(words[0], "wait") == 0) {
+      answer(words[1][0] == 'n', atoi(words[2]));
+    }
+  }
+}
