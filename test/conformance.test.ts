@@ -8,7 +8,7 @@ import { buildTwin, Twin } from './support/twin.ts';
 /** A step towards a state, taken on both sides. */
 type Step =
   | { signal: NodeJS.Signals | number }
-  /** Until /proc shows it; `Z` is what the daemon has reaped by then. */
+  /** Until /proc shows it; `Z`: until it has ended. */
   | { until: 'T' | 'S' | 'Z' }
   | { read: readonly Option[] };
 
@@ -101,9 +101,11 @@ async function bring(
   for (const step of steps)
     if ('signal' in step) for (const target of [pid, own.pid]) process.kill(target, step.signal);
     else if ('until' in step) {
-      await eventually(() => stateOf(pid) === step.until);
-      if (step.until === 'Z') await daemon.post('/v1/poll', { handles: [id] });
-      else await eventually(() => stateOf(own.pid) === step.until);
+      if (step.until === 'Z') {
+        // Not by /proc: a leader that left its threads behind reads Z there, and has not ended.
+        await eventually(async () => (await twin.ask('wait', 'n', bits.WEXITED | bits.WNOWAIT)).startsWith('event'));
+        await daemon.post('/v1/poll', { handles: [id] });
+      } else for (const target of [pid, own.pid]) await eventually(() => stateOf(target) === step.until);
     } else {
       await twin.ask('wait', 'n', sum(step.read));
       await daemon.waitid(id, { options: step.read });
