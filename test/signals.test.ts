@@ -5,7 +5,7 @@ import t from 'tap';
 import { Daemon, eventually, stateOf } from './support/harness.ts';
 
 const daemon = await Daemon.start(t);
-const pidsIn = (file: string): number[] => readFileSync(file, 'utf8').trim().split('\n').map(Number);
+const pidsIn = (file: string): number[] => readFileSync(file, 'utf8').trim().split('\n').filter(Boolean).map(Number);
 
 /** A process with descendants that have all written their pids down. */
 async function family(script: string, count: number): Promise<{ id: string; pid: number; pids: number[] }> {
