@@ -192,8 +192,6 @@ t.test('stopping answers what is parked with 503, and nothing is left', async (t
   const { id, process: child } = await daemon.spawn(['sleep', '100']);
   const wait = daemon.waitid(id);
   const poll = daemon.post('/v1/poll', { handles: [id] });
-  const page = daemon.get('/v1/events?handle=' + id + '&since=1000000&timeoutMs=1');
-  await page;
   await parked(2);
   const code = daemon.stop();
   for (const answer of await Promise.all([wait, poll])) {
