@@ -1,5 +1,6 @@
 import { constants, fstatSync } from 'node:fs';
 import { Descriptor } from './descriptor.ts';
+import { isErrno } from './errno.ts';
 import { bind, checked, syscall } from './libc.ts';
 import { P_PIDFD, type WaitEvent, waitid } from './waitid.ts';
 
@@ -53,6 +54,19 @@ export class Pidfd extends Descriptor {
    */
   signal(number: number, scope: SignalScope = 'process'): void {
     checked('pidfd_send_signal', syscall(SYS_pidfd_send_signal, this.fd, number, 0, scopes[scope]));
+  }
+
+  /**
+   * Whether the process leads a process group that has members, itself or survivors. Signal 0 to the group tells: ESRCH
+   * when nobody is left, EINVAL on a kernel that cannot ask (before 6.9).
+   */
+  leadsGroup(): boolean {
+    try {
+      this.signal(0, 'group');
+      return true;
+    } catch (error) {
+      return isErrno(error, 'EPERM');
+    }
   }
 
   /**

@@ -1,4 +1,3 @@
-import { isErrno } from '../kernel/errno.ts';
 import type { Pidfd } from '../kernel/pidfd.ts';
 import { readStat } from '../kernel/proc.ts';
 import type { Process } from './process.ts';
@@ -20,7 +19,7 @@ export class KeptGroups {
   /** Takes a reaped leader's pidfd: keeps it if its group lives, closes it if not. */
   offer(process: Process, pidfd: Pidfd): void {
     this.#sweep();
-    if (process.handles.size > 0 && groupLives(pidfd))
+    if (process.handles.size > 0 && pidfd.leadsGroup())
       this.#kept.set(process.id, { pidfd, handles: process.handles.size });
     else pidfd.close();
   }
@@ -61,21 +60,11 @@ export class KeptGroups {
   /** Looks at the oldest few: those that live on go to the end of the line. */
   #sweep(): void {
     for (const [id, kept] of [...this.#kept.entries().take(SWEEP)]) {
-      if (!groupLives(kept.pidfd)) this.#drop(id);
+      if (!kept.pidfd.leadsGroup()) this.#drop(id);
       else {
         this.#kept.delete(id);
         this.#kept.set(id, kept);
       }
     }
-  }
-}
-
-/** Signal 0 to the group: ESRCH when nobody is left, EINVAL on a kernel that cannot ask (before 6.9). */
-function groupLives(pidfd: Pidfd): boolean {
-  try {
-    pidfd.signal(0, 'group');
-    return true;
-  } catch (error) {
-    return isErrno(error, 'EPERM');
   }
 }

@@ -57,7 +57,7 @@ export class Signals {
     const pidfd = this.#groupPidfd({ process, description });
     if (pidfd === null) return null;
     // A foreign process's group is its parent's business.
-    const group = process.relation === 'child' && this.#features.groupSignal && reachesGroup(pidfd);
+    const group = process.relation === 'child' && this.#features.groupSignal && pidfd.leadsGroup();
     return { pidfd: pidfd.duplicate(), scope: group ? 'group' : 'process' };
   }
 
@@ -109,15 +109,6 @@ export class Signals {
 /** True where a signal found nobody left. */
 export function isGone(error: unknown): boolean {
   return error instanceof Problem && error.errno === 'ESRCH';
-}
-
-function reachesGroup(pidfd: Pidfd): boolean {
-  try {
-    pidfd.signal(0, 'group');
-    return true;
-  } catch (error) {
-    return isErrno(error, 'EPERM');
-  }
 }
 
 function ended(): Problem {
