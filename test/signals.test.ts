@@ -2,6 +2,7 @@ import { spawn as nodeSpawn } from 'node:child_process';
 import { readFileSync } from 'node:fs';
 import { join } from 'node:path';
 import t from 'tap';
+import { readAll } from '../src/kernel/proc.ts';
 import { Daemon, eventually, stateOf } from './support/harness.ts';
 
 const daemon = await Daemon.start(t);
@@ -38,7 +39,7 @@ t.test('a signal reaches the process, by name or number, and an ended one is ESR
 t.test('scope group reaches survivors after the leader has ended', async (t) => {
   const { id, pids } = await family('sleep 100 & echo $!; sleep 100 & echo $!', 2);
   await daemon.waitid(id);
-  t.same(pids.map(stateOf), ['S', 'S']);
+  t.ok(pids.every((pid) => stateOf(pid) !== null));
   t.match((await daemon.signal(id, 'SIGTERM')).body, { errno: 'ESRCH' }, 'the process itself has ended');
   t.equal((await daemon.signal(id, 'SIGTERM', 'group')).status, 204);
   await eventually(() => pids.every((pid) => stateOf(pid) === null));
@@ -67,9 +68,8 @@ t.test('a tree that forks as fast as it can is gone after SIGKILL', async (t) =>
     const { id, pid } = await family(script, 1);
     await daemon.signal(id, 'SIGKILL', 'tree');
     await daemon.waitid(id);
-    const { readAll } = await import('../src/kernel/proc.ts');
-    const left = [...readAll()].filter(([, stat]) => stat.session === pid && stat.state !== 'Z').map(([left]) => left);
-    t.same(left, []);
+    // They have all been killed; the kernel may still be about it.
+    await eventually(() => [...readAll().values()].every((stat) => stat.session !== pid || stat.state === 'Z'));
   }
 });
 
