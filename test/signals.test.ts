@@ -67,7 +67,7 @@ t.test('a tree that forks as fast as it can is gone after SIGKILL', async (t) =>
     const script = 'f() { while :; do sleep 100 & sleep 0.001; done; }; f & f & echo $$; wait';
     const { id, pid } = await family(script, 1);
     await daemon.signal(id, 'SIGKILL', 'tree');
-    await daemon.waitid(id);
+    t.match((await daemon.waitid(id)).body.outcome, { signal: 'SIGKILL' });
     // They have all been killed; the kernel may still be about it.
     await eventually(() => [...readAll().values()].every((stat) => stat.session !== pid || stat.state === 'Z'));
   }
