@@ -27,7 +27,7 @@ import {
   REQUEST_TIMEOUT_MS,
 } from './http/limits.ts';
 import { Listeners } from './http/listeners.ts';
-import { handleError, refuseUnparsed } from './http/problems.ts';
+import { handleError, refuseOddities, refuseUnparsed } from './http/problems.ts';
 import { parseQuery } from './http/query.ts';
 import { version } from './version.ts';
 
@@ -48,7 +48,7 @@ export async function build(daemon: Daemon, logger: FastifyBaseLogger): Promise<
       requireHostHeader: false,
       shouldUpgradeCallback: (request: IncomingMessage) => request.headers.upgrade?.toLowerCase() === 'websocket',
     },
-    clientErrorHandler: (error, socket) => refuseUnparsed(error, socket, randomUUID()),
+    clientErrorHandler: refuseUnparsed,
     frameworkErrors: handleError,
   }).withTypeProvider<ZodTypeProvider>();
   let listeners: Listeners | undefined;
@@ -103,6 +103,7 @@ export async function build(daemon: Daemon, logger: FastifyBaseLogger): Promise<
   app.get('/openapi.json', { schema: { hide: true } }, async () => app.swagger());
 
   await app.ready();
+  refuseOddities(app.server);
   listeners = new Listeners(app.server);
   return { app, listeners };
 }

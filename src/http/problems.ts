@@ -1,4 +1,5 @@
-import { maxHeaderSize, STATUS_CODES } from 'node:http';
+import { randomUUID } from 'node:crypto';
+import { type IncomingMessage, maxHeaderSize, type Server, STATUS_CODES } from 'node:http';
 import type { Duplex } from 'node:stream';
 import type { FastifyError, FastifyReply, FastifyRequest } from 'fastify';
 import { hasZodFastifySchemaValidationErrors } from 'fastify-type-provider-zod';
@@ -51,6 +52,8 @@ function problemOf(error: FastifyError, request: FastifyRequest): Problem {
     const where = error.validationContext ?? 'request';
     return new Problem('EINVAL', `The ${where} does not fit at ${errors[0]!.path}: ${errors[0]!.message}.`, { errors });
   }
+  // The caller went away in the middle of its body: nobody reads this.
+  if (error.code === 'ECONNRESET') return new Problem('EPROTO', 'The body ended early.', { status: 400 });
   const known = refused[error.code];
   if (known !== undefined) return known;
   request.log.error({ err: error }, 'a fault of ours');
@@ -58,7 +61,7 @@ function problemOf(error: FastifyError, request: FastifyRequest): Problem {
 }
 
 /** Answers what never became a request, and closes the connection. */
-export function refuseUnparsed(error: Error & { code?: string }, socket: Duplex, requestId: string): void {
+export function refuseUnparsed(error: Error & { code?: string }, socket: Duplex): void {
   // The other end has gone, or has been answered already.
   if (error.code === 'ECONNRESET' || !socket.writable) {
     socket.destroy();
@@ -66,11 +69,21 @@ export function refuseUnparsed(error: Error & { code?: string }, socket: Duplex,
   }
   const problem =
     unparsed[error.code ?? ''] ?? new Problem('EPROTO', 'This is no well-formed HTTP request.', { status: 400 });
-  endWith(socket, problem, requestId);
+  endWith(socket, problem, randomUUID());
+}
+
+/** What Node's HTTP server answers by itself, and without a problem, where nobody listens for it. */
+export function refuseOddities(server: Server): void {
+  server.on('connect', (_request: IncomingMessage, socket: Duplex) => {
+    endWith(socket, new Problem('EPROTO', 'This is no proxy.', { status: 405 }), randomUUID());
+  });
+  server.on('checkExpectation', ({ socket }: IncomingMessage) => {
+    endWith(socket, new Problem('EPROTO', 'Only Expect: 100-continue is met.', { status: 417 }), randomUUID());
+  });
 }
 
 /** Writes a problem straight to a socket. */
-export function endWith(socket: Duplex, problem: Problem, requestId: string): void {
+function endWith(socket: Duplex, problem: Problem, requestId: string): void {
   const body = JSON.stringify(problem.toDocument(requestId));
   const headers = {
     'content-type': 'application/problem+json',
