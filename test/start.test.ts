@@ -56,6 +56,7 @@ t.test('files are private: socket 0600, state 0700, token 0600; a tokens file th
   t.equal(mode(daemon.socket), '600');
   t.equal(mode(join(daemon.directory, 'state')), '700');
   t.equal(mode(join(daemon.directory, 'state', 'token')), '600');
+  t.equal(mode(join(daemon.directory, 'state', 'journal.sqlite')), '600');
   const { token } = daemon;
   t.equal(await daemon.stop(), 0);
   t.notOk(existsSync(daemon.socket), 'the socket goes with it');

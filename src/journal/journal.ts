@@ -1,4 +1,5 @@
 import { randomBytes } from 'node:crypto';
+import { closeSync, openSync } from 'node:fs';
 import { join } from 'node:path';
 import { DatabaseSync, type SQLInputValue, type StatementSync } from 'node:sqlite';
 import type { Event, EventType } from '../feed/event.ts';
@@ -97,7 +98,10 @@ export class Journal {
   constructor(directory: string, bootId: string, keepEvents: number) {
     this.bootId = bootId;
     this.#keepEvents = keepEvents;
-    this.#db = new DatabaseSync(join(directory, 'journal.sqlite'));
+    const file = join(directory, 'journal.sqlite');
+    // Made first, so that it is private wherever it lies; SQLite gives its -wal and -shm the same mode.
+    closeSync(openSync(file, 'a', 0o600));
+    this.#db = new DatabaseSync(file);
     this.#db.exec('PRAGMA journal_mode = WAL; PRAGMA synchronous = NORMAL; PRAGMA busy_timeout = 0;');
     this.#migrate();
     this.node = this.#meta('node', () => `n_${randomBytes(8).toString('hex')}`);
