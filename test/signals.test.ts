@@ -150,9 +150,9 @@ t.test('an orphan comes to the daemon: adopted, then waitable, then exited', asy
 t.test('orphans are reaped without anyone asking', async (t) => {
   const { id } = await daemon.spawn(['sh', '-c', 'for i in 1 2 3 4 5 6 7 8 9 10; do (sleep 0.05 &) ; done']);
   await daemon.waitid(id);
-  await eventually(
-    async () => /waitd_orphans_reaped_total (\d+)/.exec((await daemon.get('/metrics')).text)![1]! >= '10',
-  );
+  const reaped = async (): Promise<number> =>
+    Number(/waitd_orphans_reaped_total (\d+)/.exec((await daemon.get('/metrics')).text)?.[1]);
+  await eventually(async () => (await reaped()) >= 10);
   await eventually(() => daemon.zombies.length === 0);
   t.equal(await daemon.stop(), 0);
 });
