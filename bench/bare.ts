@@ -1,11 +1,25 @@
+/** The floor of a call: one Fastify route that answers what it is told, bytes that are ready made. */
 import fastify from 'fastify';
+import { KEEP_ALIVE_TIMEOUT_MS } from '../src/http/limits.ts';
+import { report, taskOf } from './clients/task.ts';
 
-// A bare route that answers the bytes of an EAGAIN: usage: bare.ts SOCKET HEADERS BODY
-const [path = '', headers = '{}', body = ''] = process.argv.slice(2);
-const app = fastify({ logger: false });
-app.post('/', (_request, reply) => {
-  reply.code(409).headers(JSON.parse(headers)).type('application/problem+json').send(body);
+export interface BareTask {
+  socket: string;
+  route: string;
+  status: number;
+  headers: Record<string, string>;
+  body: string;
+}
+
+const { socket, route, status, headers, body } = taskOf<BareTask>();
+const app = fastify({ keepAliveTimeout: KEEP_ALIVE_TIMEOUT_MS });
+app.post(route, (_request, reply) => {
+  // Through a serializer, as Fastify would add a charset to a text that it is sent.
+  reply
+    .code(status)
+    .headers(headers)
+    .serializer(() => body)
+    .send({});
 });
-await app.listen({ path });
-process.stdout.write('ready\n');
-process.on('SIGTERM', () => process.exit(0));
+await app.listen({ path: socket });
+report({ msg: 'ready' });

@@ -1,103 +1,94 @@
-import { mkdtempSync, rmSync, writeFileSync } from 'node:fs';
-import { request } from 'node:http';
-import { cpus, release, tmpdir } from 'node:os';
+import { mkdirSync, writeFileSync } from 'node:fs';
+import { cpus, loadavg, release } from 'node:os';
 import { join } from 'node:path';
 import { parseArgs } from 'node:util';
-import { Connection } from './connection.ts';
-import { callRate, exitLatency, floorExitLatency, floorSpawnRate, spawnRate } from './measures.ts';
-import { buildFloor, startDaemon, startServer, stop } from './servers.ts';
-import { median, spread } from './statistics.ts';
+import { measureAgain } from './again.ts';
+import { measureExit } from './exit.ts';
+import { type Measure, type Measurement, type Plan, summaryOf } from './measure.ts';
+import { Scene } from './scene.ts';
+import { measureSpawn } from './spawn.ts';
+import { tableOf } from './table.ts';
 
-const { values } = parseArgs({
-  options: {
-    runs: { type: 'string', default: '5' },
-    json: { type: 'string' },
-    profile: { type: 'boolean', default: false },
-  },
-});
-const runs = Number(values.runs);
-const IN_FLIGHT = 16;
-const CONNECTIONS = 32;
+const HELP = `Measures waitd beside what the kernel and the HTTP server can do at best, on this machine.
 
-interface Row {
-  what: string;
-  waitd: number[];
-  floor: number[];
-  target: string;
-}
+Usage: npm run bench -- [OPTIONS]
 
-/** The headers and the body of a real EAGAIN, for the bare route to answer. */
-function eagain(socketPath: string, path: string): Promise<{ headers: object; body: string }> {
-  return new Promise((resolve) => {
-    request({ socketPath, path, method: 'POST' }, (response) => {
-      let body = '';
-      response.on('data', (data) => {
-        body += data;
-      });
-      const { 'retry-after': retry, link, 'cache-control': cache, 'x-request-id': id } = response.headers;
-      response.on('end', () =>
-        resolve({ headers: { 'retry-after': retry, link, 'cache-control': cache, 'x-request-id': id }, body }),
-      );
-    }).end();
+  --runs N        how often each is measured; medians are told (default 5)
+  --quick         3 short runs: shows that it works, not how fast
+  --only NAME     one of spawn, exit, again; repeatable (default: all)
+  --json PATH     writes every run's figures there
+  --profile DIR   writes the daemon's CPU profiles there (a profiled daemon is slower)
+`;
+
+const measurements: Record<string, Measurement> = { spawn: measureSpawn, exit: measureExit, again: measureAgain };
+const whole: Plan = { runs: 5, spawns: 4000, exits: 1000, loadMs: 4000, warmUpMs: 1500 };
+const quick: Plan = { runs: 3, spawns: 500, exits: 100, loadMs: 500, warmUpMs: 500 };
+
+function optionsOf(argv: string[]): { plan: Plan; names: string[]; json?: string; profile?: string } | null {
+  const { values } = parseArgs({
+    args: argv,
+    options: {
+      runs: { type: 'string' },
+      quick: { type: 'boolean', default: false },
+      only: { type: 'string', multiple: true },
+      json: { type: 'string' },
+      profile: { type: 'string' },
+      help: { type: 'boolean', default: false },
+    },
   });
+  if (values.help) return null;
+  const names = values.only ?? Object.keys(measurements);
+  const unknown = names.find((name) => !Object.hasOwn(measurements, name));
+  if (unknown !== undefined) throw new Error(`--only ${unknown}: it is one of ${Object.keys(measurements).join(', ')}`);
+  const plan = values.quick ? quick : whole;
+  const runs = Number(values.runs ?? plan.runs);
+  if (!Number.isInteger(runs) || runs < 1) throw new Error(`--runs ${values.runs}: it is a whole number from 1`);
+  return {
+    plan: { ...plan, runs },
+    names,
+    ...(values.json !== undefined && { json: values.json }),
+    ...(values.profile !== undefined && { profile: values.profile }),
+  };
 }
 
-const directory = mkdtempSync(join(tmpdir(), 'waitd-bench-'));
-const floor = buildFloor(directory);
-const socket = join(directory, 'waitd.sock');
-const daemon = await startDaemon(directory, values.profile);
-const rows: Row[] = [];
-const row = (what: string, target: string): Row => {
-  rows.push({ what, waitd: [], floor: [], target });
-  return rows.at(-1)!;
-};
+function machine(): Record<string, unknown> {
+  return {
+    cores: cpus().length,
+    kernel: release(),
+    node: process.version,
+    load: loadavg().map((one) => one.toFixed(2)),
+  };
+}
 
-try {
-  const spawns = row(`spawn /bin/true and collect, ${IN_FLIGHT} in flight, 1/s`, '>= 0.60');
-  const p50 = row('exit to WebSocket, p50, us', '<= 2.5');
-  const p99 = row('exit to WebSocket, p99, us', '<= 3');
-  const rate = row(`waitid answers EAGAIN, ${CONNECTIONS} connections, 1/s`, '>= 0.85');
-  const single = row('waitid answers EAGAIN, one connection, p50, us', '<= 1.25');
-
-  const connection = await Connection.open(socket);
-  const sleeper = await connection.post('/v1/handles', '{"spawn":{"argv":["sleep","3600"]},"nonblocking":true}');
-  const path = `/v1/handles/${(JSON.parse(sleeper.body) as { id: string }).id}`;
-  const { headers, body } = await eagain(socket, `${path}/waitid`);
-  const bareSocket = join(directory, 'bare.sock');
-  const bare = await startServer([join(import.meta.dirname, 'bare.ts'), bareSocket, JSON.stringify(headers), body]);
-  try {
-    await callRate(socket, `${path}/waitid`, CONNECTIONS, 500); // warm
-    await callRate(bareSocket, '/', CONNECTIONS, 500);
-    for (let run = 0; run < runs; run += 1) {
-      process.stderr.write(`run ${run + 1} of ${runs}\n`);
-      spawns.waitd.push(await spawnRate(socket, 2000, IN_FLIGHT));
-      spawns.floor.push(floorSpawnRate(floor, 2000, IN_FLIGHT));
-      const latency = await exitLatency(socket, floor, directory, 500);
-      const least = floorExitLatency(floor, 500);
-      p50.waitd.push(latency.p50);
-      p50.floor.push(least.p50);
-      p99.waitd.push(latency.p99);
-      p99.floor.push(least.p99);
-      rate.waitd.push((await callRate(socket, `${path}/waitid`, CONNECTIONS, 2000)).rate);
-      rate.floor.push((await callRate(bareSocket, '/', CONNECTIONS, 2000)).rate);
-      single.waitd.push((await callRate(socket, `${path}/waitid`, 1, 1000)).p50);
-      single.floor.push((await callRate(bareSocket, '/', 1, 1000)).p50);
-    }
-  } finally {
-    await stop(bare);
-    await connection.post(`${path}/signal`, '{"signal":"SIGKILL"}');
-    connection.close();
+async function main(argv: string[]): Promise<void> {
+  const options = optionsOf(argv);
+  if (options === null) {
+    console.log(HELP);
+    return;
   }
-} finally {
-  await stop(daemon);
-  if (!values.profile) rmSync(directory, { recursive: true });
+  const { plan, names, json, profile } = options;
+  using scene = new Scene();
+  // However this process ends, what it started ends with it.
+  process.once('exit', () => scene[Symbol.dispose]());
+  for (const signal of ['SIGINT', 'SIGTERM'] as const) process.once(signal, () => process.exit(1));
+  if (profile !== undefined) mkdirSync(profile, { recursive: true });
+
+  const before = machine();
+  console.log(`${before.cores} cores, Linux ${before.kernel}, Node ${before.node}, load ${loadavg()[0]!.toFixed(2)}`);
+  const floor = scene.buildFloor();
+  const measures: Measure[] = [];
+  for (const name of names) {
+    console.log(`${name}: ${plan.runs} runs`);
+    const path = profile === undefined ? {} : { profile: join(profile, `${name}.cpuprofile`) };
+    measures.push(...(await measurements[name]!(scene, floor, { ...plan, ...path })));
+  }
+  console.log(`\n${tableOf(measures)}`);
+  if (json === undefined) return;
+  const results = measures.map((measure) => ({ ...measure, summary: summaryOf(measure) }));
+  writeFileSync(json, `${JSON.stringify({ machine: before, plan, results }, null, 2)}\n`);
 }
 
-console.log(`Node ${process.version}, Linux ${release()}, ${cpus().length} cores, median (min..max) of ${runs} runs\n`);
-console.log('| what | waitd | floor | ratio | target |\n| --- | --- | --- | --- | --- |');
-for (const { what, waitd, floor: least, target } of rows)
-  console.log(
-    `| ${what} | ${spread(waitd)} | ${spread(least)} | ${(median(waitd) / median(least)).toFixed(2)} | ${target} |`,
-  );
-if (values.json !== undefined) writeFileSync(values.json, JSON.stringify(rows, null, 2));
-if (values.profile) console.log(`\nprofiles in ${directory}`);
+main(process.argv.slice(2)).catch((error: unknown) => {
+  console.error(`bench: ${error instanceof Error ? error.message : String(error)}`);
+  process.exitCode = 1;
+});

@@ -1,13 +1,18 @@
-/** The value below which a share of all lies. */
-export function quantile(values: readonly number[], share: number): number {
-  const sorted = [...values].sort((a, b) => a - b);
-  return sorted[Math.min(sorted.length - 1, Math.floor(sorted.length * share))] ?? Number.NaN;
+export interface Spread {
+  median: number;
+  min: number;
+  max: number;
 }
 
-export const median = (values: readonly number[]): number => quantile(values, 0.5);
+export function spreadOf(values: readonly number[]): Spread {
+  return { median: percentile(values, 50), min: Math.min(...values), max: Math.max(...values) };
+}
 
-/** `median (min..max)`. */
-export function spread(values: readonly number[], digits = 0): string {
-  const [low, high] = [Math.min(...values), Math.max(...values)];
-  return `${median(values).toFixed(digits)} (${low.toFixed(digits)}..${high.toFixed(digits)})`;
+/** The nearest rank; of an even number of values the median is the mean of the middle two. */
+export function percentile(values: readonly number[], percent: number): number {
+  const sorted = Float64Array.from(values).sort();
+  if (sorted.length === 0) throw new Error('no values');
+  const rank = (percent / 100) * sorted.length;
+  const at = (index: number): number => sorted[Math.min(Math.max(index, 0), sorted.length - 1)]!;
+  return percent === 50 && Number.isInteger(rank) ? (at(rank - 1) + at(rank)) / 2 : at(Math.ceil(rank) - 1);
 }

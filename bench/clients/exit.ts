@@ -1,0 +1,60 @@
+/**
+ * From a child's last instruction to the `exited` event in a client: spawns one child at a time, which stamps the clock
+ * into a shared file just before it ends; prints the nanoseconds of each.
+ */
+import { openSync, readSync } from 'node:fs';
+import { setTimeout } from 'node:timers/promises';
+import { WebSocket } from 'ws';
+import { Connection, post } from './connection.ts';
+import { type ExitTask, report, taskOf } from './task.ts';
+
+/** As the floor does: nothing else is going on when the next one ends. */
+const BETWEEN_MS = 2;
+
+const { socket, count, warmUp, child, file } = taskOf<ExitTask>();
+const request = post('/v1/handles', { spawn: { argv: [child, 'stamp', file] } });
+const fd = openSync(file, 'r');
+const stamp = Buffer.alloc(8);
+
+let onExited: (at: bigint) => void = () => {};
+const webSocket = new WebSocket(`ws+unix:${socket}:/v1/events`, ['waitd.v1'], { perMessageDeflate: false });
+webSocket.on('message', (data) => {
+  // The clock that the child stamped with: CLOCK_MONOTONIC.
+  const at = process.hrtime.bigint();
+  if (String(data).includes('"event":"exited"')) onExited(at);
+});
+const hello = Promise.withResolvers<void>();
+webSocket.once('message', () => hello.resolve());
+webSocket.once('error', fail);
+await hello.promise;
+
+const connection = await Connection.open(
+  socket,
+  ({ status, head, body }) => {
+    if (status !== 201) fail(new Error(`not spawned: ${head} ${body}`));
+  },
+  fail,
+);
+
+function fail(error: Error): never {
+  throw error;
+}
+
+async function once(): Promise<number> {
+  const { promise, resolve } = Promise.withResolvers<bigint>();
+  onExited = resolve;
+  connection.send(request);
+  const at = await promise;
+  readSync(fd, stamp, 0, 8, 0);
+  await setTimeout(BETWEEN_MS);
+  return Number(at - stamp.readBigInt64LE());
+}
+
+const latencies: number[] = [];
+for (let done = -warmUp; done < count; done += 1) {
+  const latency = await once();
+  if (done >= 0) latencies.push(latency);
+}
+connection.close();
+webSocket.terminate();
+report(latencies);

@@ -1,0 +1,41 @@
+export interface SpawnTask {
+  socket: string;
+  count: number;
+  warmUp: number;
+  inFlight: number;
+}
+
+export interface ExitTask {
+  socket: string;
+  count: number;
+  warmUp: number;
+  /** The program that stamps the clock into the file. */
+  child: string;
+  file: string;
+}
+
+export interface LoadTask {
+  socket: string;
+  request: string;
+  /** The status that every answer must have. */
+  status: number;
+  connections: number;
+  warmUpMs: number;
+  durationMs: number;
+}
+
+export interface LoadResult {
+  perSecond: number;
+  p50Us: number;
+  /** The share of one core that the client itself took: near 1 it is the client that was measured. */
+  busy: number;
+}
+
+/** What this process was started to do: its only argument, as JSON. */
+export function taskOf<T>(): T {
+  return JSON.parse(process.argv[2]!) as T;
+}
+
+export function report(result: unknown): void {
+  process.stdout.write(`${JSON.stringify(result)}\n`);
+}

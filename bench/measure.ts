@@ -1,0 +1,45 @@
+import type { Scene } from './scene.ts';
+import { type Spread, spreadOf } from './statistics.ts';
+
+/** How much is done. */
+export interface Plan {
+  runs: number;
+  spawns: number;
+  exits: number;
+  loadMs: number;
+  warmUpMs: number;
+  /** Where the daemon's CPU profile goes, where one is wanted. */
+  profile?: string;
+}
+
+/** One thing that was measured, in every run beside its floor. */
+export interface Measure {
+  what: string;
+  unit: string;
+  waitd: number[];
+  floor: number[];
+  /** Of the ratio waitd : floor. */
+  target: { atLeast: number } | { atMost: number };
+}
+
+export type Measurement = (scene: Scene, floor: string, plan: Plan) => Promise<Measure[]>;
+
+export interface Summary {
+  waitd: Spread;
+  floor: Spread;
+  /** Of the pairs: what disturbs a run disturbs both sides of it. */
+  ratio: Spread;
+  met: boolean;
+}
+
+export function summaryOf({ waitd, floor, target }: Measure): Summary {
+  const ratio = spreadOf(waitd.map((value, run) => value / floor[run]!));
+  const met = 'atLeast' in target ? ratio.median >= target.atLeast : ratio.median <= target.atMost;
+  return { waitd: spreadOf(waitd), floor: spreadOf(floor), ratio, met };
+}
+
+/** Runs both sides in turn; every other run begins with the other one, so that neither always comes after the other. */
+export async function inTurns(runs: number, waitd: () => Promise<void>, floor: () => Promise<void>): Promise<void> {
+  for (let run = 0; run < runs; run += 1)
+    for (const side of run % 2 === 0 ? [waitd, floor] : [floor, waitd]) await side();
+}

@@ -1,0 +1,25 @@
+import type { SpawnTask } from './clients/task.ts';
+import { startDaemon } from './daemon.ts';
+import { inTurns, type Measure, type Measurement } from './measure.ts';
+
+const IN_FLIGHT = 16;
+
+/** Spawned, and collected by the client, per second; beside posix_spawn, epoll on a pidfd and waitid in C. */
+export const measureSpawn: Measurement = async (scene, floor, { runs, spawns: count, profile }) => {
+  await using daemon = await startDaemon(scene, profile);
+  const task: SpawnTask = { socket: daemon.socket, count, warmUp: count / 4, inFlight: IN_FLIGHT };
+  const rate: Measure = {
+    what: `spawn to collected, ${IN_FLIGHT} in flight`,
+    unit: '/s',
+    waitd: [],
+    floor: [],
+    target: { atLeast: 0.6 },
+  };
+  const perSecond = (nanoseconds: number): number => (count * 1e9) / nanoseconds;
+  await inTurns(
+    runs,
+    async () => void rate.waitd.push(perSecond(await scene.client('spawn', task))),
+    async () => void rate.floor.push(perSecond(Number(await scene.run(floor, 'spawn', `${count}`, `${IN_FLIGHT}`)))),
+  );
+  return [rate];
+};
