@@ -24,8 +24,15 @@ function nameOf({ functionName, url, lineNumber }: CallFrame): string {
   return `${name} ${place}:${lineNumber + 1}`;
 }
 
-/** Of the time that the daemon was busy: in the function itself, and in it and all that it called. */
-function costs({ nodes, samples, timeDeltas }: Profile): { name: string; self: number; total: number }[] {
+interface Cost {
+  name: string;
+  /** In the function itself, as a share of the time that the daemon was busy. */
+  self: number;
+  /** In it and in all that it called. */
+  total: number;
+}
+
+function costsOf({ nodes, samples, timeDeltas }: Profile): { busyMs: number; costs: Cost[] } {
   const byId = new Map(nodes.map((node) => [node.id, node]));
   const selfOf = new Map<number, number>();
   let busy = 0;
@@ -48,19 +55,21 @@ function costs({ nodes, samples, timeDeltas }: Profile): { name: string; self: n
     return total;
   };
   walk(nodes[0]!.id, new Set());
-  return [...sums].map(([name, { self, total }]) => ({ name, self: self / busy, total: total / busy }));
+  const costs = [...sums].map(([name, { self, total }]) => ({ name, self: self / busy, total: total / busy }));
+  return { busyMs: busy / 1000, costs };
 }
 
-function show(title: string, all: ReturnType<typeof costs>, by: 'self' | 'total', lines: number): void {
+function show(title: string, costs: Cost[], by: 'self' | 'total', lines: number): void {
   console.log(`\nby ${title}\n   self   total`);
   const percent = (share: number): string => `${(share * 100).toFixed(1)} %`.padStart(7);
-  for (const { name, self, total } of all.toSorted((a, b) => b[by] - a[by]).slice(0, lines))
+  for (const { name, self, total } of costs.toSorted((a, b) => b[by] - a[by]).slice(0, lines))
     console.log(`${percent(self)} ${percent(total)}  ${name}`);
 }
 
 const [file, lines = '25'] = process.argv.slice(2);
 if (file === undefined) throw new Error('usage: node bench/profile.ts FILE [LINES]');
-const all = costs(JSON.parse(readFileSync(file, 'utf8')) as Profile);
-show('self time', all, 'self', Number(lines));
-const ours = all.filter(({ name }) => / (src|routes|schemas)\//.test(name));
+const { busyMs, costs } = costsOf(JSON.parse(readFileSync(file, 'utf8')) as Profile);
+console.log(`busy for ${busyMs.toFixed(0)} ms`);
+show('self time', costs, 'self', Number(lines));
+const ours = costs.filter(({ name }) => / (src|routes|schemas)\//.test(name));
 show('total time, the daemon’s own functions', ours, 'total', Number(lines));
