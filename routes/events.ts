@@ -10,16 +10,21 @@ import { mediaType } from '../src/http/accept.ts';
 import type { App } from '../src/http/app-type.ts';
 import { goneSignal } from '../src/http/gone.ts';
 import { EVENTS_PATH } from '../src/http/guard.ts';
-import { closeSocket, eventStreamSink, GOING_AWAY, webSocketSink } from '../src/http/sinks.ts';
+import { closeSocket, eventStreamSink, GOING_AWAY, SERVICE_RESTART, webSocketSink } from '../src/http/sinks.ts';
 
 type Query = z.infer<typeof EventQuery>;
 
 /** A comment this often keeps a stream open through proxies, and finds readers that are gone. */
 const HEARTBEAT_MS = 15_000;
 
+const closings = {
+  stopping: { code: GOING_AWAY, reason: 'shutting down' },
+  restarting: { code: SERVICE_RESTART, reason: 'restarting, come back' },
+};
+
 /** Events, three ways: WebSocket, event stream, page. */
 export function eventRoutes(app: App, { handles, feed }: Daemon): void {
-  const beginningOf = (client: string) => (id: string) => handles.find(client, id)?.seq ?? null;
+  const beginningOf = (client: string) => (id: string) => handles.beginningOf(client, id);
 
   app.route({
     method: 'GET',
@@ -46,7 +51,7 @@ export function eventRoutes(app: App, { handles, feed }: Daemon): void {
       if (type === undefined)
         throw new Problem('EPROTO', 'Accept application/json or text/event-stream.', { status: 406 });
       const { client, query } = request;
-      for (const id of query.handle ?? []) if (handles.find(client, id) === null) throw unknownHandle(id);
+      for (const id of query.handle ?? []) if (handles.beginningOf(client, id) === null) throw unknownHandle(id);
       if (type === 'text/event-stream') return stream(request, reply, query);
       const { since, handle, type: types, limit, timeoutMs } = query;
       const gone = goneSignal(reply.raw);
@@ -101,7 +106,7 @@ export function eventRoutes(app: App, { handles, feed }: Daemon): void {
     const { client } = request;
     const subscriber = feed.attach(
       { client, types: query.type, sink: webSocketSink(socket), beginningOf: beginningOf(client) },
-      () => closeSocket(socket, GOING_AWAY, 'shutting down'),
+      (why) => closeSocket(socket, closings[why].code, closings[why].reason),
     );
     socket.on('close', () => feed.detach(subscriber));
     socket.on('message', (data, isBinary) => {

@@ -10,30 +10,45 @@ import {
   UpdateHandle,
 } from '../schemas/handles.ts';
 import type { Daemon } from '../src/daemon.ts';
+import type { Handle } from '../src/handles/handle.ts';
 import type { App } from '../src/http/app-type.ts';
+import { goneSignal } from '../src/http/gone.ts';
+import { preferencesOf } from '../src/http/prefer.ts';
+import type { Claim } from '../src/retries/retries.ts';
+import { untilEnded } from '../src/waits/poll.ts';
 
 const tags = ['handles'];
+type CreateBody = z.infer<typeof CreateHandle>;
 
 /** Handles: made by spawn, open and dup, listed, changed, closed. */
-export function handleRoutes(app: App, { handles, signals }: Daemon): void {
+export function handleRoutes(app: App, { handles, signals, parking }: Daemon): void {
   app.post('/v1/handles', {
+    config: { acts: true },
     schema: {
       tags,
       summary: 'Spawn, open or dup',
       body: CreateHandle,
       response: { 201: HandleSchema, ...problems(404, 410, 413, 415, 422, 501) },
     },
-    handler: (request, reply) => {
-      const { spawn, open, dup, nonblocking = false, labels } = request.body;
-      const { client } = request;
-      const handle = spawn
-        ? handles.spawn(client, spawn, { nonblocking, labels })
-        : open
-          ? handles.open(client, open.pid, open.inode, { nonblocking, labels })
-          : handles.dup(client, dup!, labels);
-      reply.code(201).header('location', `/v1/handles/${handle.id}`).send(handles.view(handle));
+    handler: async (request, reply) => {
+      const handle = make(request);
+      const { waitMs } = preferencesOf(request.headers.prefer);
+      if (request.body.spawn !== undefined && waitMs !== undefined) {
+        if ((await untilEnded(parking, handle, waitMs, goneSignal(reply.raw))) === 'gone') return reply.hijack();
+        reply.header('preference-applied', `wait=${waitMs / 1000}`);
+      }
+      return reply.code(201).header('location', `/v1/handles/${handle.id}`).send(handles.view(handle));
     },
   });
+
+  function make({ client, claim, body }: { client: string; claim?: Claim | undefined; body: CreateBody }): Handle {
+    const { spawn, open, dup, nonblocking = false, labels } = body;
+    // An earlier try got as far as that before the daemon died.
+    if (claim?.handle != null) return handles.get(client, claim.handle);
+    if (spawn) return handles.spawn(client, spawn, { nonblocking, labels, claim });
+    if (open) return handles.open(client, open.pid, open.inode, { nonblocking, labels, claim });
+    return handles.dup(client, dup!, { labels, claim });
+  }
 
   app.get('/v1/handles', {
     schema: {

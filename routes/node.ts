@@ -1,4 +1,3 @@
-import { readFileSync } from 'node:fs';
 import { release } from 'node:os';
 import { z } from 'zod';
 import { problems } from '../schemas/common.ts';
@@ -64,7 +63,7 @@ export function nodeRoutes(app: App, daemon: Daemon): void {
         head: journal.head,
         oldest: journal.oldest,
         limits: {
-          descriptors: descriptorLimit(),
+          descriptors: daemon.descriptors,
           bodyBytes: BODY_LIMIT,
           urlBytes: LONGEST_URL,
           frameBytes: FRAME_LIMIT,
@@ -75,9 +74,4 @@ export function nodeRoutes(app: App, daemon: Daemon): void {
       reply.send(body);
     },
   });
-}
-
-/** RLIMIT_NOFILE, which bounds live handles, parked calls and sockets together. */
-function descriptorLimit(): number {
-  return Number(/^Max open files\s+(\d+)/m.exec(readFileSync('/proc/self/limits', 'utf8'))?.[1] ?? 0);
 }

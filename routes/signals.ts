@@ -13,6 +13,7 @@ const tags = ['signals'];
 /** Signals, and the orderly end. */
 export function signalRoutes(app: App, { handles, signals, parking }: Daemon): void {
   app.post('/v1/handles/:id/signal', {
+    config: { acts: true },
     schema: {
       tags,
       summary: 'Signal the process, its group or its tree',
@@ -27,6 +28,7 @@ export function signalRoutes(app: App, { handles, signals, parking }: Daemon): v
   });
 
   app.post('/v1/handles/:id/terminate', {
+    config: { acts: true },
     schema: {
       tags,
       summary: 'SIGTERM, SIGCONT, and SIGKILL after the grace; answers once it has ended',

@@ -9,6 +9,7 @@ import type { App } from '../src/http/app-type.ts';
 import { goneSignal } from '../src/http/gone.ts';
 import { preferencesOf } from '../src/http/prefer.ts';
 import { poll } from '../src/waits/poll.ts';
+import { bodyOf } from '../src/waits/waitid.ts';
 
 const tags = ['waits'];
 
@@ -28,13 +29,17 @@ export function waitRoutes(app: App, { handles, waits, parking }: Daemon): void 
       const timeoutMs = request.body.timeoutMs ?? prefer.waitMs;
       const gone = goneSignal(reply.raw);
       try {
-        const answer = await waits.waitid(handle, { options: request.body.options, timeoutMs, gone });
+        const answer = await waits.waitid(handle, {
+          options: request.body.options,
+          timeoutMs,
+          gone,
+          claim: request.claim,
+        });
         if (answer === 'gone') return reply.hijack();
         if (answer === 'timed out' && prefer.respondAsync) return answerLater(reply, waits, handle);
         if (prefer.waitMs !== undefined && timeoutMs === prefer.waitMs)
           reply.header('preference-applied', `wait=${prefer.waitMs / 1000}`);
-        const { siginfo = null, rusage = null, outcome = null } = typeof answer === 'string' ? {} : answer;
-        const body: WaitidBody = { handle: handle.id, siginfo, outcome, rusage };
+        const body: WaitidBody = bodyOf(handle, typeof answer === 'string' ? { outcome: null } : answer);
         return reply.send(answer === 'timed out' ? { ...body, timedOut: true } : body);
       } catch (problem) {
         if (prefer.respondAsync && problem instanceof Problem && problem.errno === 'EAGAIN')
@@ -67,7 +72,7 @@ export function waitRoutes(app: App, { handles, waits, parking }: Daemon): void 
 /** 202 of `respond-async`: nothing yet, and the same hint as with EAGAIN. */
 function answerLater(reply: FastifyReply, waits: Daemon['waits'], handle: Handle): FastifyReply {
   const retry = waits.retry(handle);
-  const body: WaitidBody = { handle: handle.id, siginfo: null, outcome: null, rusage: null, retry };
+  const body: WaitidBody = { ...bodyOf(handle, { outcome: null }), retry };
   return reply
     .code(202)
     .headers({ ...retryAfter(retry), 'preference-applied': 'respond-async' })

@@ -19,6 +19,7 @@ import type { Daemon } from './daemon.ts';
 import type { App } from './http/app-type.ts';
 import { authenticate } from './http/authenticate.ts';
 import { guard, refuseUnknown, SUBPROTOCOL } from './http/guard.ts';
+import { idempotency } from './http/idempotency.ts';
 import {
   BODY_LIMIT,
   FRAME_LIMIT,
@@ -77,6 +78,7 @@ export async function build(daemon: Daemon, logger: FastifyBaseLogger): Promise<
   });
   guard(app, daemon.config.allowedHosts, theListeners);
   authenticate(app, daemon.clients, theListeners);
+  idempotency(app, daemon.retries);
   refuseUnknown(app);
   await app.register(swagger, {
     openapi: {

@@ -4,18 +4,23 @@ import { Clients } from './clients/clients.ts';
 import { firstToken, readTokens, Tokens } from './clients/tokens.ts';
 import type { Config } from './config/config.ts';
 import { Problem } from './errors/problem.ts';
-import { Feed } from './feed/feed.ts';
+import { Feed, type Why } from './feed/feed.ts';
 import { Handles } from './handles/handles.ts';
 import { recover } from './handles/recover.ts';
+import { Retention } from './handles/retention.ts';
 import { Journal } from './journal/journal.ts';
+import { Descriptor, descriptorLimit } from './kernel/descriptor.ts';
 import { type Features, probe } from './kernel/features.ts';
 import { tryLock } from './kernel/lock.ts';
+import { Pidfd } from './kernel/pidfd.ts';
 import { bootId } from './kernel/proc.ts';
 import { becomeSubreaper } from './kernel/subreaper.ts';
 import { Adoption } from './processes/adoption.ts';
 import { ProcessTable } from './processes/process-table.ts';
 import { Reaper } from './processes/reaper.ts';
+import { Retries } from './retries/retries.ts';
 import { Signals } from './signals/signals.ts';
+import { type Handoff, handOverProcesses, pidfdsOf } from './upgrade/handoff.ts';
 import { Parking } from './waits/parking.ts';
 import { Waits } from './waits/waitid.ts';
 
@@ -23,6 +28,8 @@ import { Waits } from './waits/waitid.ts';
 export interface Daemon {
   config: Config;
   features: Features;
+  /** RLIMIT_NOFILE, which bounds live handles, parked calls and sockets together. */
+  descriptors: number;
   clients: Clients;
   journal: Journal;
   table: ProcessTable;
@@ -32,29 +39,32 @@ export interface Daemon {
   parking: Parking;
   signals: Signals;
   feed: Feed;
+  retries: Retries;
   /** Answers all that waits, so that what serves it can end. */
-  drain(): void;
+  drain(why: Why): void;
   /** Writes what is left and lets go. Spawned processes live on. */
   close(): void;
+  /** The same for the next image of this process, with what that is to have. */
+  handOver(): Pick<Handoff, 'lock' | 'pidfds' | 'groups' | 'pauses'>;
 }
 
 /**
+ * @param handoff what an earlier image of this process left
  * @throws {Error} in one sentence with its cure: the kernel is too old, the state directory is another daemon's, a tokens
  *   file is readable by others
  */
-export function startDaemon(config: Config): Daemon {
+export function startDaemon(config: Config, handoff: Handoff | null): Daemon {
+  const inherited = handoff === null ? new Map<number, Pidfd>() : pidfdsOf(handoff);
   const features = probe();
-  mkdirSync(config.stateDir, { recursive: true, mode: 0o700 });
-  const output = join(config.stateDir, 'output');
+  const descriptors = descriptorLimit();
+  const { stateDir: directory } = config;
+  mkdirSync(directory, { recursive: true, mode: 0o700 });
+  const output = join(directory, 'output');
   mkdirSync(output, { recursive: true, mode: 0o700 });
-  const lockFile = join(config.stateDir, 'lock');
-  writeFileSync(lockFile, '', { mode: 0o600 });
-  const lock = tryLock(lockFile);
-  if (lock === null)
-    throw new Error(`another waitd uses the state directory ${config.stateDir}: stop it, or give another --state-dir`);
+  const lock = handoff === null ? lockDirectory(directory) : new Descriptor(handoff.lock);
 
   const clients = new Clients(tokensOf(config), config.insecureNoAuth);
-  const journal = new Journal(config.stateDir, bootId(), config.maxEvents);
+  const journal = new Journal({ directory, bootId: bootId(), keepEvents: config.maxEvents });
   const feed = new Feed(journal, config.socketBuffer);
   const table = new ProcessTable();
   const adoption = new Adoption(table);
@@ -66,23 +76,26 @@ export function startDaemon(config: Config): Daemon {
     reaper,
     feed,
     features,
+    descriptors: descriptors - KEPT_FROM_HANDLES,
     filesOf: (id) => ({ output: (stream) => join(output, `${id}.${stream}`), scratch: output }),
   });
   const parking = new Parking(table);
   const waits = new Waits({ journal, reaper, parking, nonblocking: features.nonblocking });
   const signals = new Signals(table, features);
+  const retries = new Retries(journal);
+  const retention = new Retention(journal, handles, config.keep);
 
   if (config.subreaper) becomeSubreaper();
-  recover({ journal, table, handles, adoption, reaper, feed, features });
+  const pauses = new Map(handoff?.pauses.map(({ process, pauses }) => [process, pauses]));
+  recover({ journal, table, handles, adoption, reaper, feed, features, inherited, pauses });
+  for (const { fd, ...group } of handoff?.groups ?? []) table.groups.restore({ ...group, pidfd: new Pidfd(fd) });
   reaper.start();
+  retention.start();
 
-  const stopping = new Problem('ESHUTDOWN', 'The daemon is stopping: ask again when it is back.', {
-    retry: { afterMs: 1000 },
-    headers: { connection: 'close' },
-  });
   return {
     config,
     features,
+    descriptors,
     clients,
     journal,
     table,
@@ -92,16 +105,47 @@ export function startDaemon(config: Config): Daemon {
     parking,
     signals,
     feed,
-    drain: () => {
-      parking.close(stopping);
-      feed.close(stopping);
+    retries,
+    drain: (why) => {
+      const problem = why === 'stopping' ? stopping : restarting;
+      parking.close(problem);
+      feed.close(problem, why);
     },
     close: () => {
+      retention.stop();
       reaper.stop();
       journal.close();
       lock.close();
     },
+    handOver: () => {
+      retention.stop();
+      reaper.stop();
+      journal.close();
+      lock.keepOverExec();
+      return { lock: lock.fd, ...handOverProcesses(table) };
+    },
   };
+}
+
+/** How many descriptors handles leave to connections, to spawns under way and to the daemon itself. */
+const KEPT_FROM_HANDLES = 96;
+
+export const stopping = new Problem('ESHUTDOWN', 'The daemon is stopping: ask again when it is back.', {
+  retry: { afterMs: 1000 },
+  headers: { connection: 'close' },
+});
+
+const restarting = new Problem('ESHUTDOWN', 'The daemon is being replaced in place, and loses nothing: ask again.', {
+  retry: { afterMs: 0 },
+  headers: { connection: 'close' },
+});
+
+function lockDirectory(directory: string): Descriptor {
+  const file = join(directory, 'lock');
+  writeFileSync(file, '', { mode: 0o600 });
+  const lock = tryLock(file);
+  if (lock !== null) return lock;
+  throw new Error(`another waitd uses the state directory ${directory}: stop it, or give another --state-dir`);
 }
 
 /** TCP needs a token: the ones of the file, or the one that is made at first start. */

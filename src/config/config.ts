@@ -1,6 +1,7 @@
 import { homedir } from 'node:os';
 import { join } from 'node:path';
 import { z } from 'zod';
+import type { Keep } from '../handles/retention.ts';
 import { environmentName, type RawConfig, readOptions, UsageError } from './options.ts';
 
 /** Where to serve. */
@@ -16,6 +17,11 @@ export interface Config {
   /** Bytes. */
   socketBuffer: number;
   maxEvents: number;
+  keep: Keep;
+  /** How long spawned processes may take to end when the daemon stops, in milliseconds; `null` leaves them running. */
+  stopChildrenMs: number | null;
+  /** Only find out whether it would start. */
+  check: boolean;
   logLevel: string;
 }
 
@@ -28,6 +34,18 @@ const wholeNumber = (min: number, max: number) =>
     .regex(/^\d{1,12}$/, 'must be a whole number')
     .transform(Number)
     .pipe(z.int().min(min).max(max));
+
+const units = { ms: 1, s: 1000, m: 60_000, h: 3_600_000, d: 86_400_000 };
+
+/** `90s`, `24h`; in milliseconds. */
+const duration = (min: number) =>
+  z
+    .string()
+    .regex(/^\d{1,9}(ms|s|m|h|d)$/, 'must be a duration such as 500ms, 90s, 10m, 24h or 7d')
+    .transform((text) => Number.parseInt(text, 10) * units[text.replace(/^\d+/, '') as keyof typeof units])
+    .pipe(z.number().min(min, `must be at least ${min}ms`).max(1e13));
+
+const DEFAULT_STOP_GRACE_MS = 10_000;
 
 /**
  * The daemon's settings, from its command line and environment.
@@ -54,6 +72,14 @@ export function readConfig(argv: readonly string[], environment: NodeJS.ProcessE
     subreaper: raw['no-subreaper'] !== true,
     socketBuffer: check('socket-buffer', wholeNumber(4096, 2 ** 30).default(2 ** 20)),
     maxEvents: check('max-events', wholeNumber(1000, 1e9).default(1_000_000)),
+    keep: {
+      collected: check('keep-collected', duration(100).default(units.h)),
+      uncollected: check('keep-uncollected', duration(100).default(units.d)),
+      events: check('keep-events', duration(100).default(units.d)),
+    },
+    stopChildrenMs:
+      raw['stop-children'] === true ? DEFAULT_STOP_GRACE_MS : (check('stop-children', duration(0).optional()) ?? null),
+    check: raw.check === true,
     logLevel: check(
       'log-level',
       z.enum(['trace', 'debug', 'info', 'warn', 'error', 'fatal', 'silent']).default('info'),

@@ -10,6 +10,8 @@ interface Option {
   /** What stands for its value in the help; none for a switch. */
   value?: string;
   repeatable?: true;
+  /** It may be given without its value, and then with `=` alone. */
+  optional?: true;
   help: string;
 }
 
@@ -32,7 +34,21 @@ export const options = [
   },
   { flag: 'no-subreaper', help: 'leave orphans of spawned processes to init' },
   { flag: 'socket-buffer', value: 'BYTES', help: 'what may wait for one slow subscriber (default 1048576)' },
-  { flag: 'max-events', value: 'N', help: 'how many events are kept (default 1000000)' },
+  {
+    flag: 'keep-collected',
+    value: 'DURATION',
+    help: 'how long a handle is kept once its status was collected (default 1h)',
+  },
+  { flag: 'keep-uncollected', value: 'DURATION', help: 'how long one whose status nobody collected (default 24h)' },
+  { flag: 'keep-events', value: 'DURATION', help: 'how long events are kept (default 24h)' },
+  { flag: 'max-events', value: 'N', help: 'how many events are kept at most (default 1000000)' },
+  {
+    flag: 'stop-children',
+    value: 'GRACE',
+    optional: true,
+    help: 'when stopping, terminate what was spawned: SIGTERM, and SIGKILL after GRACE (default 10s)',
+  },
+  { flag: 'check', help: 'only find out whether it would start; exit code 0 if so' },
   { flag: 'log-level', value: 'LEVEL', help: 'trace, debug, info, warn, error, fatal or silent (default info)' },
 ] as const satisfies readonly Option[];
 
@@ -51,7 +67,8 @@ export function readOptions(argv: readonly string[], environment: NodeJS.Process
     args: [...argv],
     options: Object.fromEntries(
       all.map(
-        ({ flag, value }) => [flag, { type: value === undefined ? 'boolean' : 'string', multiple: true }] as const,
+        ({ flag, value, optional }) =>
+          [flag, { type: value === undefined || optional ? 'boolean' : 'string', multiple: true }] as const,
       ),
     ),
     strict: false,
@@ -70,8 +87,8 @@ export function readOptions(argv: readonly string[], environment: NodeJS.Process
 
 function set(config: RawConfig, option: Option, value: string | undefined, name: string): void {
   const flag = option.flag as Flag;
-  if (option.value === undefined) {
-    if (value !== undefined) throw new UsageError(`${name} takes no value`);
+  if (option.value === undefined && value !== undefined) throw new UsageError(`${name} takes no value`);
+  if (option.value === undefined || (option.optional && value === undefined)) {
     config[flag] = true;
     return;
   }
@@ -87,8 +104,9 @@ function fromEnvironment(environment: NodeJS.ProcessEnv): RawConfig {
     const name = environmentName(option.flag);
     const value = environment[name];
     if (value === undefined || value === '') continue;
-    if (option.value === undefined) {
-      if (!['0', '1', 'true', 'false'].includes(value)) throw new UsageError(`${name} must be 1, 0, true or false`);
+    const isSwitch = ['0', '1', 'true', 'false'].includes(value);
+    if (option.value === undefined || (option.optional && isSwitch)) {
+      if (!isSwitch) throw new UsageError(`${name} must be 1, 0, true or false`);
       if (value === '1' || value === 'true') config[option.flag as Flag] = true;
     } else for (const part of option.repeatable ? value.split(',') : [value]) set(config, option, part.trim(), name);
   }
@@ -105,5 +123,6 @@ function unknownFlag(name: string): UsageError {
 
 /** The help text of all flags. */
 export function optionsHelp(): string {
-  return all.map(({ flag, value, help }) => `  --${flag}${value ? ` ${value}` : ''}\n      ${help}`).join('\n');
+  const placeholder = ({ value, optional }: Option): string => (optional ? `[=${value}]` : value ? ` ${value}` : '');
+  return all.map((option) => `  --${option.flag}${placeholder(option)}\n      ${option.help}`).join('\n');
 }

@@ -74,7 +74,7 @@ export class Problem extends Error {
     return this.facts.status ?? table[this.errno][0];
   }
 
-  /** Response headers: `Retry-After` in whole seconds, at least 1, and what else the facts hold. */
+  /** Response headers: `Retry-After`, and what else the facts hold. */
   get headers(): Record<string, string> {
     return { ...(this.facts.retry && retryAfter(this.facts.retry)), ...this.facts.headers };
   }
@@ -110,10 +110,10 @@ export function isProblemErrno(errno: string): errno is ProblemErrno {
   return Object.hasOwn(table, errno);
 }
 
-/** `Retry-After` is whole seconds (RFC 9110 10.2.3): rounded up, at least 1. And the events to watch meanwhile, RFC 8288. */
+/** `Retry-After` is whole seconds (RFC 9110 10.2.3), rounded up. And the events to watch meanwhile, RFC 8288. */
 export function retryAfter(retry: Retry): Record<string, string> {
   return {
-    'retry-after': String(Math.max(1, Math.ceil(retry.afterMs / 1000))),
+    'retry-after': String(Math.ceil(retry.afterMs / 1000)),
     ...(retry.events !== undefined && { link: `<${retry.events}>; rel="monitor"` }),
   };
 }

@@ -26,15 +26,19 @@ export interface PageRequest extends Omit<EventQuery, 'since'> {
   gone: AbortSignal;
 }
 
+/** Why the daemon ends its connections: for good, or to be back at once. */
+export type Why = 'stopping' | 'restarting';
+type ShutDown = (why: Why) => void;
+
 /** Events on their way out: to whoever follows them live, and in pages. */
 export class Feed implements EventSink, Switchboard {
   readonly #journal: Journal;
   readonly #bufferLimit: number;
   readonly #byClient = new Map<string, Set<Follower>>();
   readonly #byHandle = new Map<string, Set<Follower>>();
-  readonly #subscribers = new Map<Subscriber, () => void>();
+  readonly #subscribers = new Map<Subscriber, ShutDown>();
   readonly #pages = new Set<(problem: Problem) => void>();
-  #closed: Problem | null = null;
+  #closed: { problem: Problem; why: Why } | null = null;
   /** How many were cut off because they read too slowly. */
   cuts = 0;
 
@@ -59,11 +63,11 @@ export class Feed implements EventSink, Switchboard {
 
   /**
    * Makes a subscriber; it begins with {@link Subscriber.start} and must be ended with {@link detach}.
-   * @param shutDown ends its connection when the daemon stops
+   * @param shutDown ends its connection when the daemon stops or is replaced
    */
   attach(
     parts: Pick<SubscriberParts, 'client' | 'types' | 'beginningOf'> & { sink: Sink },
-    shutDown: () => void,
+    shutDown: ShutDown,
   ): Subscriber {
     const subscriber = new Subscriber({
       ...parts,
@@ -75,7 +79,7 @@ export class Feed implements EventSink, Switchboard {
       },
     });
     this.#subscribers.set(subscriber, shutDown);
-    if (this.#closed !== null) shutDown();
+    if (this.#closed !== null) shutDown(this.#closed.why);
     return subscriber;
   }
 
@@ -107,10 +111,8 @@ export class Feed implements EventSink, Switchboard {
   async page(request: PageRequest): Promise<EventPage | 'gone'> {
     const { oldest, head } = this.#journal;
     const asked = request.since ?? oldest - 1;
-    let gap: Gap | null = null;
-    if (asked > head) gap = { from: head + 1, to: asked, reset: true };
-    else if (oldest > asked + 1) gap = { from: asked + 1, to: oldest - 1 };
-    const since = Math.min(Math.max(asked, oldest - 1), head);
+    const gap: Gap | null = asked > head ? { from: head + 1, to: asked, reset: true } : this.#journal.gapAfter(asked);
+    const since = Math.min(gap?.to ?? asked, head);
     const read = (): EventPage | null => {
       const events = this.#journal.events({ ...request, since });
       const next = events.length < request.limit ? this.#journal.head : events.at(-1)!.seq;
@@ -125,7 +127,7 @@ export class Feed implements EventSink, Switchboard {
   }
 
   #arrival({ client, handles, types, timeoutMs, gone }: PageRequest): Promise<'arrived' | 'timed out' | 'gone'> {
-    if (this.#closed !== null) return Promise.reject(this.#closed);
+    if (this.#closed !== null) return Promise.reject(this.#closed.problem);
     const { promise, resolve, reject } = Promise.withResolvers<'arrived' | 'timed out' | 'gone'>();
     const follower: Follower = {
       client,
@@ -150,10 +152,10 @@ export class Feed implements EventSink, Switchboard {
   }
 
   /** Ends every socket and stream, and answers every page that waits. */
-  close(problem: Problem): void {
-    this.#closed = problem;
+  close(problem: Problem, why: Why): void {
+    this.#closed = { problem, why };
     for (const reject of this.#pages) reject(problem);
-    for (const shutDown of this.#subscribers.values()) shutDown();
+    for (const shutDown of this.#subscribers.values()) shutDown(why);
   }
 }
 

@@ -227,9 +227,10 @@ export class Subscriber implements Follower {
   #sendPage(replay: Replay): boolean {
     const { journal, client, types, sink } = this.#parts;
     if (replay.handles?.length === 0) return true;
-    if (journal.oldest > replay.position + 1) {
-      this.#frame({ type: 'gap', from: replay.position + 1, to: journal.oldest - 1 });
-      replay.position = journal.oldest - 1;
+    const gap = journal.gapAfter(replay.position);
+    if (gap !== null) {
+      this.#frame({ type: 'gap', ...gap });
+      replay.position = gap.to;
     }
     const page = journal.events({
       client,

@@ -5,6 +5,9 @@ import type { Process, ProcessState, Relation } from '../processes/process.ts';
 
 export type Labels = Readonly<Record<string, string>>;
 
+/** How a handle ended; its id then answers ESTALE. */
+export type Gone = 'closed' | 'expired';
+
 export interface HandleFacts {
   id: string;
   client: string;
@@ -24,8 +27,6 @@ export class Handle {
   readonly createdAt: number;
   readonly seq: number;
   labels: Labels;
-  /** Set once it is gone; its id then answers ESTALE. */
-  gone: 'closed' | 'expired' | null = null;
 
   constructor(facts: HandleFacts) {
     this.id = facts.id;

@@ -1,4 +1,3 @@
-import { randomBytes } from 'node:crypto';
 import { constants } from 'node:os';
 import { Problem } from '../errors/problem.ts';
 import { Batch, type EventSink } from '../journal/batch.ts';
@@ -8,16 +7,20 @@ import { type Features, since } from '../kernel/features.ts';
 import { Pidfd } from '../kernel/pidfd.ts';
 import { readArgv, readStat, startedAt, threadGroupOf } from '../kernel/proc.ts';
 import { type Adoption, parentOf } from '../processes/adoption.ts';
-import { Description } from '../processes/description.ts';
+import { Description, type Stream } from '../processes/description.ts';
 import { Process, type ProcessState } from '../processes/process.ts';
 import type { ProcessTable } from '../processes/process-table.ts';
 import type { Reaper } from '../processes/reaper.ts';
-import { Handle, type HandleView, type Labels, viewOfHandle } from './handle.ts';
-import { type LaunchFiles, type LaunchRequest, launch } from './launch.ts';
+import type { Claim } from '../retries/retries.ts';
+import { type Gone, Handle, type HandleView, type Labels, viewOfHandle } from './handle.ts';
+import { HandleIds } from './handle-ids.ts';
+import { keepBelow, type LaunchFiles, type LaunchRequest, launch } from './launch.ts';
 
 export interface OpenOptions {
   nonblocking: boolean;
   labels: Labels;
+  /** The caller may ask again, and is then to be given what this call made. */
+  claim?: Claim | undefined;
 }
 
 export interface ListQuery {
@@ -35,17 +38,32 @@ export interface HandlesParts {
   reaper: Reaper;
   feed: EventSink;
   features: Features;
-  /** Where the output and stdin of a new handle's process go. */
-  filesOf(handle: string): LaunchFiles;
+  /** Handles take no descriptor with this number or a higher one. */
+  descriptors: number;
+  /** Where the output and stdin of a new process go. */
+  filesOf(description: number): LaunchFiles;
+}
+
+/** What a new handle is made of. */
+interface HoldFacts extends OpenOptions {
+  id: string;
+  client: string;
+  description: Description;
+  /** Whether its process is a new one for us. */
+  watch: boolean;
 }
 
 /** Every client's handles. Those on live processes are held here; those on ended ones are records in the journal. */
 export class Handles {
   readonly #parts: HandlesParts;
+  readonly #ids: HandleIds;
   readonly #live = new Map<string, Handle>();
+  #refusal: Problem | null = null;
 
   constructor(parts: HandlesParts) {
     this.#parts = parts;
+    this.#ids = new HandleIds(parts.journal.identity.key);
+    parts.journal.living = () => this.#live.values();
     parts.reaper.onRetired = (process) => {
       for (const handle of process.handles) this.#live.delete(handle.id);
     };
@@ -58,34 +76,59 @@ export class Handles {
 
   /**
    * Starts a program and holds it.
-   * @throws {Problem} of {@link launch}; ENOSPC where nothing can be written down
+   * @throws {Problem} of {@link launch}; ENOSPC where nothing can be written down; EMFILE
    */
   spawn(client: string, request: LaunchRequest, options: OpenOptions): Handle {
-    const { journal, features } = this.#parts;
-    if (journal.fault !== null)
-      throw new Problem('ENOSPC', 'The journal cannot be written, so nothing new is started: free space on its disk.', {
-        syscall: 'posix_spawn',
-        retry: { afterMs: 1000 },
-      });
-    const id = newId();
-    const { pid, pidfd } = this.#withDescriptors(() =>
-      launch(request, this.#parts.filesOf(id), flag(options, features)),
-    );
-    const process = new Process({
-      id: journal.nextProcess(),
-      pid,
-      inode: features.inode ? pidfd.inode : null,
-      startedAt: Date.now(),
-      argv: request.argv,
-      relation: 'child',
-    });
+    const { journal, features, descriptors } = this.#parts;
+    this.#requireRoom('posix_spawn');
+    const id = this.#ids.make(client);
+    const facts = { id: journal.nextProcess(), argv: request.argv, relation: 'child' as const };
+    const descriptionId = journal.nextDescription();
+    const output = { streams: captured(request), ended: false };
+    const intent = options.claim && this.#intend(id, client, facts, { id: descriptionId, output }, options);
     try {
-      return this.#hold(id, client, this.#describe(process, pidfd, options.nonblocking), options.labels, true);
+      const files = this.#parts.filesOf(descriptionId);
+      const { pid, pidfd } = this.#withDescriptors(() => launch(request, files, flag(options, features), descriptors));
+      const inode = features.inode ? pidfd.inode : null;
+      const process = new Process({ ...facts, pid, inode, startedAt: Date.now() });
+      const description = new Description(descriptionId, process, pidfd, options.nonblocking, output);
+      try {
+        return this.#hold({ ...options, id, client, description, watch: true });
+      } catch (error) {
+        pidfd.signal(constants.signals.SIGKILL); // it would run without anybody who could wait for it
+        pidfd.close();
+        throw error;
+      }
     } catch (error) {
-      pidfd.signal(constants.signals.SIGKILL); // it would run without anybody who could wait for it
-      pidfd.close();
+      if (intent !== undefined) journal.commit([{ write: 'never', handle: intent }]);
       throw error;
     }
+  }
+
+  /**
+   * Written before a spawn that may be asked for again. A daemon that dies in the middle of one finds it at its next start,
+   * looks for the process, and starts no second one.
+   * @returns the handle as far as it is known
+   */
+  #intend(
+    id: string,
+    client: string,
+    facts: Pick<Process, 'id' | 'argv' | 'relation'>,
+    { id: number, output }: Pick<Description, 'id' | 'output'>,
+    { nonblocking, labels, claim }: OpenOptions,
+  ): Handle {
+    const { journal } = this.#parts;
+    const process = new Process({ ...facts, pid: 0, inode: null, startedAt: Date.now() });
+    const description = new Description(number, process, null, nonblocking, output);
+    const handle = new Handle({ id, client, description, labels, createdAt: Date.now(), seq: journal.head });
+    const written = journal.commit([
+      { write: 'process', process },
+      { write: 'handle', handle },
+      { write: 'key', key: claim!.keep(id, null) },
+    ]);
+    if (written) return handle;
+    journal.commit([{ write: 'never', handle }]);
+    throw unwritable('posix_spawn');
   }
 
   /**
@@ -95,7 +138,8 @@ export class Handles {
    */
   open(client: string, pid: number, inode: string | undefined, options: OpenOptions): Handle {
     const { table, reaper, features, journal } = this.#parts;
-    const pidfd = this.#withDescriptors(() => openPid(pid, flag(options, features)));
+    this.#requireRoom('pidfd_open');
+    const pidfd = this.#withDescriptors(() => openPid(pid, flag(options, features), this.#parts.descriptors));
     try {
       const found = features.inode ? pidfd.inode : null;
       if (inode !== undefined) requireInode(inode, found, pid);
@@ -103,7 +147,8 @@ export class Handles {
       const known = table.get(pid);
       if (known !== undefined && known.inode === found) {
         if (known.relation === 'child' && known.ending !== null) throw noProcess(pid);
-        return this.#hold(newId(), client, this.#describe(known, pidfd, options.nonblocking), options.labels, false);
+        const description = this.#describe(known, pidfd, options.nonblocking);
+        return this.#hold({ ...options, id: this.#ids.make(client), client, description, watch: false });
       }
       const stat = readStat(pid);
       const argv = readArgv(pid);
@@ -119,7 +164,7 @@ export class Handles {
       });
       const description = this.#describe(process, pidfd, options.nonblocking);
       if (parentOf(process, pidfd) === globalThis.process.pid) process.relation = 'child';
-      const handle = this.#hold(newId(), client, description, options.labels, true);
+      const handle = this.#hold({ ...options, id: this.#ids.make(client), client, description, watch: true });
       if (process.relation === 'foreign' && this.#parts.adoption.follow(process)) reaper.adopt(process);
       reaper.wake(); // a zombie is seen as one from the first answer on
       return handle;
@@ -130,8 +175,11 @@ export class Handles {
   }
 
   /** Another handle on the same open file description, also after the end. */
-  dup(client: string, id: string, labels: Labels): Handle {
-    return this.#hold(newId(), client, this.get(client, id).description, labels, false);
+  dup(client: string, id: string, options: Omit<OpenOptions, 'nonblocking'>): Handle {
+    this.#requireRoom('dup');
+    const { description } = this.get(client, id);
+    const { nonblocking } = description;
+    return this.#hold({ ...options, nonblocking, id: this.#ids.make(client), client, description, watch: false });
   }
 
   /**
@@ -139,17 +187,24 @@ export class Handles {
    * @throws {Problem} EBADF where this client never had it, ESTALE where it is gone
    */
   get(client: string, id: string): Handle {
-    const handle = this.find(client, id);
-    if (handle === null) throw unknownHandle(id);
-    if (handle.gone === null) return handle;
-    const how = handle.gone === 'closed' ? 'was closed' : 'has expired';
-    throw new Problem('ESTALE', `This handle ${how}: open or spawn a new one.`, { handle: id });
+    const handle = this.#find(client, id);
+    if (handle !== null) return handle;
+    const gone = this.#parts.journal.gone(id);
+    if (gone?.client === client) throw stale(id, gone.how === 'closed' ? 'was closed' : 'has expired');
+    if (this.#ids.isOurs(client, id)) throw stale(id, 'was closed or has expired long ago');
+    throw unknownHandle(id);
   }
 
-  /** Gone ones too; `null` where this client never had it. */
-  find(client: string, id: string): Handle | null {
+  #find(client: string, id: string): Handle | null {
     const handle = this.#live.get(id) ?? this.#parts.journal.handle(id);
     return handle?.client === client ? handle : null;
+  }
+
+  /** The event cursor from before a handle's first event, gone ones included; `null` where this client never had it. */
+  beginningOf(client: string, id: string): number | null {
+    const known = this.#find(client, id) ?? this.#parts.journal.gone(id);
+    if (known?.client === client) return known.seq;
+    return this.#ids.isOurs(client, id) ? 0 : null;
   }
 
   /** A page of a client's handles, newest first, and where the next one begins. */
@@ -161,7 +216,7 @@ export class Handles {
       for (const { id, seq } of page) {
         if (handles.length === limit) return { handles, next: handles.at(-1)!.seq };
         from = seq;
-        const handle = this.find(client, id);
+        const handle = this.#find(client, id);
         const view = handle && this.view(handle);
         if (view !== null && (state === undefined || view.state === state)) handles.push(view);
       }
@@ -184,20 +239,35 @@ export class Handles {
 
   /** Closes a handle. The process lives on, and so does a wait that is parked on it. */
   close(handle: Handle): void {
-    const { journal, feed, table, adoption } = this.#parts;
+    this.#end([handle], 'closed');
+  }
+
+  /** Ends handles whose time is over. */
+  expire(handles: readonly Handle[]): void {
+    this.#end(handles, 'expired');
+  }
+
+  #end(handles: readonly Handle[], gone: Gone): void {
+    const { journal, feed } = this.#parts;
     const batch = new Batch(journal);
-    handle.gone = 'closed';
-    batch.write({ write: 'handle', handle });
-    batch.event('closed', handle, handle.process.ending ?? {});
+    for (const handle of handles) {
+      batch.event(gone, handle, handle.process.ending ?? {});
+      batch.write({ write: 'gone', handle, gone, last: journal.head });
+    }
     batch.commit(feed, () => {
-      if (!this.#live.delete(handle.id)) {
-        table.groups.count(handle.process, -1);
-        return;
-      }
-      handle.process.detach(handle);
-      if (handle.process.handles.size === 0) adoption.forget(handle.process);
-      table.release(handle.description);
+      for (const handle of handles) this.#letGo(handle);
     });
+  }
+
+  #letGo(handle: Handle): void {
+    const { table, adoption } = this.#parts;
+    if (!this.#live.delete(handle.id)) {
+      table.groups.count(handle.process, -1);
+      return;
+    }
+    handle.process.detach(handle);
+    if (handle.process.handles.size === 0) adoption.forget(handle.process);
+    table.release(handle.description);
   }
 
   view(handle: Handle): HandleView {
@@ -218,14 +288,14 @@ export class Handles {
   }
 
   /** Makes the handle, writes it, tells of it. From its `seq` on, no event of it can be missed. */
-  #hold(id: string, client: string, description: Description, labels: Labels, watch: boolean): Handle {
+  #hold({ id, client, description, labels, claim, watch }: HoldFacts): Handle {
     const { journal, feed, table } = this.#parts;
     const { process } = description;
     const handle = new Handle({ id, client, description, labels, createdAt: Date.now(), seq: journal.head });
     const batch = new Batch(journal);
     batch.write({ write: 'process', process });
-    batch.write({ write: 'description', description });
     batch.write({ write: 'handle', handle });
+    if (claim !== undefined) batch.write({ write: 'key', key: claim.keep(id, null) });
     batch.event('opened', handle);
     if (description.pidfd !== null) {
       if (watch) table.add(process);
@@ -234,6 +304,17 @@ export class Handles {
     if (process.ending !== null) batch.event('exited', handle, process.ending);
     batch.commit(feed);
     return handle;
+  }
+
+  /** Nothing new is taken on from now on. */
+  refuseNew(problem: Problem): void {
+    this.#refusal = problem;
+  }
+
+  /** Nothing new is taken on while it could not be written down. */
+  #requireRoom(syscall: string): void {
+    if (this.#refusal !== null) throw this.#refusal;
+    if (this.#parts.journal.fault !== null) throw unwritable(syscall);
   }
 
   /** Descriptors kept for groups without a leader are the first to go when there are none left. */
@@ -247,6 +328,10 @@ export class Handles {
         throw full ? outOfDescriptors() : error;
       }
   }
+}
+
+function captured({ stdout, stderr }: LaunchRequest): Stream[] {
+  return [...(stdout === 'capture' ? ['stdout' as const] : []), ...(stderr === 'capture' ? ['stderr' as const] : [])];
 }
 
 /** A kernel without the flag (before 5.10) refuses it; the description then keeps it alone. */
@@ -263,11 +348,6 @@ function isThere(pidfd: Pidfd): boolean {
   }
 }
 
-/** 128 bits: nobody guesses another client's handle. */
-function newId(): string {
-  return `h_${randomBytes(16).toString('base64url')}`;
-}
-
 /** A foreign process's stops do not come to us, so they are looked up when asked for. */
 function stateOf(process: Process): ProcessState {
   if (process.relation === 'child' || process.ending !== null) return process.state;
@@ -275,9 +355,9 @@ function stateOf(process: Process): ProcessState {
   return state === 'T' || state === 't' ? 'stopped' : 'running';
 }
 
-function openPid(pid: number, nonblocking: boolean): Pidfd {
+function openPid(pid: number, nonblocking: boolean, descriptors: number): Pidfd {
   try {
-    return Pidfd.open(pid, nonblocking);
+    return keepBelow(Pidfd.open(pid, nonblocking), descriptors);
   } catch (error) {
     // A thread's id: ENOENT, before 6.16 EINVAL. On a kernel without the nonblocking flag EINVAL is about that.
     if (!isErrno(error, 'ESRCH', 'ENOENT', 'EINVAL')) throw error;
@@ -299,6 +379,15 @@ function requireInode(wanted: string, found: string | null, pid: number): void {
 
 function noProcess(pid: number): Problem {
   return new Problem('ESRCH', `There is no process ${pid}.`, { syscall: 'pidfd_open' });
+}
+
+function stale(id: string, how: string): Problem {
+  return new Problem('ESTALE', `This handle ${how}: open or spawn a new one.`, { handle: id });
+}
+
+function unwritable(syscall: string): Problem {
+  const detail = 'The journal cannot be written, so nothing new is taken on: free space on its disk.';
+  return new Problem('ENOSPC', detail, { syscall, retry: { afterMs: 1000 } });
 }
 
 export function unknownHandle(id: string): Problem {

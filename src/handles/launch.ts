@@ -1,5 +1,5 @@
 import { constants, openSync, statSync, unlinkSync, writeSync } from 'node:fs';
-import { homedir } from 'node:os';
+import { homedir, constants as osConstants } from 'node:os';
 import { join } from 'node:path';
 import { isProblemErrno, Problem } from '../errors/problem.ts';
 import { Descriptor } from '../kernel/descriptor.ts';
@@ -38,6 +38,7 @@ const basicEnvironment = {
 
 /**
  * Starts a program and opens a pidfd on it. Race-free, as nobody but the daemon reaps its children.
+ * @param descriptors the process's pidfd gets a lower number than this
  * @throws {Problem} what the contract says of a spawn: 422 for the program or the working directory, 403 for one that may
  *   not be executed, 413, 503
  */
@@ -45,6 +46,7 @@ export function launch(
   request: LaunchRequest,
   files: LaunchFiles,
   nonblocking: boolean,
+  descriptors: number,
 ): { pid: number; pidfd: Pidfd } {
   const env = { ...basicEnvironment, ...request.env };
   using opened = new DisposableStack();
@@ -55,7 +57,7 @@ export function launch(
     const stdout = target(request.stdout, 'stdout', files, keep);
     const stderr = request.stderr === 'stdout' ? 'stdout' : target(request.stderr, 'stderr', files, keep);
     // Held until the process is there, so that a full descriptor table is noticed before anything is started.
-    const reserve = keep(openSync('/dev/null', constants.O_RDONLY));
+    const reserve = keepBelow(keep(openSync('/dev/null', constants.O_RDONLY)), descriptors);
     const path = lookUp(request.argv[0], env.PATH);
     const pid = spawn({ path, argv: request.argv, env, cwd: request.cwd, stdin, stdout, stderr });
     reserve.close();
@@ -66,6 +68,16 @@ export function launch(
 }
 
 type Keep = (fd: number) => Descriptor;
+
+/**
+ * The kernel gives the lowest number that is free, so a descriptor's number tells how many are taken.
+ * @throws {SystemError} EMFILE, and closes it
+ */
+export function keepBelow<D extends Descriptor>(descriptor: D, limit: number): D {
+  if (descriptor.fd < limit) return descriptor;
+  descriptor.close();
+  throw new SystemError('open', osConstants.errno.EMFILE);
+}
 
 /** A child that we cannot hold is one that nobody could wait for: it is ended again. */
 function openOrEnd(pid: number, nonblocking: boolean): Pidfd {

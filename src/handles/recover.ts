@@ -6,9 +6,10 @@ import { Pidfd } from '../kernel/pidfd.ts';
 import { readStat } from '../kernel/proc.ts';
 import { type Adoption, parentOf } from '../processes/adoption.ts';
 import { Description } from '../processes/description.ts';
-import type { Process } from '../processes/process.ts';
+import { type Pauses, Process } from '../processes/process.ts';
 import type { ProcessTable } from '../processes/process-table.ts';
 import type { Reaper } from '../processes/reaper.ts';
+import { findStarted } from './find-started.ts';
 import { Handle } from './handle.ts';
 import type { Handles } from './handles.ts';
 
@@ -20,33 +21,53 @@ export interface RecoverParts {
   reaper: Reaper;
   feed: EventSink;
   features: Features;
+  /** Of an earlier image of this very process, by the journal's number of the description. Those that serve are taken out. */
+  inherited: Map<number, Pidfd>;
+  /** The same image's, by the journal's number of the process. */
+  pauses: ReadonlyMap<number, Pauses>;
 }
 
 /**
- * Takes up what an earlier daemon left: what still lives is found by boot id, pid and inode, and is foreign now, since its
- * parent has died; what ended while nobody looked gets the outcome `unknown`. Nothing vanishes silently.
+ * Takes up what an earlier daemon left. What it handed on goes on as it was. Of the rest, what still lives is found by boot
+ * id, pid and inode, and is foreign now, since its parent has died; what ended while nobody looked gets the outcome
+ * `unknown`. Nothing vanishes silently.
  */
 export function recover(parts: RecoverParts): void {
-  const byProcess = Map.groupBy(parts.journal.unended(), ({ handle }) => handle.process);
-  const lost = new Batch(parts.journal);
-  for (const [process, held] of byProcess) {
-    const open = held.map(({ handle }) => handle).filter((handle) => handle.gone === null);
-    const fits = held.every(({ boot }) => boot === parts.journal.bootId);
-    if (fits && open.length > 0 && takeUp(parts, process, open)) continue;
-    endUnseen(lost, process, open, fits);
+  const { journal, feed } = parts;
+  const byProcess = Map.groupBy(journal.unended(), ({ handle }) => handle.process);
+  const known = new Set([...byProcess.keys()].map(({ pid }) => pid));
+  const batch = new Batch(journal);
+  for (const [process, found] of byProcess) {
+    const held = found.map(({ handle }) => handle);
+    const sameBoot = found.every(({ boot }) => boot === journal.bootId);
+    if (process.pid === 0 && sameBoot) finishSpawn(parts, batch, held[0]!, known);
+    else if (!sameBoot || !takeUp(parts, process, held)) endUnseen(batch, process, held, unseen(sameBoot));
   }
-  lost.commit(parts.feed);
+  batch.commit(feed);
+  for (const process of byProcess.keys()) {
+    const pauses = parts.pauses.get(process.id);
+    if (pauses !== undefined) process.restorePauses(pauses);
+  }
+  // Held for handles that a damaged journal has lost.
+  for (const pidfd of parts.inherited.values()) pidfd.close();
+  parts.inherited.clear();
 }
 
 /** @returns false where the process is not there any more */
-function takeUp({ table, handles, adoption, features }: RecoverParts, process: Process, held: Handle[]): boolean {
+function takeUp(
+  { table, handles, adoption, features, inherited }: RecoverParts,
+  process: Process,
+  held: readonly Handle[],
+): boolean {
   const descriptions = new Map<number, Description>();
   for (const { description } of held) {
-    if (descriptions.has(description.id)) continue;
-    const pidfd = reopen(process, features.inode);
+    const { id, nonblocking, output } = description;
+    if (descriptions.has(id)) continue;
+    const pidfd = inherited.get(id) ?? reopen(process, features.inode);
     if (pidfd === null) break;
-    pidfd.nonblocking = description.nonblocking;
-    descriptions.set(description.id, new Description(description.id, process, pidfd, description.nonblocking));
+    inherited.delete(id);
+    pidfd.nonblocking = nonblocking;
+    descriptions.set(id, new Description(id, process, pidfd, nonblocking, output));
   }
   const [first] = descriptions.values();
   if (first === undefined) return false;
@@ -73,10 +94,42 @@ function reopen(process: Process, hasInode: boolean): Pidfd | null {
   return null;
 }
 
-function endUnseen(batch: Batch, process: Process, held: Handle[], sameBoot: boolean): void {
-  const detail = sameBoot
+/**
+ * The daemon died after it had written that it would start something, and before it had written that it had. Its caller may
+ * ask again, and is given this handle: with the process if there is one that can only be it.
+ */
+function finishSpawn(parts: RecoverParts, batch: Batch, intended: Handle, known: ReadonlySet<number>): void {
+  const { id, argv, relation, startedAt } = intended.process;
+  const pidfd = findStarted(argv, startedAt, known);
+  const process = new Process({
+    id,
+    argv,
+    relation,
+    startedAt,
+    pid: pidfd?.pid ?? 0,
+    inode: pidfd !== null && parts.features.inode ? pidfd.inode : null,
+  });
+  const { id: number, nonblocking, output } = intended.description;
+  if (pidfd !== null) parts.inherited.set(number, pidfd);
+  const handle = new Handle({ ...intended, description: new Description(number, process, null, nonblocking, output) });
+  batch.write({ write: 'process', process });
+  batch.event('opened', handle);
+  if (pidfd !== null && takeUp(parts, process, [handle])) return;
+  endUnseen(
+    batch,
+    process,
+    [handle],
+    'the daemon died when it was about to start it, and nothing of it is to be found',
+  );
+}
+
+function unseen(sameBoot: boolean): string {
+  return sameBoot
     ? 'it ended while no daemon was there to see it'
     : 'the machine was started anew, and what ran before is gone';
+}
+
+function endUnseen(batch: Batch, process: Process, held: readonly Handle[], detail: string): void {
   const outcome = process.ending?.outcome ?? { reason: 'unknown' as const, detail };
   const first = process.ending === null;
   process.end({

@@ -1,13 +1,15 @@
-import { chmodSync, existsSync, mkdirSync, statSync, unlinkSync } from 'node:fs';
+import { existsSync, mkdirSync, rmSync, statSync, unlinkSync } from 'node:fs';
 import type { Server as HttpServer } from 'node:http';
 import { connect, createServer, type Server, type Socket } from 'node:net';
 import { dirname } from 'node:path';
 import { setTimeout } from 'node:timers/promises';
 import type { Peer } from '../clients/clients.ts';
 import type { Address } from '../config/config.ts';
+import { duplicateOverExec } from '../kernel/descriptor.ts';
 import { isErrno } from '../kernel/errno.ts';
 import { tryLock } from '../kernel/lock.ts';
 import { peerOf } from '../kernel/peer.ts';
+import { bindUnix } from '../kernel/unix-socket.ts';
 
 /** Finds a client that is gone without a word; a parked wait has no other timeout. */
 const KEEP_ALIVE_MS = 30_000;
@@ -15,13 +17,24 @@ const KEEP_ALIVE_MS = 30_000;
 /** Beyond the backlog of the kernel's default, so that a burst of clients need not retry. */
 const BACKLOG = 4096;
 
+interface Place {
+  address: Address;
+  server: Server;
+}
+
+/** A listening socket that lives over execve(2), and where it serves, as it is named in the settings. */
+export interface HandedOn {
+  address: string;
+  fd: number;
+}
+
 /**
  * The places where the daemon is served. Each accepts, notes who is at the other end, and hands the connection to the one
  * HTTP server, which need not listen itself (node:http documents this use of its `connection` event).
  */
 export class Listeners {
   readonly #http: HttpServer;
-  readonly #servers: Server[] = [];
+  readonly #places: Place[] = [];
   readonly #sockets = new Set<Socket>();
   readonly #peers = new WeakMap<object, Peer>();
 
@@ -37,10 +50,11 @@ export class Listeners {
   }
 
   /**
+   * @param inherited a socket that serves there already
    * @returns the address as it can be written in a flag, with the port that was picked
    * @throws {Error} in one sentence: in use by another daemon, or not to be had
    */
-  async listen(address: Address): Promise<string> {
+  async listen(address: Address, inherited?: number): Promise<string> {
     const server = createServer({
       allowHalfOpen: true,
       noDelay: true,
@@ -49,9 +63,10 @@ export class Listeners {
     });
     const isUnix = 'unix' in address;
     server.on('connection', (socket) => this.#accept(socket, isUnix));
-    if (isUnix) await listenUnix(server, address.unix);
+    if (inherited !== undefined) await start(server, { fd: inherited });
+    else if (isUnix) await listenUnix(server, address.unix);
     else await listenTcp(server, address.host, address.port);
-    this.#servers.push(server);
+    this.#places.push({ address, server });
     if (isUnix) return `unix:${address.unix}`;
     const bound = server.address() as { address: string; port: number; family: string };
     return `tcp:${bound.family === 'IPv6' ? `[${bound.address}]` : bound.address}:${bound.port}`;
@@ -72,7 +87,19 @@ export class Listeners {
 
   /** Accepts nobody any more; a Unix socket's file goes. */
   stop(): void {
-    for (const server of this.#servers) server.close();
+    for (const { address, server } of this.#places) {
+      server.close();
+      if ('unix' in address) rmSync(address.unix, { force: true });
+    }
+  }
+
+  /** Accepts nobody any more, while the sockets stay for the next image: whoever connects waits in their queue. */
+  handOn(): HandedOn[] {
+    return this.#places.map(({ address, server }) => {
+      const fd = duplicateOverExec(descriptorOf(server));
+      server.close();
+      return { address: nameOf(address), fd };
+    });
   }
 
   /** Ends what is still connected: at once where nothing is being answered, by force after the grace. */
@@ -85,7 +112,7 @@ export class Listeners {
 }
 
 /** Node has no public name for it. */
-function descriptorOf(socket: Socket): number {
+function descriptorOf(socket: Socket | Server): number {
   const { _handle: handle } = socket as unknown as { _handle: { fd: number } | null };
   if (handle === null) throw new Error('socket is closed');
   return handle.fd;
@@ -101,14 +128,22 @@ async function listenUnix(server: Server, path: string): Promise<void> {
     if (await answers(path)) throw new Error(`another daemon is serving ${path}: stop it, or listen elsewhere`);
     unlinkSync(path);
   }
-  // bind(2) makes the file with the mode that the umask leaves: there is no moment in which others could connect.
+  await start(server, { fd: bindPrivately(path) });
+}
+
+/** bind(2) makes the file with the mode that the umask leaves: there is no moment in which others could connect. */
+function bindPrivately(path: string): number {
   const umask = process.umask(0o177);
   try {
-    await start(server, { path, backlog: BACKLOG });
+    return bindUnix(path).fd;
   } finally {
     process.umask(umask);
   }
-  chmodSync(path, 0o600);
+}
+
+/** An address as it is named in the settings. */
+export function nameOf(address: Address): string {
+  return 'unix' in address ? `unix:${address.unix}` : `tcp:${address.host}:${address.port}`;
 }
 
 /** Held by another daemon for a moment, if at all. */
@@ -136,7 +171,7 @@ function answers(path: string): Promise<boolean> {
 
 async function listenTcp(server: Server, host: string, port: number): Promise<void> {
   try {
-    await start(server, { host, port, backlog: BACKLOG });
+    await start(server, { host, port });
   } catch (error) {
     if (isErrno(error, 'EADDRINUSE'))
       throw new Error(`${host}:${port} is in use: stop what listens there, or listen elsewhere`);
@@ -146,13 +181,10 @@ async function listenTcp(server: Server, host: string, port: number): Promise<vo
   }
 }
 
-function start(
-  server: Server,
-  options: { path: string; backlog: number } | { host: string; port: number; backlog: number },
-): Promise<void> {
+function start(server: Server, where: { fd: number } | { host: string; port: number }): Promise<void> {
   const { promise, resolve, reject } = Promise.withResolvers<void>();
   server.once('error', reject);
-  server.listen(options, () => {
+  server.listen({ ...where, backlog: BACKLOG }, () => {
     server.off('error', reject);
     resolve();
   });

@@ -24,7 +24,7 @@ export class Batch {
   }
 
   get empty(): boolean {
-    return this.#changes.length === 0;
+    return this.#changes.length === 0 && this.#touched.size === 0;
   }
 
   write(change: Change): void {
@@ -40,7 +40,8 @@ export class Batch {
 
   /** A change of a process: written, an event of every handle on it, and those who wait on it look again. */
   change(type: EventType, process: Process, facts: EventFacts = {}): void {
-    if (!this.#touched.has(process)) this.#changes.push({ write: 'process', process });
+    // Without a handle (its last one was closed under a parked wait) nobody could ever ask for what is written.
+    if (!this.#touched.has(process) && process.handles.size > 0) this.#changes.push({ write: 'process', process });
     this.#touched.add(process);
     for (const handle of process.handles) this.event(type, handle, facts);
   }

@@ -1,19 +1,34 @@
-import { randomBytes } from 'node:crypto';
-import { closeSync, openSync } from 'node:fs';
-import { join } from 'node:path';
-import { DatabaseSync, type SQLInputValue, type StatementSync } from 'node:sqlite';
+import type { SQLInputValue } from 'node:sqlite';
 import type { Event, EventType } from '../feed/event.ts';
-import { Handle, type Labels } from '../handles/handle.ts';
-import { Description } from '../processes/description.ts';
-import { type Ending, Process, type ProcessState, type Relation } from '../processes/process.ts';
-import { SCHEMA, VERSION } from './schema.ts';
+import type { Gone, Handle } from '../handles/handle.ts';
+import type { Description } from '../processes/description.ts';
+import type { Process } from '../processes/process.ts';
+import { Database, kindOf, setAsideIn } from './database.ts';
+import { Identity } from './identity.ts';
+import { HANDLE_COLUMNS, type HandleRow, handleOf, outputBits } from './rows.ts';
+
+/** An answer that is kept for whoever asks again with the same key. */
+export interface StoredKey {
+  client: string;
+  key: string;
+  /** What the request was. */
+  fingerprint: string;
+  /** The handle with which it goes. */
+  handle: string;
+  /** `null` while it is not known: the daemon died before it could answer. */
+  answer: string | null;
+}
 
 /** One thing to write down. What is named is written as it is when the write succeeds. */
 export type Change =
   | { write: 'process'; process: Process }
-  | { write: 'description'; description: Description }
   | { write: 'handle'; handle: Handle }
+  | { write: 'description'; description: Description }
+  | { write: 'gone'; handle: Handle; gone: Gone; last: number }
+  /** A spawn that came to nothing: as if it had never been written. */
+  | { write: 'never'; handle: Handle }
   | { write: 'collected'; process: Process; client: string }
+  | { write: 'key'; key: StoredKey }
   | { write: 'event'; event: Event };
 
 export interface EventQuery {
@@ -36,106 +51,88 @@ export interface HandleQuery {
   limit: number;
 }
 
-interface HandleRow {
-  seq: number;
-  id: string;
-  client: string;
-  description: number;
-  labels: string;
-  created_at: number;
-  gone: Handle['gone'];
-  nonblocking: number;
-  process: number;
-  pid: number;
-  inode: string | null;
-  boot: string;
-  started_at: number;
-  argv: string;
-  relation: Relation;
-  state: ProcessState;
-  ending: string | null;
+export interface JournalOptions {
+  /** Exists, is ours alone, and is locked. */
+  directory: string;
+  bootId: string;
+  /** How many events are kept; older ones make a gap. */
+  keepEvents: number;
 }
 
-// Errors of the disk, not of ours: SQLITE_NOMEM, READONLY, IOERR, FULL, CANTOPEN (sqlite.org/rescode.html).
-const diskErrors = new Set([7, 8, 10, 13, 14]);
+/** While nothing can be written, it is tried again this often. */
+const RETRY_MS = 250;
 
-const HANDLE_COLUMNS = `
-  SELECT h.*, d.nonblocking, d.process, p.pid, p.inode, p.boot, p.started_at, p.argv, p.relation, p.state, p.ending
-  FROM handles h JOIN descriptions d ON d.id = h.description JOIN processes p ON p.id = d.process`;
+/** How many events go at a time, so that it costs next to nothing each. */
+const TRIM = 1000;
 
 /**
  * The record of handles, endings and events, in one SQLite file. Every change is one {@link commit}; what cannot be written
  * (a full disk) is kept in memory, served from there, and written once the disk is back.
- *
- * WAL with synchronous=NORMAL: nothing is lost when the daemon dies, only a power cut can take the last moments, and after
- * one every process is gone too.
  */
 export class Journal {
-  /** This journal's name: with another one, cursors mean nothing. */
-  readonly node: string;
+  readonly identity: Identity;
   readonly bootId: string;
   /** Told when the backlog has been written. */
   onRecovered: () => void = () => {};
+  /** Told when the file was damaged, and which name it bears now. */
+  onDamaged: (error: Error, setAside: string) => void = () => {};
+  /** What lives, for a journal that must begin anew. */
+  living: () => Iterable<Handle> = () => [];
   /** Why nothing can be written now, `null` while all is well. */
   fault: Error | null = null;
 
-  readonly #db: DatabaseSync;
-  readonly #statements = new Map<string, StatementSync>();
+  readonly #db: Database;
+  readonly #keepEvents: number;
   #backlog: Change[] = [];
   #retry: NodeJS.Timeout | null = null;
-  #head: number;
-  #oldest: number;
-  #lastProcess: number;
-  #lastDescription: number;
-  #eventCount: number;
-  readonly #keepEvents: number;
+  #head = 0;
+  #oldest = 0;
+  #lastProcess = 0;
+  #lastDescription = 0;
+  #eventCount = 0;
+  #damage: [Error, string] | null = null;
 
-  /**
-   * @param directory exists, is ours alone, and is locked
-   * @param keepEvents how many events are kept; older ones make a gap
-   * @throws {Error} where the file is no journal of this version
-   */
-  constructor(directory: string, bootId: string, keepEvents: number) {
+  /** @throws {Error} where the file is of a later version, or cannot be opened */
+  constructor({ directory, bootId, keepEvents }: JournalOptions) {
     this.bootId = bootId;
     this.#keepEvents = keepEvents;
-    const file = join(directory, 'journal.sqlite');
-    // Made first, so that it is private wherever it lies; SQLite gives its -wal and -shm the same mode.
-    closeSync(openSync(file, 'a', 0o600));
-    this.#db = new DatabaseSync(file);
-    this.#db.exec('PRAGMA journal_mode = WAL; PRAGMA synchronous = NORMAL; PRAGMA busy_timeout = 0;');
-    this.#migrate();
-    this.node = this.#meta('node', () => `n_${randomBytes(8).toString('hex')}`);
-    const number = (sql: string): number => Number(this.#statement(sql).get()?.n ?? 0);
-    // `head` is also kept apart from the events, which retention removes.
-    this.#head = Math.max(number('SELECT max(seq) n FROM events'), Number(this.#meta('head', () => '0')));
+    this.identity = new Identity(directory);
+    this.#db = this.#open(directory);
+    this.#count();
+  }
+
+  #open(directory: string): Database {
+    try {
+      return new Database(directory);
+    } catch (error) {
+      if (kindOf(error) !== 'damage') throw error;
+      this.#damage = [error as Error, setAsideIn(directory)];
+      return new Database(directory);
+    }
+  }
+
+  /** What was found damaged before anybody could be told, once. */
+  takeDamage(): [error: Error, setAside: string] | null {
+    const damage = this.#damage;
+    this.#damage = null;
+    return damage;
+  }
+
+  #count(): void {
+    const number = (sql: string): number => this.#guarded(() => Number(this.#db.statement(sql).get()?.n ?? 0));
+    const used = Math.max(number('SELECT max(seq) n FROM events'), number('SELECT max(seq) n FROM handles'));
+    this.#head = Math.max(this.#head, used, this.identity.reserved);
+    if (used > 0 && used < this.#head) this.#run('INSERT OR IGNORE INTO holes VALUES (?, ?)', [used + 1, this.#head]);
+    this.identity.reserve(this.#head);
     this.#oldest = number('SELECT min(seq) n FROM events') || this.#head + 1;
-    this.#lastProcess = number('SELECT max(id) n FROM processes');
-    this.#lastDescription = number('SELECT max(id) n FROM descriptions');
+    this.#lastProcess = Math.max(this.#lastProcess, number('SELECT max(id) n FROM processes'));
+    this.#lastDescription = Math.max(this.#lastDescription, number('SELECT max(description) n FROM handles'));
     this.#eventCount = number('SELECT count(*) n FROM events');
   }
 
-  #migrate(): void {
-    const version = Number(this.#db.prepare('PRAGMA user_version').get()?.user_version);
-    if (version === VERSION) return;
-    if (version !== 0)
-      throw new Error(
-        `the journal in the state directory is of version ${version}, this waitd reads version ${VERSION}`,
-      );
-    this.#db.exec(`BEGIN; ${SCHEMA} PRAGMA user_version = ${VERSION}; COMMIT;`);
-  }
-
-  #meta(key: string, initial: () => string): string {
-    this.#statement('INSERT OR IGNORE INTO meta VALUES (?, ?)').run(key, initial());
-    return String(this.#statement('SELECT value FROM meta WHERE key = ?').get(key)!.value);
-  }
-
-  #statement(sql: string): StatementSync {
-    let statement = this.#statements.get(sql);
-    if (statement === undefined) {
-      statement = this.#db.prepare(sql);
-      this.#statements.set(sql, statement);
-    }
-    return statement;
+  /** This node's name: with another one, cursors mean nothing. */
+  get node(): string {
+    return this.identity.node;
   }
 
   /** The seq of the newest event, 0 before the first. */
@@ -146,6 +143,16 @@ export class Journal {
   /** The seq of the oldest event that is still there; the next one's where none is. */
   get oldest(): number {
     return this.#oldest;
+  }
+
+  /**
+   * What a reader that has come so far has missed for ever: what retention has removed, and what an earlier daemon told and
+   * died before it could write it down.
+   */
+  gapAfter(since: number): { from: number; to: number } | null {
+    if (since < this.#oldest - 1) return { from: since + 1, to: this.#oldest - 1 };
+    const hole = this.#get<{ last: number }>('SELECT last FROM holes WHERE first <= ? AND last > ?', [since, since]);
+    return hole === undefined ? null : { from: since + 1, to: hole.last };
   }
 
   /** The next event's seq: it only grows and is never used twice. */
@@ -164,13 +171,8 @@ export class Journal {
     return this.#lastDescription;
   }
 
-  /** False while something waits for the disk. */
-  get durable(): boolean {
-    return this.#backlog.length === 0;
-  }
-
   /**
-   * Writes changes in one transaction. Never fails for the disk's sake: look at {@link durable} where it matters.
+   * Writes changes in one transaction. Never fails for the disk's sake: look at {@link fault} where it matters.
    * @returns whether they are on disk
    */
   commit(changes: readonly Change[]): boolean {
@@ -182,20 +184,22 @@ export class Journal {
     const recovering = this.fault !== null;
     const counted = { events: this.#eventCount, oldest: this.#oldest };
     try {
-      this.#db.exec('BEGIN IMMEDIATE');
-      for (const change of this.#backlog) this.#write(change);
-      this.#trim();
-      this.#db.exec('COMMIT');
+      this.#guarded(() => {
+        this.#db.transaction(() => {
+          for (const change of this.#backlog) this.#write(change);
+          if (this.#eventCount >= this.#keepEvents + TRIM) this.#trim(() => true);
+        });
+        this.identity.reserve(this.#head);
+      });
     } catch (error) {
-      if (this.#db.isTransaction) this.#db.exec('ROLLBACK');
       this.#eventCount = counted.events;
       this.#oldest = counted.oldest;
-      if (!isDiskError(error)) throw error;
-      this.fault = error;
+      if (kindOf(error) !== 'disk') throw error;
+      this.fault = error as Error;
       this.#retry ??= setTimeout(() => {
         this.#retry = null;
         this.#flush();
-      }, 250);
+      }, RETRY_MS);
       return false;
     }
     this.#backlog = [];
@@ -204,75 +208,175 @@ export class Journal {
     return true;
   }
 
+  /** Does something with the file; one that turns out to be damaged is set aside, and it is done with a new one. */
+  #guarded<T>(work: () => T): T {
+    try {
+      return work();
+    } catch (error) {
+      if (kindOf(error) !== 'damage') throw error;
+      this.#replace(error as Error);
+      return work();
+    }
+  }
+
+  #replace(error: Error): void {
+    const setAside = this.#db.setAside();
+    this.#oldest = this.#head + 1;
+    this.#eventCount = 0;
+    // What lives goes on; its handles are written again, and whatever was waiting comes after.
+    const living = [...this.living()].flatMap((handle): Change[] => [
+      { write: 'process', process: handle.process },
+      { write: 'handle', handle },
+    ]);
+    this.#backlog = [...living, ...this.#backlog];
+    // Events that nobody has been told of are not in the gap.
+    const waiting = this.#backlog.find((change) => change.write === 'event');
+    if (waiting !== undefined) this.#oldest = waiting.event.seq;
+    this.#damage = [error, setAside];
+    this.onDamaged(error, setAside);
+  }
+
   #write(change: Change): void {
     switch (change.write) {
-      case 'process': {
-        const { id, pid, inode, startedAt, argv, relation, state, ending } = change.process;
-        this.#statement(
-          `INSERT INTO processes VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)
-           ON CONFLICT (id) DO UPDATE SET relation = excluded.relation, state = excluded.state, ending = excluded.ending`,
-        ).run(
-          id,
-          this.bootId,
-          pid,
-          inode,
-          startedAt,
-          JSON.stringify(argv),
-          relation,
-          state,
-          ending && JSON.stringify(ending),
-        );
+      case 'process':
+        this.#writeProcess(change.process);
         break;
-      }
-      case 'description': {
-        const { id, process, nonblocking } = change.description;
-        this.#statement(
-          'INSERT INTO descriptions VALUES (?, ?, ?) ON CONFLICT (id) DO UPDATE SET nonblocking = excluded.nonblocking',
-        ).run(id, process.id, Number(nonblocking));
-        break;
-      }
       case 'handle':
         this.#writeHandle(change.handle);
         break;
-      case 'collected':
-        this.#statement('INSERT OR IGNORE INTO collected VALUES (?, ?)').run(change.process.id, change.client);
+      case 'description': {
+        const { id, process, nonblocking, output } = change.description;
+        this.#run('UPDATE handles SET nonblocking = ?, output = ? WHERE process = ? AND description = ?', [
+          Number(nonblocking),
+          outputBits(output),
+          process.id,
+          id,
+        ]);
         break;
+      }
+      case 'gone': {
+        const { handle, gone, last } = change;
+        this.#remove(handle);
+        this.#run('INSERT INTO gone VALUES (?, ?, ?, ?, ?)', [handle.id, handle.client, handle.seq, gone, last]);
+        break;
+      }
+      case 'never':
+        this.#remove(change.handle);
+        break;
+      case 'collected':
+        this.#run('INSERT OR IGNORE INTO collected VALUES (?, ?, ?)', [change.process.id, change.client, Date.now()]);
+        break;
+      case 'key': {
+        const { client, key, fingerprint, handle, answer } = change.key;
+        this.#run('INSERT OR REPLACE INTO keys VALUES (?, ?, ?, ?, ?)', [client, key, fingerprint, handle, answer]);
+        break;
+      }
       case 'event': {
         const { seq, client, handle, type, at, frame } = change.event;
-        this.#statement('INSERT INTO events VALUES (?, ?, ?, ?, ?, ?)').run(seq, client, handle, type, at, frame);
+        this.#run('INSERT INTO events VALUES (?, ?, ?, ?, ?, ?)', [seq, client, handle, type, at, frame]);
         this.#eventCount += 1;
         break;
       }
     }
   }
 
-  #writeHandle(handle: Handle): void {
-    const labels = Object.entries(handle.labels);
-    this.#statement(
-      `INSERT INTO handles VALUES (?, ?, ?, ?, ?, ?, ?)
-       ON CONFLICT (seq) DO UPDATE SET labels = excluded.labels, gone = excluded.gone`,
-    ).run(
-      handle.seq,
-      handle.id,
-      handle.client,
-      handle.description.id,
-      JSON.stringify(handle.labels),
-      handle.createdAt,
-      handle.gone,
-    );
-    this.#statement('DELETE FROM labels WHERE handle = ?').run(handle.seq);
-    for (const [key, value] of handle.gone === null ? labels : [])
-      this.#statement('INSERT INTO labels VALUES (?, ?, ?, ?)').run(handle.client, key, value, handle.seq);
+  #run(sql: string, values: SQLInputValue[]): void {
+    this.#db.statement(sql).run(...values);
   }
 
-  /** Removes the oldest events beyond what is kept, a thousand at a time so that it costs next to nothing each. */
-  #trim(): void {
-    if (this.#eventCount < this.#keepEvents + 1000) return;
-    const from = this.#statement('SELECT seq FROM events ORDER BY seq LIMIT 1 OFFSET 1000').get()!.seq as number;
-    this.#statement('DELETE FROM events WHERE seq < ?').run(from);
-    this.#statement("UPDATE meta SET value = ? WHERE key = 'head'").run(String(this.#head));
-    this.#eventCount -= 1000;
+  #writeProcess({ id, pid, inode, startedAt, argv, relation, state, ending }: Process): void {
+    this.#run(
+      `INSERT INTO processes VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
+       ON CONFLICT (id) DO UPDATE SET pid = excluded.pid, inode = excluded.inode, started_at = excluded.started_at,
+         relation = excluded.relation, state = excluded.state, ending = excluded.ending, ended_at = excluded.ended_at`,
+      [
+        id,
+        this.bootId,
+        pid,
+        inode,
+        startedAt,
+        JSON.stringify(argv),
+        relation,
+        state,
+        ending && JSON.stringify(ending),
+        ending?.reaped ? Date.now() : null,
+      ],
+    );
+  }
+
+  #writeHandle(handle: Handle): void {
+    const { seq, id, client, description, createdAt } = handle;
+    const labels = Object.entries(handle.labels);
+    this.#run(
+      `INSERT INTO handles VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT (seq) DO UPDATE SET labels = excluded.labels, created_at = excluded.created_at`,
+      [
+        seq,
+        id,
+        client,
+        description.process.id,
+        description.id,
+        Number(description.nonblocking),
+        outputBits(description.output),
+        JSON.stringify(handle.labels),
+        createdAt,
+      ],
+    );
+    this.#run('DELETE FROM labels WHERE handle = ?', [seq]);
+    for (const [key, value] of labels) this.#run('INSERT INTO labels VALUES (?, ?, ?, ?)', [client, key, value, seq]);
+  }
+
+  /** A handle, and with it what nobody else needs. */
+  #remove({ seq, id, process }: Handle): void {
+    this.#run('DELETE FROM handles WHERE seq = ?', [seq]);
+    this.#run('DELETE FROM labels WHERE handle = ?', [seq]);
+    this.#run('DELETE FROM keys WHERE handle = ?', [id]);
+    if (this.#db.statement('SELECT 1 FROM handles WHERE process = ? LIMIT 1').get(process.id) !== undefined) return;
+    this.#run('DELETE FROM processes WHERE id = ?', [process.id]);
+    this.#run('DELETE FROM collected WHERE process = ?', [process.id]);
+  }
+
+  /**
+   * Removes the oldest events, as many as go at a time, while they are to go.
+   * @returns whether there may be more to remove
+   */
+  #trim(isOld: (at: number) => boolean): boolean {
+    const oldest = this.#db.statement(`SELECT seq, at FROM events ORDER BY seq LIMIT ${TRIM + 1}`).all() as unknown as {
+      seq: number;
+      at: number;
+    }[];
+    const kept = oldest.findIndex(({ at }, index) => index === TRIM || !isOld(at));
+    const count = kept === -1 ? oldest.length : kept;
+    if (count === 0) return false;
+    const from = kept === -1 ? this.#head + 1 : oldest[kept]!.seq;
+    this.#run('DELETE FROM events WHERE seq < ?', [from]);
+    this.#run('DELETE FROM gone WHERE last < ?', [from]);
+    this.#run('DELETE FROM holes WHERE last < ?', [from]);
+    this.#eventCount -= count;
     this.#oldest = from;
+    return count === TRIM;
+  }
+
+  /**
+   * Removes events from before a moment, some at a time, and notes of collection from before another that no handle needs
+   * (a parked wait may collect after its handle was closed). Unix milliseconds.
+   * @returns whether there may be more events to remove; false where the disk does not let
+   */
+  trim(eventsBefore: number, collectedBefore: number): boolean {
+    let more = false;
+    try {
+      this.#guarded(() =>
+        this.#db.transaction(() => {
+          more = this.#trim((at) => at < eventsBefore);
+          this.#run('DELETE FROM collected WHERE at < ? AND process NOT IN (SELECT id FROM processes)', [
+            collectedBefore,
+          ]);
+        }),
+      );
+      return more;
+    } catch (error) {
+      if (kindOf(error) === 'disk') return false;
+      throw error;
+    }
   }
 
   /** Events in order, from disk and then from what still waits for it. */
@@ -292,104 +396,132 @@ export class Journal {
     }
     if (types !== undefined) oneOf('type', types);
     const sql = `SELECT seq, client, handle, type, at, frame FROM events WHERE ${where.join(' AND ')} ORDER BY seq LIMIT ?`;
-    const stored = this.#statement(sql).all(...values, limit) as unknown as Event[];
-    const waiting = this.#waitingEvents().filter(
-      (event) =>
-        event.seq > since &&
-        (handles === undefined ? event.client === client : handles.includes(event.handle)) &&
-        (types === undefined || types.includes(event.type)),
-    );
+    const stored = this.#all<Event>(sql, [...values, limit]);
+    const waiting = this.#waiting('event')
+      .map(({ event }) => event)
+      .filter(
+        (event) =>
+          event.seq > since &&
+          (handles === undefined ? event.client === client : handles.includes(event.handle)) &&
+          (types === undefined || types.includes(event.type)),
+      );
     return waiting.length === 0 ? stored : [...stored, ...waiting].slice(0, limit);
   }
 
-  #waitingEvents(): Event[] {
-    return this.#backlog.flatMap((change) => (change.write === 'event' ? [change.event] : []));
+  #all<T>(sql: string, values: SQLInputValue[]): T[] {
+    return this.#guarded(() => this.#db.statement(sql).all(...values)) as unknown as T[];
   }
 
-  /** A handle of a process that has ended, gone ones too; `null` for an id that never was. */
+  #get<T>(sql: string, values: SQLInputValue[]): T | undefined {
+    return this.#guarded(() => this.#db.statement(sql).get(...values)) as unknown as T | undefined;
+  }
+
+  /** What still waits for the disk, of one kind. */
+  #waiting<W extends Change['write']>(write: W): Extract<Change, { write: W }>[] {
+    if (this.#backlog.length === 0) return [];
+    return this.#backlog.filter((change): change is Extract<Change, { write: W }> => change.write === write);
+  }
+
+  /** An open handle, as it was written; `null` where there is none. */
   handle(id: string): Handle | null {
-    const row = this.#statement(`${HANDLE_COLUMNS} WHERE h.id = ?`).get(id) as HandleRow | undefined;
+    if (this.#waiting('gone').some(({ handle }) => handle.id === id)) return null;
+    const waiting = this.#waiting('handle').findLast(({ handle }) => handle.id === id);
+    if (waiting !== undefined) return waiting.handle;
+    const row = this.#get<HandleRow>(`${HANDLE_COLUMNS} WHERE h.id = ?`, [id]);
     return row === undefined ? null : handleOf(row);
+  }
+
+  /** A handle that is gone, while its events are there. */
+  gone(id: string): { client: string; seq: number; how: Gone } | null {
+    const waiting = this.#waiting('gone').find(({ handle }) => handle.id === id);
+    if (waiting !== undefined) return { client: waiting.handle.client, seq: waiting.handle.seq, how: waiting.gone };
+    return this.#get('SELECT client, seq, how FROM gone WHERE id = ?', [id]) ?? null;
+  }
+
+  /** The open handles on a process. */
+  handlesOf(process: Process): Handle[] {
+    const rows = this.#all<HandleRow>(`${HANDLE_COLUMNS} WHERE h.process = ? ORDER BY h.seq`, [process.id]);
+    return rows.map((row) => handleOf(row));
   }
 
   /** The ids of a client's handles, newest first. */
   list({ client, ended, labels, before, limit }: HandleQuery): { id: string; seq: number }[] {
-    const where = ['h.client = ?', 'h.gone IS NULL', 'h.seq < ?'];
+    const where = ['h.client = ?', 'h.seq < ?'];
     const values: SQLInputValue[] = [client, before];
     if (ended !== undefined) where.push(`p.state ${ended ? '=' : '<>'} 'exited'`);
     for (const [key, value] of labels) {
       where.push('h.seq IN (SELECT handle FROM labels WHERE client = ? AND key = ? AND value = ?)');
       values.push(client, key, value);
     }
-    const sql = `SELECT h.id, h.seq FROM handles h
-      JOIN descriptions d ON d.id = h.description JOIN processes p ON p.id = d.process
+    const sql = `SELECT h.id, h.seq FROM handles h JOIN processes p ON p.id = h.process
       WHERE ${where.join(' AND ')} ORDER BY h.seq DESC LIMIT ?`;
-    return this.#statement(sql).all(...values, limit) as unknown as { id: string; seq: number }[];
+    return this.#all(sql, [...values, limit]);
   }
 
   /** Whether a client has collected the status of a process. */
   isCollected(process: Process, client: string): boolean {
     return (
-      this.#statement('SELECT 1 FROM collected WHERE process = ? AND client = ?').get(process.id, client) !==
-        undefined ||
-      this.#backlog.some(
-        (change) => change.write === 'collected' && change.process.id === process.id && change.client === client,
-      )
+      this.#get('SELECT 1 FROM collected WHERE process = ? AND client = ?', [process.id, client]) !== undefined ||
+      this.#waiting('collected').some((change) => change.process.id === process.id && change.client === client)
     );
   }
 
-  /** Every handle on a process whose end was never seen, with the boot that its pid and inode belong to. */
+  /** What a client's request with this key was, and how it was answered. */
+  key(client: string, key: string): StoredKey | null {
+    const waiting = this.#waiting('key').findLast((change) => change.key.client === client && change.key.key === key);
+    if (waiting !== undefined) return waiting.key;
+    return this.#get('SELECT * FROM keys WHERE client = ? AND key = ?', [client, key]) ?? null;
+  }
+
+  /** Every open handle on a process of whose end not all is known, with the boot that its pid and inode belong to. */
   unended(): { handle: Handle; boot: string }[] {
-    const rows = this.#statement(
-      `${HANDLE_COLUMNS} WHERE p.ending IS NULL OR NOT p.ending ->> 'reaped' ORDER BY h.seq`,
-    ).all() as unknown as HandleRow[];
-    const known = new Map<number, Process>();
-    const shared = new Map<number, Description>();
-    return rows.map((row) => ({ handle: handleOf(row, known, shared), boot: row.boot }));
+    return this.#rows("WHERE p.ending IS NULL OR NOT p.ending ->> 'reaped'");
+  }
+
+  /** Every open handle whose captured output has not reached its end. */
+  capturing(): Handle[] {
+    return this.#rows('WHERE h.output BETWEEN 1 AND 3').map(({ handle }) => handle);
+  }
+
+  #rows(where: string): { handle: Handle; boot: string }[] {
+    const rows = this.#all<HandleRow>(`${HANDLE_COLUMNS} ${where} ORDER BY h.seq`, []);
+    const processes = new Map<number, Process>();
+    const descriptions = new Map<number, Description>();
+    return rows.map((row) => ({ handle: handleOf(row, processes, descriptions), boot: row.boot }));
+  }
+
+  /**
+   * Handles whose time is over: collected before one moment, or ended before another without having been collected. Unix
+   * milliseconds.
+   */
+  expired(collectedBefore: number, endedBefore: number, limit: number): Handle[] {
+    const collected = this.#all<HandleRow>(
+      `${HANDLE_COLUMNS} JOIN collected c ON c.process = h.process AND c.client = h.client WHERE c.at < ? LIMIT ?`,
+      [collectedBefore, limit],
+    );
+    const uncollected = this.#all<HandleRow>(
+      `${HANDLE_COLUMNS} LEFT JOIN collected c ON c.process = h.process AND c.client = h.client
+       WHERE p.ended_at < ? AND c.at IS NULL LIMIT ?`,
+      [endedBefore, limit],
+    );
+    return [...collected, ...uncollected].slice(0, limit).map((row) => handleOf(row));
+  }
+
+  /** Since when the longest kept thing of each kind is there, in Unix milliseconds; `null` where there is none. */
+  oldestKept(): { collected: number | null; ended: number | null; event: number | null } {
+    const first = (sql: string): number | null => this.#get<{ at: number | null }>(sql, [])?.at ?? null;
+    return {
+      collected: first('SELECT min(at) at FROM collected'),
+      ended: first('SELECT min(ended_at) at FROM processes'),
+      event: first('SELECT at FROM events ORDER BY seq LIMIT 1'),
+    };
   }
 
   /** Writes what is left and closes the file. */
   close(): void {
     if (this.#retry !== null) clearTimeout(this.#retry);
-    if (!this.durable) this.#flush();
+    if (this.#backlog.length === 0 || this.#flush()) this.identity.settle(this.#head);
+    if (this.#retry !== null) clearTimeout(this.#retry);
     this.#db.close();
   }
-}
-
-/** Builds the objects of a row; those that several rows share are made once where maps are given. */
-function handleOf(
-  row: HandleRow,
-  processes: Map<number, Process> = new Map(),
-  descriptions: Map<number, Description> = new Map(),
-): Handle {
-  let process = processes.get(row.process);
-  if (process === undefined) {
-    const { pid, inode, relation } = row;
-    const argv = JSON.parse(row.argv) as string[];
-    process = new Process({ id: row.process, pid, inode, startedAt: row.started_at, argv, relation });
-    process.state = row.state;
-    if (row.ending !== null) process.end(JSON.parse(row.ending) as Ending);
-    processes.set(row.process, process);
-  }
-  let description = descriptions.get(row.description);
-  if (description === undefined) {
-    description = new Description(row.description, process, null, row.nonblocking === 1);
-    descriptions.set(row.description, description);
-  }
-  const { id, client, seq } = row;
-  const handle = new Handle({
-    id,
-    client,
-    description,
-    labels: JSON.parse(row.labels) as Labels,
-    createdAt: row.created_at,
-    seq,
-  });
-  handle.gone = row.gone;
-  return handle;
-}
-
-function isDiskError(error: unknown): error is Error {
-  // The low byte is the primary code, the rest says more.
-  return error instanceof Error && 'errcode' in error && diskErrors.has(Number(error.errcode) & 0xff);
 }

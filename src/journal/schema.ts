@@ -1,13 +1,12 @@
-/** Raised whenever the tables change; a journal of another version is not read. */
-export const VERSION = 1;
-
 /**
- * What must outlive the daemon. Environment values and stdin are never written down.
+ * What must outlive the daemon, as steps from one version of the tables to the next: a new journal takes them all, an older
+ * one those that it lacks. A step that was released is never changed.
  *
  * `handles.seq` is the cursor from before the `opened` event, so it grows with every handle and orders them; `events.frame`
- * is the text that was sent. A `gap` is a range of seqs that is not there any more.
+ * is the text that was sent. Environment values and stdin are never written down.
  */
-export const SCHEMA = `
+export const MIGRATIONS: readonly string[] = [
+  `
   CREATE TABLE meta (key TEXT PRIMARY KEY, value TEXT NOT NULL) STRICT, WITHOUT ROWID;
   CREATE TABLE processes (
     id INTEGER PRIMARY KEY, boot TEXT NOT NULL, pid INTEGER NOT NULL, inode TEXT, started_at INTEGER NOT NULL,
@@ -29,4 +28,52 @@ export const SCHEMA = `
     frame TEXT NOT NULL) STRICT;
   CREATE INDEX events_by_client ON events (client, seq);
   CREATE INDEX events_by_handle ON events (handle, seq);
-`;
+  `,
+  // Retention. A handle that is gone leaves a line in `gone` for as long as its events are there, and takes with it what
+  // nobody else needs; a description is two columns of its handles. `output` is a set of bits: see rows.ts. A hole is a range of
+  // seqs of which a daemon that died may have used some, and wrote none.
+  `
+  ALTER TABLE processes ADD COLUMN ended_at INTEGER;
+  UPDATE processes SET ended_at = unixepoch() * 1000 WHERE ending ->> 'reaped';
+  CREATE INDEX processes_ended ON processes (ended_at) WHERE ended_at IS NOT NULL;
+
+  CREATE TABLE gone (
+    id TEXT PRIMARY KEY, client TEXT NOT NULL, seq INTEGER NOT NULL, how TEXT NOT NULL, last INTEGER NOT NULL)
+    STRICT, WITHOUT ROWID;
+  INSERT INTO gone SELECT id, client, seq, gone, (SELECT coalesce(max(seq), 0) FROM events e WHERE e.handle = h.id)
+    FROM handles h WHERE gone IS NOT NULL;
+  CREATE INDEX gone_last ON gone (last);
+
+  CREATE TABLE open_handles (
+    seq INTEGER PRIMARY KEY, id TEXT NOT NULL UNIQUE, client TEXT NOT NULL, process INTEGER NOT NULL,
+    description INTEGER NOT NULL, nonblocking INTEGER NOT NULL, output INTEGER NOT NULL, labels TEXT NOT NULL,
+    created_at INTEGER NOT NULL) STRICT;
+  INSERT INTO open_handles
+    SELECT h.seq, h.id, h.client, d.process, d.id, d.nonblocking, 0, h.labels, h.created_at
+    FROM handles h JOIN descriptions d ON d.id = h.description WHERE h.gone IS NULL;
+  DROP TABLE handles;
+  DROP TABLE descriptions;
+  ALTER TABLE open_handles RENAME TO handles;
+  CREATE INDEX handles_by_client ON handles (client, seq);
+  CREATE INDEX handles_by_process ON handles (process);
+  DELETE FROM processes WHERE id NOT IN (SELECT process FROM handles);
+
+  CREATE TABLE taken (
+    process INTEGER NOT NULL, client TEXT NOT NULL, at INTEGER NOT NULL, PRIMARY KEY (process, client))
+    STRICT, WITHOUT ROWID;
+  INSERT INTO taken SELECT process, client, unixepoch() * 1000 FROM collected;
+  DROP TABLE collected;
+  ALTER TABLE taken RENAME TO collected;
+  CREATE INDEX collected_at ON collected (at);
+
+  CREATE TABLE keys (
+    client TEXT NOT NULL, key TEXT NOT NULL, fingerprint TEXT NOT NULL, handle TEXT NOT NULL, answer TEXT,
+    PRIMARY KEY (client, key)) STRICT, WITHOUT ROWID;
+  CREATE INDEX keys_by_handle ON keys (handle);
+  CREATE TABLE holes (first INTEGER PRIMARY KEY, last INTEGER NOT NULL) STRICT;
+  DROP TABLE meta;
+  `,
+];
+
+/** What a new journal is of; one of a later version is not read. */
+export const VERSION = MIGRATIONS.length;

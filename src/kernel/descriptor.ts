@@ -1,7 +1,8 @@
-import { closeSync, constants, readdirSync } from 'node:fs';
+import { closeSync, constants, readdirSync, readFileSync } from 'node:fs';
 import { bind, checked } from './libc.ts';
 
 const fcntl = bind('int fcntl(int fd, int command, long argument)');
+const F_DUPFD = 0;
 const F_DUPFD_CLOEXEC = 1030;
 const F_GETFD = 1;
 const F_SETFD = 2;
@@ -37,6 +38,11 @@ export class Descriptor implements Disposable {
     checked('fcntl', fcntl(this.fd, F_SETFL, on ? flags | constants.O_NONBLOCK : flags & ~constants.O_NONBLOCK));
   }
 
+  /** Lets it live over execve(2), under its number. */
+  keepOverExec(): void {
+    setCloseOnExec(this.fd, false);
+  }
+
   /** Another number for the same open file description, as dup(2) makes it. */
   protected duplicated(): number {
     return checked('fcntl', fcntl(this.fd, F_DUPFD_CLOEXEC, 3));
@@ -54,10 +60,21 @@ export class Descriptor implements Disposable {
   }
 }
 
-/** Marks a descriptor close-on-exec; one that is not open is left alone. */
-function closeOnExec(fd: number): void {
+/** A new number for an open file description that somebody else holds; it lives over execve(2). */
+export function duplicateOverExec(fd: number): number {
+  return checked('fcntl', fcntl(fd, F_DUPFD, 3));
+}
+
+/** Marks a descriptor; one that is not open is left alone. */
+function setCloseOnExec(fd: number, on: boolean): void {
   const flags = fcntl(fd, F_GETFD, 0);
-  if (flags !== -1) fcntl(fd, F_SETFD, flags | FD_CLOEXEC);
+  if (flags !== -1) fcntl(fd, F_SETFD, on ? flags | FD_CLOEXEC : flags & ~FD_CLOEXEC);
+}
+
+/** RLIMIT_NOFILE: no descriptor has this number or a higher one. Node raises the soft limit to the hard one at its start. */
+export function descriptorLimit(): number {
+  const limit = /^Max open files\s+(\d+|unlimited)/m.exec(readFileSync('/proc/self/limits', 'utf8'))?.[1];
+  return limit === 'unlimited' ? Number.MAX_SAFE_INTEGER : Number(limit);
 }
 
 /**
@@ -65,5 +82,5 @@ function closeOnExec(fd: number): void {
  * descriptors would otherwise go on to every child where the C library cannot close them (musl).
  */
 export function closeInherited(): void {
-  for (const name of readdirSync('/proc/self/fd')) if (Number(name) > 2) closeOnExec(Number(name));
+  for (const name of readdirSync('/proc/self/fd')) if (Number(name) > 2) setCloseOnExec(Number(name), true);
 }

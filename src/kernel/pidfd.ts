@@ -1,4 +1,4 @@
-import { constants, fstatSync } from 'node:fs';
+import { constants, fstatSync, readFileSync } from 'node:fs';
 import { Descriptor } from './descriptor.ts';
 import { isErrno } from './errno.ts';
 import { bind, checked, syscall } from './libc.ts';
@@ -28,6 +28,11 @@ export class Pidfd extends Descriptor {
   static open(pid: number, nonblocking = false): Pidfd {
     const flags = nonblocking ? constants.O_NONBLOCK : 0;
     return new Pidfd(checked('pidfd_open', syscall(SYS_pidfd_open, pid, flags, 0, 0)));
+  }
+
+  /** The pid as /proc shows it to us: -1 once reaped, 0 where it is in a namespace that we do not see. */
+  get pid(): number {
+    return Number(/^Pid:\s*(-?\d+)/m.exec(readFileSync(`/proc/self/fdinfo/${this.fd}`, 'utf8'))?.[1]);
   }
 
   duplicate(): Pidfd {

@@ -24,6 +24,16 @@ export class KeptGroups {
     else pidfd.close();
   }
 
+  /** Every one, with the journal's number of the process and how many handles it has. */
+  *entries(): Generator<{ process: number; pidfd: Pidfd; handles: number }> {
+    for (const [process, kept] of this.#kept) yield { process, ...kept };
+  }
+
+  /** Takes up one that an earlier image of the daemon kept. */
+  restore({ process, pidfd, handles }: { process: number; pidfd: Pidfd; handles: number }): void {
+    this.#kept.set(process, { pidfd, handles });
+  }
+
   get(process: Process): Pidfd | undefined {
     return this.#kept.get(process.id)?.pidfd;
   }

@@ -23,6 +23,13 @@ interface Holder {
   unread: WaitEvent | null;
 }
 
+export interface Pauses {
+  /** The stop that it is in. */
+  stop: WaitEvent | null;
+  /** By client. */
+  unread: Record<string, WaitEvent>;
+}
+
 export interface ProcessFacts {
   /** The journal's number for it. */
   id: number;
@@ -95,6 +102,20 @@ export class Process {
     this.state = continued ? 'running' : 'stopped';
     this.#stop = continued ? null : event;
     for (const holder of this.#holders.values()) holder.unread = event;
+  }
+
+  /** What is known of its stops, to be handed on; see {@link restorePauses}. */
+  get pauses(): Pauses {
+    const unread = [...this.#holders].flatMap(([client, { unread: event }]) =>
+      event === null ? [] : [[client, event]],
+    );
+    return { stop: this.#stop, unread: Object.fromEntries(unread) as Pauses['unread'] };
+  }
+
+  /** Takes up what an earlier image of the daemon knew, once its handles are attached. */
+  restorePauses({ stop, unread }: Pauses): void {
+    this.#stop = stop;
+    for (const [client, holder] of this.#holders) holder.unread = unread[client] ?? null;
   }
 
   /** What a client has not read yet; `null` where there is nothing. */

@@ -41,6 +41,8 @@ export class Reaper {
   readonly #parts: ReaperParts;
   /** Ended, told, but not on disk yet: they stay zombies, and in memory, until they are. */
   readonly #unwritten = new Set<Process>();
+  /** Children of the daemon's own purposes, and who waits for them. */
+  readonly #helpers = new Map<number, (event: WaitEvent) => void>();
   #childSignal: NodeJS.Timeout | null = null;
   #lastLook = 0;
   /** Told of every process of which nothing more will come. */
@@ -86,6 +88,11 @@ export class Reaper {
   /** A child was found ended by somebody who asked, before epoll told. */
   settle(process: Process): void {
     this.#settle([{ token: process, reaped: false }]);
+  }
+
+  /** How a child ends that the daemon started for itself, just now, and that has no handle. */
+  helperEnded(pid: number): Promise<WaitEvent> {
+    return new Promise((resolve) => this.#helpers.set(pid, resolve));
   }
 
   /** A foreign process turned out to be ours. */
@@ -218,7 +225,10 @@ export class Reaper {
       const process = this.#parts.table.get(pid);
       if (process === undefined) {
         orNothing(() => waitid(P_PID, pid, WEXITED | WNOHANG));
-        this.counts.orphans += 1;
+        const tell = this.#helpers.get(pid);
+        if (tell === undefined) this.counts.orphans += 1;
+        else tell(ended);
+        this.#helpers.delete(pid);
       } else if (this.#unwritten.has(process))
         return; // it hides the ones behind it until the disk is back
       else this.settle(process);

@@ -49,6 +49,26 @@ export async function poll(parking: Parking, request: PollRequest): Promise<Poll
   return result === 'timed out' ? answer(true) : result;
 }
 
+/**
+ * Waits until it is known how a process ended, at most so long, for whoever is then told what there is. A daemon that stops
+ * meanwhile is no error to them.
+ */
+export async function untilEnded(
+  parking: Parking,
+  handle: Handle,
+  timeoutMs: number,
+  gone: AbortSignal,
+): Promise<'told' | 'gone'> {
+  const look = (): 'told' | null => (handle.process.ending?.outcome == null ? null : 'told');
+  if (look() !== null) return 'told';
+  try {
+    return (await parking.park([handle], look, { timeoutMs, gone })) === 'gone' ? 'gone' : 'told';
+  } catch (error) {
+    if (error instanceof Problem && error.errno === 'ESHUTDOWN') return 'told';
+    throw error;
+  }
+}
+
 function readinessOf({ id, process }: Handle): PollResult['ready'][number] {
   const revents: Revent[] = process.ending?.reaped ? ['POLLIN', 'POLLHUP'] : ['POLLIN'];
   return { handle: id, revents, outcome: process.ending?.outcome ?? null };

@@ -1,11 +1,12 @@
 import { Problem, type Retry } from '../errors/problem.ts';
 import type { Handle } from '../handles/handle.ts';
-import type { Journal } from '../journal/journal.ts';
+import type { Change, Journal } from '../journal/journal.ts';
 import { isErrno } from '../kernel/errno.ts';
 import { type WaitEvent, WCONTINUED, WEXITED, WNOHANG, WNOWAIT, WSTOPPED } from '../kernel/waitid.ts';
 import type { Description } from '../processes/description.ts';
 import { type Outcome, outcomeOf, type Pause } from '../processes/outcome.ts';
 import type { Reaper } from '../processes/reaper.ts';
+import type { Claim } from '../retries/retries.ts';
 import type { Parking } from './parking.ts';
 
 /** The options of waitid(2) that travel. */
@@ -19,6 +20,8 @@ export interface WaitRequest {
   options: readonly WaitOption[];
   timeoutMs: number | undefined;
   gone: AbortSignal;
+  /** The caller may ask again, and is then to be given what it collected. */
+  claim?: Claim | undefined;
 }
 
 export interface WaitResult extends Partial<WaitEvent> {
@@ -48,7 +51,7 @@ export class Waits {
    * @returns what there is to report; `nothing` for WNOHANG
    * @throws {Problem} EAGAIN (nonblocking handle, nothing yet), ECHILD, EINVAL (no event asked for), ESHUTDOWN
    */
-  async waitid(handle: Handle, { options, timeoutMs, gone }: WaitRequest): Promise<WaitAnswer> {
+  async waitid(handle: Handle, { options, timeoutMs, gone, claim }: WaitRequest): Promise<WaitAnswer> {
     const bits = options.reduce((all, option) => all | waitOptions[option], 0);
     if ((bits & (WEXITED | WSTOPPED | WCONTINUED)) === 0)
       throw new Problem('EINVAL', 'Give at least one of WEXITED, WSTOPPED and WCONTINUED among the options.', {
@@ -58,11 +61,11 @@ export class Waits {
     // Asked before the look: a look that ends the process gives its descriptor up.
     const { nonblocking } = handle.description;
     this.#ask(handle, bits);
-    const found = this.#look(handle, bits);
+    const found = this.#look(handle, bits, claim);
     if (found !== null) return found;
     if ((bits & WNOHANG) !== 0) return 'nothing';
     if (nonblocking) throw this.#again(handle);
-    return this.#parts.parking.park([handle], () => this.#look(handle, bits), { timeoutMs, gone });
+    return this.#parts.parking.park([handle], () => this.#look(handle, bits, claim), { timeoutMs, gone });
   }
 
   /**
@@ -79,27 +82,32 @@ export class Waits {
   }
 
   /** What the kernel's wait_consider_task decides, from what is known: an exit, then a stop, then a continue. */
-  #look(handle: Handle, bits: number): WaitResult | null {
+  #look(handle: Handle, bits: number, claim?: Claim): WaitResult | null {
     const { process, client } = handle;
     if (process.relation === 'foreign') throw this.#noChild(handle, 'it is not a child of the daemon');
-    if (process.ending !== null) return this.#collect(handle, bits);
+    if (process.ending !== null) return this.#collect(handle, bits, claim);
     const event = process.unread(client);
     if (event === null) return null;
     const wanted = event.siginfo.code === 'CLD_CONTINUED' ? WCONTINUED : WSTOPPED;
     if ((bits & wanted) === 0) return null;
-    if ((bits & WNOWAIT) === 0) process.markRead(client);
-    return { ...event, outcome: outcomeOf(event.siginfo) };
+    const result = { ...event, outcome: outcomeOf(event.siginfo) };
+    if ((bits & WNOWAIT) !== 0) return result;
+    process.markRead(client);
+    if (claim !== undefined) this.#parts.journal.commit([keep(claim, handle, result)]);
+    return result;
   }
 
-  #collect(handle: Handle, bits: number): WaitResult {
+  #collect(handle: Handle, bits: number, claim?: Claim): WaitResult {
     const { process, client } = handle;
     const { journal } = this.#parts;
     const { siginfo, rusage, outcome } = process.ending!;
     if ((bits & WEXITED) === 0) throw this.#noChild(handle, 'it has ended, and WEXITED was not asked for');
     if (siginfo === null) throw this.#noChild(handle, 'it ended while the daemon was not its parent');
     if (journal.isCollected(process, client)) throw this.#noChild(handle, 'its status has been collected');
-    if ((bits & WNOWAIT) === 0) journal.commit([{ write: 'collected', process, client }]);
-    return { siginfo, rusage: rusage!, outcome };
+    const result = { siginfo, rusage: rusage!, outcome };
+    if ((bits & WNOWAIT) === 0)
+      journal.commit([{ write: 'collected', process, client }, ...(claim ? [keep(claim, handle, result)] : [])]);
+    return result;
   }
 
   /** Where a caller that found nothing is told of it instead: `since` is now, so nothing is missed. */
@@ -119,6 +127,24 @@ export class Waits {
     const detail = `There is nothing to wait for: ${why}; read the handle for its outcome.`;
     return new Problem('ECHILD', detail, { syscall: 'waitid', handle: handle.id });
   }
+}
+
+/** What a wait answers with, on the wire and in the journal. */
+export function bodyOf(handle: Handle, { siginfo, rusage, outcome }: WaitResult): WaitBody {
+  return { handle: handle.id, siginfo: siginfo ?? null, outcome, rusage: rusage ?? null };
+}
+
+export interface WaitBody {
+  handle: string;
+  siginfo: WaitEvent['siginfo'] | null;
+  outcome: Outcome | Pause | null;
+  rusage: WaitEvent['rusage'] | null;
+}
+
+/** The answer is written with what it takes, so that a caller who lost it can have it again. */
+function keep(claim: Claim, handle: Handle, result: WaitResult): Change {
+  const answer = { status: 200, body: JSON.stringify(bodyOf(handle, result)) };
+  return { write: 'key', key: claim.keep(handle.id, answer) };
 }
 
 /** One peek for an exit, as the description's own flag has it. */

@@ -1,0 +1,91 @@
+import { mkdtempSync, rmSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { type Logger, pino } from 'pino';
+import { build } from './app.ts';
+import { type Config, readConfig } from './config/config.ts';
+import { optionsHelp, UsageError } from './config/options.ts';
+import { startDaemon } from './daemon.ts';
+import { checkVersion } from './journal/database.ts';
+import { closeInherited } from './kernel/descriptor.ts';
+import { Service } from './service.ts';
+import { version } from './version.ts';
+
+const HELP = `waitd ${version}: waits for processes on behalf of others
+
+Usage: waitd serve [OPTIONS]
+
+SIGHUP replaces the daemon by what its command now is, and keeps everything; SIGTERM and SIGINT stop it.
+
+${optionsHelp()}
+
+Every option is also read from the environment: --state-dir from WAITD_STATE_DIR, and so on.
+Exit codes: 0 stopped as asked, 1 could not start or failed, 2 wrong usage.
+`;
+
+/** What the command does. Where that fails, it says so in one line and ends with its exit code. */
+export async function run(argv: string[]): Promise<void> {
+  try {
+    await obey(argv);
+  } catch (error) {
+    process.stderr.write(`waitd: ${error instanceof Error ? error.message : String(error)}\n`);
+    process.exit(error instanceof UsageError ? 2 : 1);
+  }
+}
+
+async function obey([command, ...argv]: string[]): Promise<void> {
+  if (command === '--version') {
+    process.stdout.write(`${version}\n`);
+    return;
+  }
+  if (command === '--help' || command === undefined || argv.includes('--help')) {
+    process.stdout.write(HELP);
+    return;
+  }
+  if (command !== 'serve') throw new UsageError(`${command} is no command; the only one is serve`);
+  const config = readConfig(argv, process.env);
+  if (config.check) await rehearse(config);
+  else await serve(config);
+}
+
+/** A person at a terminal is told how to call it; a pipe gets JSON. */
+function loggerFor(config: Config, isTerminal: boolean): Logger {
+  return isTerminal
+    ? pino({ level: config.logLevel === 'info' ? 'warn' : config.logLevel }, pino.destination(2))
+    : pino({ level: config.logLevel }, pino.destination({ dest: 1, sync: true }));
+}
+
+async function serve(config: Config): Promise<void> {
+  closeInherited();
+  const isTerminal = process.stdout.isTTY === true;
+  const service = await Service.start(config, loggerFor(config, isTerminal));
+  if (isTerminal) process.stdout.write(greeting(config, service.addresses));
+}
+
+/** Everything that a start does, but in a directory of its own, and it serves nobody: what would stop a start is found out. */
+async function rehearse(config: Config): Promise<void> {
+  checkVersion(config.stateDir);
+  const stateDir = mkdtempSync(join(tmpdir(), 'waitd-check-'));
+  try {
+    const daemon = startDaemon({ ...config, stateDir, subreaper: false }, null);
+    await build(daemon, pino({ level: 'silent' }));
+    daemon.close();
+  } finally {
+    rmSync(stateDir, { recursive: true, force: true });
+  }
+  process.stdout.write('waitd: it would start\n');
+  process.exit(0);
+}
+
+function greeting({ stateDir, tokens, insecureNoAuth }: Config, addresses: string[]): string {
+  const body = `-H 'content-type: application/json' -d '{"spawn":{"argv":["sleep","5"]}}'`;
+  const token = tokens === undefined ? `$(cat ${join(stateDir, 'token')})` : '$TOKEN';
+  const examples = addresses.map((address) =>
+    address.startsWith('unix:')
+      ? `  curl --unix-socket ${address.slice(5)} http://localhost/v1/handles ${body}`
+      : `  curl${insecureNoAuth ? '' : ` -H "authorization: Bearer ${token}"`} http://${address.slice(4)}/v1/handles ${body}`,
+  );
+  return [`waitd ${version} is ready. Start a process and hold it:`, ...examples, 'Ctrl-C stops the daemon.', ''].join(
+    '\n',
+  );
+}

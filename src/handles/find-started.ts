@@ -1,0 +1,49 @@
+import { isErrno } from '../kernel/errno.ts';
+import { Pidfd } from '../kernel/pidfd.ts';
+import { type ProcStat, readAll, readArgv, startedAt } from '../kernel/proc.ts';
+
+/** How much later than it was written down a process may have begun: the fork follows at once. */
+const LATEST_MS = 1000;
+
+/** The kernel tells starts in hundredths of a second, and the wall clock is reckoned back. */
+const TOLERANCE_MS = 50;
+
+/**
+ * Looks for a process that an earlier daemon may have started in the moment in which it died. That daemon did one thing at a
+ * time, so there is one such process at most: the leader of a session of its own, begun in that moment, with this command
+ * line, and held by nobody else.
+ * @param intendedAt Unix milliseconds, from right before
+ * @param known pids that are accounted for
+ * @returns a pidfd on it; `null` where there is none, or where it cannot be told which
+ */
+export function findStarted(argv: readonly string[], intendedAt: number, known: ReadonlySet<number>): Pidfd | null {
+  const begun = [...readAll()].filter(([pid, stat]) => isCandidate(pid, stat, intendedAt) && !known.has(pid));
+  const alike = begun.filter(([pid]) => isCommand(readArgv(pid), argv));
+  // A program may have gone on to another by now (sh -c 'exec …').
+  const [only, ...others] = alike.length > 0 ? alike : begun;
+  return only === undefined || others.length > 0 ? null : open(only[0]);
+}
+
+function isCandidate(pid: number, stat: ProcStat, intendedAt: number): boolean {
+  const age = startedAt(stat) - intendedAt;
+  return stat.session === pid && stat.group === pid && age >= -TOLERANCE_MS && age <= LATEST_MS;
+}
+
+/** Of a script the kernel puts its interpreter in front, and its path for its name. */
+function isCommand(found: readonly string[], wanted: readonly string[]): boolean {
+  const [name, ...args] = found.slice(-wanted.length);
+  return (
+    found.length >= wanted.length &&
+    (name === wanted[0] || name!.endsWith(`/${wanted[0]}`)) &&
+    args.every((arg, at) => arg === wanted[at + 1])
+  );
+}
+
+function open(pid: number): Pidfd | null {
+  try {
+    return Pidfd.open(pid);
+  } catch (error) {
+    if (isErrno(error, 'ESRCH')) return null;
+    throw error;
+  }
+}

@@ -1,0 +1,82 @@
+import { createHash } from 'node:crypto';
+import type { FastifyInstance, FastifyReply, FastifyRequest } from 'fastify';
+import { Problem } from '../errors/problem.ts';
+import { type Answer, Claim, type Retries } from '../retries/retries.ts';
+import { goneSignal } from './gone.ts';
+
+declare module 'fastify' {
+  interface FastifyRequest {
+    /** Of a request that bears an Idempotency-Key, until it is answered. */
+    claim?: Claim | undefined;
+  }
+  interface FastifyContextConfig {
+    /** Its 2xx is the answer to something that was done, and is given again to the same key. */
+    acts?: boolean;
+  }
+}
+
+const HEADER = 'idempotency-key';
+
+/**
+ * Gives requests that bear a key their answer again. A wait keeps its answer itself, together with what it collects; of the
+ * other routes those that act have it kept here. Any other answer frees the key.
+ */
+export function idempotency(app: FastifyInstance, retries: Retries): void {
+  app.decorateRequest('claim', undefined);
+
+  // After the schema, so that the body is compared as it is understood, whatever its spaces.
+  app.addHook('preHandler', async (request, reply) => {
+    const given = request.headers[HEADER];
+    if (given === undefined || request.method !== 'POST' || request.is404) return;
+    const facts = { client: request.client, key: checked(given), fingerprint: fingerprintOf(request) };
+    const found = await retries.claim(facts, goneSignal(reply.raw));
+    if (found === 'gone') return void reply.hijack();
+    if (!(found instanceof Claim)) return void replay(reply, found);
+    request.claim = found;
+    // Whatever becomes of it. Fires too where the caller goes away and nothing is sent.
+    reply.raw.once('close', () => found.end());
+  });
+
+  app.addHook('onSend', async (request, reply, payload) => {
+    const { claim } = request;
+    if (claim === undefined) return;
+    const { id } = request.params as { id?: string };
+    const handle = claim.handle ?? id;
+    const done = reply.statusCode >= 200 && reply.statusCode < 300 && request.routeOptions.config.acts === true;
+    if (done && handle !== undefined) retries.settle(claim, handle, answerOf(reply, payload));
+    else claim.end();
+  });
+}
+
+function checked(header: string | string[]): string {
+  if (typeof header === 'string' && /^[\x20-\x7e]{1,255}$/.test(header)) return header;
+  throw new Problem('EINVAL', 'Idempotency-Key must be 1 to 255 printable characters.', {
+    errors: [{ path: 'Idempotency-Key', message: 'must be 1 to 255 printable characters' }],
+  });
+}
+
+/** Nothing of the body can be read from it: it may hold secrets. */
+function fingerprintOf({ method, url, body }: FastifyRequest): string {
+  return createHash('sha256')
+    .update(JSON.stringify([method, url, body ?? null]))
+    .digest('base64url');
+}
+
+function answerOf(reply: FastifyReply, payload: unknown): Answer {
+  const location = reply.getHeader('location');
+  return {
+    status: reply.statusCode,
+    ...(typeof location === 'string' && { location }),
+    body: typeof payload === 'string' ? payload : '',
+  };
+}
+
+function replay(reply: FastifyReply, { status, location, body }: Answer): FastifyReply {
+  reply.code(status).header('idempotent-replayed', 'true');
+  if (location !== undefined) reply.header('location', location);
+  if (body === '') return reply.send();
+  return reply
+    .type('application/json; charset=utf-8')
+    .serializer(String)
+    .send(body as never);
+}

@@ -1,0 +1,133 @@
+import { closeSync, existsSync, openSync, renameSync } from 'node:fs';
+import { join } from 'node:path';
+import { DatabaseSync, type StatementSync } from 'node:sqlite';
+import { MIGRATIONS, VERSION } from './schema.ts';
+
+/** Bytes; what the write-ahead log is cut back to when it has been taken over. */
+const LOG_LIMIT = 16 * 2 ** 20;
+
+/** What an error of SQLite's means for us: its primary result codes (sqlite.org/rescode.html). */
+const kinds = new Map<number, 'disk' | 'damage'>([
+  ...[5, 7, 8, 10, 13, 14].map((code) => [code, 'disk'] as const), // BUSY, NOMEM, READONLY, IOERR, FULL, CANTOPEN
+  ...[11, 26].map((code) => [code, 'damage'] as const), // CORRUPT, NOTADB
+]);
+
+/** @returns `disk` for what may pass, `damage` where the file is no sound journal, `null` for any other error */
+export function kindOf(error: unknown): 'disk' | 'damage' | null {
+  if (!(error instanceof Error && 'errcode' in error)) return null;
+  // The low byte is the primary code, the rest says more.
+  return kinds.get(Number(error.errcode) & 0xff) ?? null;
+}
+
+/** The one SQLite file, its tables brought to this version, and its prepared statements. */
+export class Database {
+  readonly #file: string;
+  #db: DatabaseSync;
+  readonly #statements = new Map<string, StatementSync>();
+
+  /**
+   * @param directory exists, is ours alone, and is locked
+   * @throws {Error} for a journal of a later version; of SQLite's, see {@link kindOf}
+   */
+  constructor(directory: string) {
+    this.#file = join(directory, 'journal.sqlite');
+    this.#db = open(this.#file);
+  }
+
+  /** A statement, prepared once. */
+  statement(sql: string): StatementSync {
+    let statement = this.#statements.get(sql);
+    if (statement === undefined) {
+      statement = this.#db.prepare(sql);
+      this.#statements.set(sql, statement);
+    }
+    return statement;
+  }
+
+  /** All of it or nothing. */
+  transaction(work: () => void): void {
+    try {
+      this.statement('BEGIN IMMEDIATE').run();
+      work();
+      this.statement('COMMIT').run();
+    } catch (error) {
+      if (this.#db.isTransaction) this.#db.exec('ROLLBACK');
+      throw error;
+    }
+  }
+
+  /** Puts the file aside under another name, and begins an empty one. @returns the other name */
+  setAside(): string {
+    this.#statements.clear();
+    this.#db.close();
+    const other = setAside(this.#file);
+    this.#db = open(this.#file);
+    return other;
+  }
+
+  close(): void {
+    this.#statements.clear();
+    this.#db.close();
+  }
+}
+
+/** The file, beside its write-ahead log; the log's index is of no use to anybody. */
+function setAside(file: string): string {
+  const other = `${file}.damaged-${new Date().toISOString().replaceAll(':', '')}`;
+  renameSync(file, other);
+  for (const suffix of ['-wal', '-shm']) if (existsSync(file + suffix)) renameSync(file + suffix, other + suffix);
+  return other;
+}
+
+/** Like {@link Database.setAside}, for one that cannot even be opened. */
+export function setAsideIn(directory: string): string {
+  return setAside(join(directory, 'journal.sqlite'));
+}
+
+/**
+ * WAL with synchronous=NORMAL: nothing is lost when the daemon dies, only a power cut can take the last moments, and after
+ * one every process is gone too.
+ */
+function open(file: string): DatabaseSync {
+  // Made first, so that it is private wherever it lies; SQLite gives its -wal and -shm the same mode.
+  closeSync(openSync(file, 'a', 0o600));
+  const db = new DatabaseSync(file);
+  try {
+    db.exec(
+      `PRAGMA journal_mode = WAL; PRAGMA synchronous = NORMAL; PRAGMA busy_timeout = 0; PRAGMA journal_size_limit = ${LOG_LIMIT};`,
+    );
+    migrate(db);
+    return db;
+  } catch (error) {
+    db.close();
+    throw error;
+  }
+}
+
+function migrate(db: DatabaseSync): void {
+  const version = versionOf(db);
+  if (version > VERSION)
+    throw new Error(
+      `the journal in the state directory is of version ${version}, this waitd reads up to ${VERSION}: use a newer one`,
+    );
+  if (version < VERSION)
+    db.exec(`BEGIN; ${MIGRATIONS.slice(version).join('')} PRAGMA user_version = ${VERSION}; COMMIT;`);
+}
+
+function versionOf(db: DatabaseSync): number {
+  return Number(db.prepare('PRAGMA user_version').get()?.user_version);
+}
+
+/**
+ * Whether the journal in a directory could be read by this version, without touching it.
+ * @throws {Error} like {@link Database}
+ */
+export function checkVersion(directory: string): void {
+  const file = join(directory, 'journal.sqlite');
+  if (!existsSync(file)) return;
+  const db = new DatabaseSync(file, { readOnly: true });
+  const version = versionOf(db);
+  db.close();
+  if (version > VERSION)
+    throw new Error(`the journal is of version ${version}, which is later than this waitd's ${VERSION}`);
+}

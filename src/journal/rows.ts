@@ -1,0 +1,66 @@
+import { Handle, type Labels } from '../handles/handle.ts';
+import { Description, type Output, type Stream } from '../processes/description.ts';
+import { type Ending, Process, type ProcessState, type Relation } from '../processes/process.ts';
+
+/** A handle with its process, as they lie in the journal. */
+export interface HandleRow {
+  seq: number;
+  id: string;
+  client: string;
+  process: number;
+  description: number;
+  nonblocking: number;
+  output: number;
+  labels: string;
+  created_at: number;
+  pid: number;
+  inode: string | null;
+  boot: string;
+  started_at: number;
+  argv: string;
+  relation: Relation;
+  state: ProcessState;
+  ending: string | null;
+}
+
+export const HANDLE_COLUMNS = `
+  SELECT h.*, p.pid, p.inode, p.boot, p.started_at, p.argv, p.relation, p.state, p.ending
+  FROM handles h JOIN processes p ON p.id = h.process`;
+
+const STREAM_BITS: Record<Stream, number> = { stdout: 1, stderr: 2 };
+const ENDED_BIT = 4;
+
+/** What of a description is captured, and whether that has reached its end, in one number. */
+export function outputBits({ streams, ended }: Output): number {
+  return streams.reduce((bits, stream) => bits | STREAM_BITS[stream], ended ? ENDED_BIT : 0);
+}
+
+function outputOf(bits: number): Output {
+  const streams = (Object.keys(STREAM_BITS) as Stream[]).filter((stream) => (bits & STREAM_BITS[stream]) !== 0);
+  return { streams, ended: (bits & ENDED_BIT) !== 0 };
+}
+
+/** Builds the objects of a row; those that several rows share are made once where maps are given. */
+export function handleOf(
+  row: HandleRow,
+  processes: Map<number, Process> = new Map(),
+  descriptions: Map<number, Description> = new Map(),
+): Handle {
+  let process = processes.get(row.process);
+  if (process === undefined) {
+    const { pid, inode, relation } = row;
+    const argv = JSON.parse(row.argv) as string[];
+    process = new Process({ id: row.process, pid, inode, startedAt: row.started_at, argv, relation });
+    process.state = row.state;
+    if (row.ending !== null) process.end(JSON.parse(row.ending) as Ending);
+    processes.set(row.process, process);
+  }
+  let description = descriptions.get(row.description);
+  if (description === undefined) {
+    description = new Description(row.description, process, null, row.nonblocking === 1, outputOf(row.output));
+    descriptions.set(row.description, description);
+  }
+  const { id, client, seq } = row;
+  const labels = JSON.parse(row.labels) as Labels;
+  return new Handle({ id, client, description, labels, createdAt: row.created_at, seq });
+}

@@ -1,0 +1,42 @@
+import { constants, openSync } from 'node:fs';
+import { Descriptor } from '../kernel/descriptor.ts';
+import { MemoryFile } from '../kernel/memory-file.ts';
+import { spawn } from '../kernel/spawn.ts';
+import type { WaitEvent } from '../kernel/waitid.ts';
+
+/** Long enough for any start; one that hangs is no good. */
+const LONGEST_MS = 30_000;
+
+/** What of its output is told. */
+const SAID = 2000;
+
+/** What the service manager gave is this daemon's, not its rehearsal's. */
+const ours = new Set(['NOTIFY_SOCKET', 'WATCHDOG_USEC', 'WATCHDOG_PID']);
+
+/**
+ * Has what this daemon's command now is rehearse its start, in a process of its own.
+ * @param ended tells how a child of ours ends
+ * @returns why it would fail, in its own words; `null` where all is well
+ */
+export async function check(ended: (pid: number) => Promise<WaitEvent>): Promise<string | null> {
+  using nothing = new Descriptor(openSync('/dev/null', constants.O_RDONLY));
+  using said = MemoryFile.create('waitd-check');
+  const environment = Object.entries(process.env).flatMap(([name, value]) =>
+    value === undefined || ours.has(name) ? [] : [[name, value]],
+  );
+  const pid = spawn({
+    path: process.execPath,
+    argv: [process.execPath, ...process.execArgv, ...process.argv.slice(1), '--check'],
+    env: Object.fromEntries(environment) as Record<string, string>,
+    cwd: process.cwd(),
+    stdin: nothing.fd,
+    stdout: said.fd,
+    stderr: 'stdout',
+  });
+  // Only we reap it, so the number is its own until then.
+  const tooLong = setTimeout(() => process.kill(pid, 'SIGKILL'), LONGEST_MS);
+  const { siginfo } = await ended(pid);
+  clearTimeout(tooLong);
+  if (siginfo.code === 'CLD_EXITED' && siginfo.status === 0) return null;
+  return said.read().slice(-SAID).trim() || `it ended with ${siginfo.code} ${siginfo.status}`;
+}

@@ -1,0 +1,79 @@
+import { z } from 'zod';
+import type { Descriptor } from '../kernel/descriptor.ts';
+import { MemoryFile } from '../kernel/memory-file.ts';
+import { Pidfd } from '../kernel/pidfd.ts';
+import type { Pauses } from '../processes/process.ts';
+import type { ProcessTable } from '../processes/process-table.ts';
+
+/** Names the descriptor of the handoff to the next image. */
+const VARIABLE = 'WAITD_HANDOFF';
+
+/** Raised whenever it changes; a later image takes up an earlier one's. */
+const VERSION = 1;
+
+const descriptor = z.int().min(3);
+
+/**
+ * What the journal does not hold and the next image of this very process must have: descriptors, by number, which live over
+ * execve(2), and the stops that clients have not read.
+ */
+const Schema = z.object({
+  version: z.literal(VERSION),
+  /** Of the state directory. */
+  lock: descriptor,
+  /** Listening sockets, by their address in the settings. */
+  listeners: z.array(z.object({ address: z.string(), fd: descriptor })),
+  /** By the journal's number of the open file description. */
+  pidfds: z.array(z.object({ description: z.int(), fd: descriptor })),
+  /** By the journal's number of the process. */
+  groups: z.array(z.object({ process: z.int(), handles: z.int(), fd: descriptor })),
+  pauses: z.array(z.object({ process: z.int(), pauses: z.custom<Pauses>((value) => typeof value === 'object') })),
+  /** When the daemon last failed, in Unix milliseconds. */
+  failures: z.array(z.number()),
+});
+export type Handoff = z.infer<typeof Schema>;
+
+/** What the next image gets of the processes; their descriptors will live over execve(2). */
+export function handOverProcesses(table: ProcessTable): Pick<Handoff, 'pidfds' | 'groups' | 'pauses'> {
+  const kept = (pidfd: Descriptor): number => {
+    pidfd.keepOverExec();
+    return pidfd.fd;
+  };
+  const processes = [...table.values()];
+  return {
+    pidfds: processes.flatMap(({ descriptions }) =>
+      [...descriptions].map(({ id, pidfd }) => ({ description: id, fd: kept(pidfd!) })),
+    ),
+    groups: [...table.groups.entries()].map(({ process, handles, pidfd }) => ({ process, handles, fd: kept(pidfd) })),
+    pauses: processes.map(({ id, pauses }) => ({ process: id, pauses })),
+  };
+}
+
+/**
+ * Replaces this process's image by what the same command now is: same pid, same children, same place among its parent's.
+ * @throws {Error} where that fails; nothing has changed then
+ */
+export function execute(handoff: Omit<Handoff, 'version'>): never {
+  const file = MemoryFile.create('waitd-handoff');
+  file.write(JSON.stringify({ ...handoff, version: VERSION }));
+  file.keepOverExec();
+  const environment = { ...process.env, [VARIABLE]: String(file.fd) };
+  const argv = [process.execPath, ...process.execArgv, ...process.argv.slice(1)];
+  process.execve!(process.execPath, argv, environment);
+  throw new Error('execve came back');
+}
+
+/** What the image before this one left; `null` for a first start. To be taken once, before anything else is opened. */
+export function takeHandoff(): Handoff | null {
+  const number = process.env[VARIABLE];
+  if (number === undefined) return null;
+  // No child and no later start may take it for its own.
+  delete process.env[VARIABLE];
+  using file = new MemoryFile(Number(number));
+  return Schema.parse(JSON.parse(file.read()));
+}
+
+/** The pidfds of a handoff, by the journal's number of the description. */
+export function pidfdsOf(handoff: Handoff): Map<number, Pidfd> {
+  return new Map(handoff.pidfds.map(({ description, fd }) => [description, new Pidfd(fd)]));
+}
