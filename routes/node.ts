@@ -17,7 +17,7 @@ export function nodeRoutes(app: App, daemon: Daemon): void {
   const metrics = new Metrics(daemon);
 
   app.get('/livez', {
-    config: { open: true },
+    config: { open: true, health: true },
     schema: { tags, summary: 'Is it alive?', response: { 200: Health } },
     handler: (_request, reply) => {
       reply.send({ status: 'ok', checks: {} });
@@ -25,7 +25,7 @@ export function nodeRoutes(app: App, daemon: Daemon): void {
   });
 
   app.get('/readyz', {
-    config: { open: true },
+    config: { open: true, health: true },
     schema: { tags, summary: 'Can it take work?', response: { 200: Health, 503: Health } },
     handler: (_request, reply) => {
       const { fault } = journal;
@@ -35,6 +35,7 @@ export function nodeRoutes(app: App, daemon: Daemon): void {
   });
 
   app.get('/metrics', {
+    config: { health: true },
     schema: {
       tags,
       summary: 'Prometheus metrics',

@@ -106,7 +106,7 @@ export async function build(daemon: Daemon, logger: FastifyBaseLogger): Promise<
 
   await app.ready();
   refuseOddities(app.server);
-  listeners = new Listeners(app.server);
+  listeners = new Listeners(app.server, daemon.descriptors);
   return { app, listeners };
 }
 

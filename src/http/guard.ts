@@ -5,6 +5,13 @@ import { protocolsOf } from './authenticate.ts';
 import type { Listeners } from './listeners.ts';
 import { sendProblem } from './problems.ts';
 
+declare module 'fastify' {
+  interface FastifyContextConfig {
+    /** Answered even over the last descriptors. */
+    health?: boolean;
+  }
+}
+
 /** Longer ones are no URL of ours. */
 export const LONGEST_URL = 8192;
 export const SUBPROTOCOL = 'waitd.v1';
@@ -17,7 +24,17 @@ export function guard(app: FastifyInstance, allowedHosts: readonly string[], lis
     if (request.raw.url!.length > LONGEST_URL)
       throw new Problem('EPROTO', `The URL is over ${LONGEST_URL} bytes.`, { status: 414 });
     if (listeners().peerOf(request.raw.socket) === 'tcp') checkHost(request.headers.host, allowedHosts);
+    if (listeners().isOneOfTheLast(request.raw.socket) && request.routeOptions.config.health !== true)
+      throw outOfDescriptors();
     if (request.ws) checkUpgrade(request);
+  });
+}
+
+/** The connection goes with its answer: it is one of those that are kept back. */
+function outOfDescriptors(): Problem {
+  return new Problem('EMFILE', 'The daemon is out of descriptors: end connections and handles that nobody needs.', {
+    retry: { afterMs: 1000 },
+    headers: { connection: 'close' },
   });
 }
 

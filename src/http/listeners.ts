@@ -14,6 +14,9 @@ import { bindUnix } from '../kernel/unix-socket.ts';
 /** Finds a client that is gone without a word; a parked wait has no other timeout. */
 const KEEP_ALIVE_MS = 30_000;
 
+/** How many descriptors no ordinary connection gets, so that probes and Prometheus still learn that there are no others. */
+const KEPT_FOR_HEALTH = 48;
+
 /** Beyond the backlog of the kernel's default, so that a burst of clients need not retry. */
 const BACKLOG = 4096;
 
@@ -37,9 +40,13 @@ export class Listeners {
   readonly #places: Place[] = [];
   readonly #sockets = new Set<Socket>();
   readonly #peers = new WeakMap<object, Peer>();
+  readonly #last = new WeakSet<object>();
+  readonly #descriptors: number;
 
-  constructor(http: HttpServer) {
+  /** @param descriptors how many there can be */
+  constructor(http: HttpServer, descriptors: number) {
     this.#http = http;
+    this.#descriptors = descriptors;
     // The server starts its header and request timeouts when it listens, and it never will.
     http.emit('listening');
   }
@@ -47,6 +54,11 @@ export class Listeners {
   /** Who is at the other end of a connection. */
   peerOf(socket: object): Peer {
     return this.#peers.get(socket) ?? 'tcp';
+  }
+
+  /** Whether a connection took one of the last descriptors: it is only asked how the daemon is. */
+  isOneOfTheLast(socket: object): boolean {
+    return this.#last.has(socket);
   }
 
   /**
@@ -75,7 +87,10 @@ export class Listeners {
   #accept(socket: Socket, isUnix: boolean): void {
     try {
       // SO_PEERCRED is of the moment of connect(2), so it holds for the life of the connection.
-      this.#peers.set(socket, isUnix ? { uid: peerOf(descriptorOf(socket)).uid } : 'tcp');
+      const fd = descriptorOf(socket);
+      this.#peers.set(socket, isUnix ? { uid: peerOf(fd).uid } : 'tcp');
+      // The kernel gives the lowest number that is free.
+      if (fd >= this.#descriptors - KEPT_FOR_HEALTH) this.#last.add(socket);
     } catch {
       socket.destroy(); // gone already
       return;
@@ -184,7 +199,8 @@ async function listenTcp(server: Server, host: string, port: number): Promise<vo
 function start(server: Server, where: { fd: number } | { host: string; port: number }): Promise<void> {
   const { promise, resolve, reject } = Promise.withResolvers<void>();
   server.once('error', reject);
-  server.listen({ ...where, backlog: BACKLOG }, () => {
+  // With a descriptor Node takes the backlog from here alone, not from the options.
+  server.listen({ ...where, backlog: BACKLOG }, BACKLOG, () => {
     server.off('error', reject);
     resolve();
   });

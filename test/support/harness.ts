@@ -33,6 +33,14 @@ export interface DaemonOptions {
   prefix?: string[];
 }
 
+export interface LogEntry {
+  level: number;
+  msg: string;
+  address?: string;
+  reason?: string;
+  upgraded?: boolean;
+}
+
 const MAIN = join(import.meta.dirname, '../../src/main.ts');
 
 /** A daemon in a process of its own, on a Unix socket and on a TCP port that it picked. */
@@ -40,7 +48,9 @@ export class Daemon {
   readonly directory: string;
   readonly child: ChildProcess;
   readonly log: string[] = [];
+  readonly entries: LogEntry[] = [];
   readonly socket: string;
+  #look: () => void = () => {};
   readonly #agent = new Agent({ keepAlive: true, maxSockets: 4000 });
   port = 0;
   readonly exited: Promise<number | null>;
@@ -78,17 +88,40 @@ export class Daemon {
   }
 
   async #ready(): Promise<void> {
-    for await (const line of createInterface({ input: this.child.stdout! })) {
+    createInterface({ input: this.child.stdout! }).on('line', (line) => {
       this.log.push(line);
-      const entry = JSON.parse(line) as { msg: string; address?: string };
+      const entry = JSON.parse(line) as LogEntry;
       if (entry.address?.startsWith('tcp:')) this.port = Number(entry.address.split(':').at(-1));
-      if (entry.msg === 'ready') {
-        this.child.stdout!.on('data', (data) => this.log.push(String(data)));
-        this.child.stdout!.resume();
-        return;
-      }
+      this.entries.push(entry);
+      this.#look();
+    });
+    const died = this.exited.then(() => {
+      throw new Error(`the daemon did not start: ${this.log.join('\n')}`);
+    });
+    await Promise.race([this.logged('ready'), died]);
+    died.catch(() => {});
+  }
+
+  /** The first log entry with this message, from a place in the log on; be it there already or still to come. */
+  async logged(message: string, from = 0): Promise<LogEntry> {
+    for (;;) {
+      const entry = this.entries.slice(from).find(({ msg }) => msg === message);
+      if (entry !== undefined) return entry;
+      await new Promise<void>((resolve) => {
+        const look = this.#look;
+        this.#look = () => {
+          look();
+          resolve();
+        };
+      });
     }
-    throw new Error(`the daemon did not start: ${this.log.join('\n')}`);
+  }
+
+  /** Has it replaced in place. @returns once the next image is ready */
+  async upgrade(): Promise<void> {
+    const from = this.entries.length;
+    this.child.kill('SIGHUP');
+    await this.logged('ready', from);
   }
 
   get token(): string {
@@ -202,6 +235,11 @@ export class Daemon {
     if (this.child.exitCode === null && this.child.signalCode === null) this.child.kill('SIGKILL');
     await this.exited;
   }
+}
+
+/** What has a daemon fail at the step that is written in a file; see faults.ts. */
+export function withFaults(file: string): Record<string, string> {
+  return { NODE_OPTIONS: `--import ${join(import.meta.dirname, 'faults.ts')}`, FAULT: file };
 }
 
 /** A WebSocket whose frames are kept and can be awaited. */

@@ -1,0 +1,76 @@
+/**
+ * Preloaded into a daemon under test (`node --import`), it makes that fail at a named step: the one that is written in the
+ * file that FAULT names, for as long as it is there. Nothing in the daemon itself knows of this.
+ */
+import { existsSync, readFileSync, rmSync } from 'node:fs';
+import { constants as os } from 'node:os';
+import { StatementSync } from 'node:sqlite';
+import koffi from 'koffi';
+
+const file = process.env.FAULT!;
+const WNOWAIT = 0x0100_0000;
+const WEXITED = 4;
+
+const faultNow = (): string | null => (existsSync(file) ? readFileSync(file, 'utf8').trim() : null);
+
+function dieAt(step: string): void {
+  if (faultNow() !== step) return;
+  rmSync(file);
+  process.kill(process.pid, 'SIGKILL');
+}
+
+function sqliteError(code: number, message: string): Error {
+  return Object.assign(new Error(message), { code: 'ERR_SQLITE_ERROR', errcode: code });
+}
+
+type Run = typeof StatementSync.prototype.run;
+const { run } = StatementSync.prototype;
+StatementSync.prototype.run = function patched(this: StatementSync, ...values: Parameters<Run>) {
+  const sql = this.sourceSQL;
+  if (sql === 'BEGIN IMMEDIATE') {
+    dieAt('die before the write');
+    const fault = faultNow();
+    if (fault === 'disk full') throw sqliteError(13, 'database or disk is full');
+    if (fault === 'I/O error') throw sqliteError(10, 'disk I/O error');
+    if (fault === 'damaged') {
+      rmSync(file);
+      throw sqliteError(11, 'database disk image is malformed');
+    }
+  }
+  if (sql === 'COMMIT' && faultNow() === 'disk full at commit') throw sqliteError(13, 'database or disk is full');
+  const result = run.apply(this, values);
+  if (sql === 'COMMIT') dieAt('die between write and reap');
+  return result;
+} as Run;
+
+const { load } = koffi;
+type Library = ReturnType<typeof load>;
+koffi.load = ((path: string | null) => {
+  const library: Library = load(path as string);
+  return {
+    func(prototype: string) {
+      const original = library.func(prototype) as (...args: unknown[]) => number;
+      if (prototype.startsWith('int posix_spawn('))
+        return (...args: unknown[]) => {
+          dieAt('die before the spawn');
+          const fault = faultNow()?.match(/^spawn (\w+)$/)?.[1];
+          if (fault !== undefined) return os.errno[fault as keyof typeof os.errno];
+          const result = original(...args);
+          dieAt('die after the spawn');
+          return result;
+        };
+      if (prototype.includes('void *infop'))
+        return (...args: unknown[]) => {
+          const result = original(...args);
+          const options = args[4] as number;
+          if (result === 0 && (options & WEXITED) !== 0 && (options & WNOWAIT) === 0) dieAt('die after the reap');
+          return result;
+        };
+      return original;
+    },
+  };
+}) as unknown as typeof load;
+
+process.on('SIGUSR2', () => {
+  throw new Error('thrown for the test');
+});
