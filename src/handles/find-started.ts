@@ -17,7 +17,11 @@ const TOLERANCE_MS = 50;
  * @returns a pidfd on it; `null` where there is none, or where it cannot be told which
  */
 export function findStarted(argv: readonly string[], intendedAt: number, known: ReadonlySet<number>): Pidfd | null {
-  const begun = [...readAll()].filter(([pid, stat]) => isCandidate(pid, stat, intendedAt) && !known.has(pid));
+  const all = readAll();
+  const heirs = heirsIn(all);
+  const begun = [...all].filter(
+    ([pid, stat]) => isCandidate(pid, stat, intendedAt) && heirs.has(stat.parent) && !known.has(pid),
+  );
   const alike = begun.filter(([pid]) => isCommand(readArgv(pid), argv));
   // A program may have gone on to another by now (sh -c 'exec …').
   const [only, ...others] = alike.length > 0 ? alike : begun;
@@ -27,6 +31,13 @@ export function findStarted(argv: readonly string[], intendedAt: number, known: 
 function isCandidate(pid: number, stat: ProcStat, intendedAt: number): boolean {
   const age = startedAt(stat) - intendedAt;
   return stat.session === pid && stat.group === pid && age >= -TOLERANCE_MS && age <= LATEST_MS;
+}
+
+/** To whom the dead daemon's children went: to a subreaper above it, and so above us, or to init (prctl(2)). */
+function heirsIn(all: ReadonlyMap<number, ProcStat>): Set<number> {
+  const heirs = new Set([1]);
+  for (let at = process.ppid; at > 1; at = all.get(at)?.parent ?? 0) heirs.add(at);
+  return heirs;
 }
 
 /** Of a script the kernel puts its interpreter in front, and its path for its name. */

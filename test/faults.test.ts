@@ -1,0 +1,280 @@
+import { spawnSync } from 'node:child_process';
+import {
+  closeSync,
+  mkdirSync,
+  openSync,
+  readdirSync,
+  rmSync,
+  statSync,
+  truncateSync,
+  writeFileSync,
+  writeSync,
+} from 'node:fs';
+import { join } from 'node:path';
+import t, { type Test } from 'tap';
+import { Daemon, eventually, stateOf, temporaryDirectory, withFaults } from './support/harness.ts';
+
+interface Faulty {
+  daemon: Daemon;
+  /** Has that step fail from now on. */
+  fail(step: string): void;
+  mend(): void;
+}
+
+async function faulty(t: Test, directory?: string): Promise<Faulty> {
+  const file = join(t.testdir(), 'fault');
+  const daemon = await Daemon.start(t, { env: withFaults(file), ...(directory !== undefined && { directory }) });
+  return { daemon, fail: (step) => writeFileSync(file, step), mend: () => rmSync(file, { force: true }) };
+}
+
+const namesOf = async (daemon: Daemon, id: string): Promise<string[]> =>
+  (await daemon.events(id)).map(({ event }) => event);
+
+t.test(
+  'a daemon that dies before it has written an exit, or between the write and the reap, or after it',
+  async (t) => {
+    for (const [step, outcome] of [
+      ['die before the write', { reason: 'unknown' }],
+      ['die between write and reap', { reason: 'exited', exitCode: 5 }],
+      ['die after the reap', { reason: 'exited', exitCode: 5 }],
+    ] as const) {
+      const { daemon, fail } = await faulty(t);
+      const { id, process: child } = await daemon.spawn(['sh', '-c', 'read line < "$0"; exit 5', fifo(daemon)]);
+      fail(step);
+      writeFileSync(fifo(daemon), '\n');
+      await daemon.exited;
+      // Its zombie goes to init, which may leave it lying; then it has ended, and how is not known yet.
+      const heir = await Daemon.start(t, { directory: daemon.directory });
+      const zombie = stateOf(child.pid) === 'Z';
+      const expected = step === 'die before the write' && zombie ? null : outcome;
+      t.match((await heir.get(`/v1/handles/${id}`)).body, { state: 'exited', outcome: expected }, step);
+      t.same(await namesOf(heir, id), ['opened', 'exited'], 'told once');
+      if (step !== 'die before the write')
+        t.match((await heir.waitid(id)).body, { outcome: { exitCode: 5 } }, 'and still to be collected');
+      t.equal(await heir.stop(), 0);
+    }
+  },
+);
+
+/** Something to wait for that needs no time. */
+function fifo(daemon: Daemon): string {
+  const path = join(daemon.directory, 'fifo');
+  spawnSync('mkfifo', [path]);
+  return path;
+}
+
+t.test('while the disk is full nothing is lost: statuses wait, and are caught up', async (t) => {
+  for (const step of ['disk full', 'I/O error', 'disk full at commit']) {
+    const { daemon, fail, mend } = await faulty(t);
+    const handles = await Promise.all(Array.from({ length: 20 }, () => daemon.spawn(['sleep', '100'])));
+    const [first, ...others] = handles;
+    const socket = daemon.ws();
+    const { head } = await socket.first((frame) => frame.type === 'hello');
+    fail(step);
+    const parked = daemon.waitid(first.id);
+    for (const { id } of handles) await daemon.signal(id, 'SIGKILL');
+    t.match((await parked).body, { outcome: { signal: 'SIGKILL' } }, 'waitid goes on');
+    t.match((await daemon.waitid(first.id)).body, { errno: 'ECHILD' }, 'and collects once');
+    const all = await daemon.post('/v1/poll', { handles: handles.map(({ id }) => id), until: 'all' });
+    t.equal(all.body.ready.length, 20, 'poll goes on');
+    await socket.until(() => socket.events.filter(({ event }) => event === 'exited').length === 20);
+    t.match(await daemon.get('/readyz'), { status: 503, body: { checks: { journal: /cannot be written/ } } });
+    t.equal((await daemon.get('/livez')).status, 200);
+    for (const body of [{ spawn: { argv: ['true'] } }, { open: { pid: process.pid } }, { dup: first.id }])
+      t.match(await daemon.post('/v1/handles', body), { status: 503, body: { errno: 'ENOSPC' } });
+    t.equal(daemon.zombies.length, 20, 'the kernel keeps what is not written');
+    t.equal((await daemon.get(`/v1/events?since=${head}&limit=1000`)).body.events.length, 20, 'pages too');
+    t.equal((await daemon.request('DELETE', `/v1/handles/${others[0].id}`)).status, 204);
+    t.match((await daemon.get(`/v1/handles/${others[0].id}`)).body, { errno: 'ESTALE' });
+    const from = daemon.entries.length;
+    daemon.child.kill('SIGHUP');
+    t.match(await daemon.logged('the upgrade is refused, and all stays as it is', from), { reason: /journal/ });
+    mend();
+    await eventually(async () => (await daemon.get('/readyz')).status === 200);
+    await eventually(() => daemon.zombies.length === 0);
+    t.equal((await daemon.post('/v1/handles', { spawn: { argv: ['true'] } })).status, 201);
+    daemon.child.kill('SIGKILL');
+    await daemon.exited;
+    const heir = await Daemon.start(t, { directory: daemon.directory });
+    for (const { id } of others.slice(1))
+      t.match((await heir.get(`/v1/handles/${id}`)).body, { outcome: { signal: 'SIGKILL' } }, 'all of it is on disk');
+    t.match((await heir.waitid(first.id)).body, { errno: 'ECHILD' });
+    t.equal((await heir.get(`/v1/events?since=${head}&type=exited&limit=1000`)).body.events.length >= 20, true);
+    t.equal(await heir.stop(), 0);
+  }
+});
+
+t.test('a seq is never used twice, not even one that was told from memory only', async (t) => {
+  const { daemon, fail } = await faulty(t);
+  const one = await daemon.spawn(['sleep', '100']);
+  const two = await daemon.spawn(['sleep', '100']);
+  const socket = daemon.ws('?since=0');
+  await socket.until(() => socket.events.length === 2);
+  fail('disk full');
+  await daemon.signal(one.id, 'SIGKILL');
+  const told = await socket.first(({ event }) => event === 'exited');
+  daemon.child.kill('SIGKILL');
+  await daemon.exited;
+  const heir = await Daemon.start(t, { directory: daemon.directory });
+  const resumed = heir.ws(`?since=${told.seq}`);
+  t.match(await resumed.first(({ type }) => type === 'gap'), { from: told.seq + 1 }, 'what came after it may be lost');
+  const patient = heir.ws(`?since=${told.seq - 1}`);
+  await patient.first(({ type }) => type === 'hello');
+  await heir.signal(two.id, 'SIGKILL');
+  const next = await resumed.first(({ event }) => event === 'exited' || event === 'reaped');
+  t.ok(next.seq > told.seq);
+  await patient.first(({ event }) => event === 'exited');
+  t.notOk(
+    patient.frames.some(({ type }) => type === 'gap'),
+    'who saw only what is on disk has missed nothing',
+  );
+  t.match((await heir.get(`/v1/events?since=${told.seq}`)).body.gap, { from: told.seq + 1 });
+  resumed.close();
+  patient.close();
+  t.equal(await heir.stop(), 0);
+});
+
+t.test('a damaged journal is set aside, at the start and while it runs, and a gap follows', async (t) => {
+  const { daemon, fail } = await faulty(t);
+  const ended = await daemon.spawn(['true']);
+  await daemon.waitid(ended.id);
+  const living = await daemon.spawn(['sleep', '100'], { labels: { a: 'b' } });
+  fail('damaged');
+  const other = await daemon.spawn(['sleep', '100']);
+  t.match(await daemon.logged('the journal was damaged, and a new one is begun: what it held is lost'), { level: 50 });
+  for (const { id } of [living, other]) t.match((await daemon.get(`/v1/handles/${id}`)).body, { state: 'running' });
+  t.match((await daemon.get('/v1/handles?label=a=b')).body.handles, [{ id: living.id }]);
+  t.match((await daemon.get(`/v1/handles/${ended.id}`)).body, { errno: 'ESTALE' }, 'it did exist');
+  t.match((await daemon.get('/v1/events?since=0')).body.gap, { from: 1 });
+  const state = join(daemon.directory, 'state');
+  const aside = (): string[] => readdirSync(state).filter((name) => /damaged-.*Z$/.test(name));
+  t.equal(aside().length, 1);
+  const { head, node } = (await daemon.get('/v1/node')).body;
+  t.equal(await daemon.stop(), 0);
+
+  const file = openSync(join(state, 'journal.sqlite'), 'r+');
+  writeSync(file, Buffer.alloc(4096, 0x5a), 0, 4096, 0);
+  closeSync(file);
+  const heir = await Daemon.start(t, { directory: daemon.directory });
+  await heir.logged('the journal was damaged, and a new one is begun: what it held is lost');
+  t.equal(aside().length, 2);
+  const now = (await heir.get('/v1/node')).body;
+  t.equal(now.node, node, 'it is the same node');
+  t.ok(now.head >= head);
+  t.match((await heir.get(`/v1/events?since=${head - 1}`)).body.gap, { from: head });
+  t.match((await heir.get(`/v1/handles/${living.id}`)).body, { errno: 'ESTALE' });
+  process.kill(living.process.pid, 'SIGKILL');
+  process.kill(other.process.pid, 'SIGKILL');
+  t.equal(await heir.stop(), 0);
+});
+
+t.test('a disk that is really full, with exits going on all the while', async (t) => {
+  const directory = temporaryDirectory(t);
+  const state = join(directory, 'state');
+  mkdirSync(state);
+  t.equal(spawnSync('mount', ['-t', 'tmpfs', '-o', 'size=16m,mode=0700', 'tmpfs', state]).status, 0);
+  t.teardown(() => spawnSync('umount', ['-l', state]));
+  const daemon = await Daemon.start(t, { directory });
+  const handles = await Promise.all(
+    Array.from({ length: 60 }, (_, n) => daemon.spawn(['sh', '-c', `sleep 1.${10 + n}; exit ${n}`])),
+  );
+  const last = await daemon.spawn(['sleep', '100']);
+  const socket = daemon.ws();
+  await socket.first((frame) => frame.type === 'hello');
+  const filler = join(state, 'filler');
+  spawnSync('dd', ['if=/dev/zero', `of=${filler}`, 'bs=4k']);
+  // What was set apart for the write-ahead log already may take some more.
+  let n = 0;
+  await eventually(async () => {
+    n += 1;
+    const labels = Object.fromEntries(Array.from({ length: 60 }, (_, at) => [`l${at}`, `${n}`.repeat(50)]));
+    await daemon.request('PATCH', `/v1/handles/${last.id}`, { body: { labels } });
+    return (await daemon.get('/readyz')).status === 503;
+  });
+  await daemon.signal(last.id, 'SIGKILL');
+  await socket.until(() => socket.events.filter(({ event }) => event === 'exited').length === 61);
+  t.match(await daemon.post('/v1/handles', { spawn: { argv: ['true'] } }), { status: 503, body: { errno: 'ENOSPC' } });
+  t.ok(daemon.zombies.length > 0);
+  truncateSync(filler);
+  await eventually(async () => (await daemon.get('/readyz')).status === 200);
+  await eventually(() => daemon.zombies.length === 0);
+  daemon.child.kill('SIGKILL');
+  await daemon.exited;
+  const heir = await Daemon.start(t, { directory });
+  for (const [n, { id }] of handles.entries())
+    t.match((await heir.waitid(id)).body, { outcome: { reason: 'exited', exitCode: n } });
+  t.equal(await heir.stop(), 0);
+});
+
+t.test('what a new process needs and is not to be had is 503 with a hint', async (t) => {
+  const { daemon, fail, mend } = await faulty(t);
+  for (const errno of ['EAGAIN', 'ENOMEM', 'EMFILE', 'ENFILE']) {
+    fail(`spawn ${errno}`);
+    const answer = await daemon.post('/v1/handles', { spawn: { argv: ['true'] } });
+    t.match(answer, { status: 503, body: { errno } }, errno);
+    t.ok(Number(answer.headers['retry-after']) >= 1);
+    mend();
+    t.equal((await daemon.post('/v1/handles', { spawn: { argv: ['true'] } })).status, 201);
+  }
+  t.equal(await daemon.stop(), 0);
+});
+
+t.test('out of pids: fork says EAGAIN, and what is held goes on', async (t) => {
+  const directory = temporaryDirectory(t);
+  spawnSync('chown', ['65534', directory]);
+  // The limit is of the user's processes and threads together; of this user there are no others here.
+  const daemon = await Daemon.start(t, {
+    directory,
+    prefix: ['prlimit', '--nproc=40', 'setpriv', '--reuid', '65534', '--regid', '65534', '--clear-groups'],
+  });
+  const held = [];
+  for (;;) {
+    const { status, body } = await daemon.post('/v1/handles', { spawn: { argv: ['sleep', '100'] } });
+    if (status !== 201) {
+      t.match({ status, body }, { status: 503, body: { errno: 'EAGAIN', syscall: 'posix_spawn' } });
+      break;
+    }
+    held.push(body);
+  }
+  t.ok(held.length > 0);
+  await daemon.signal(held[0].id, 'SIGKILL');
+  t.match((await daemon.waitid(held[0].id)).body, { outcome: { signal: 'SIGKILL' } });
+  for (const { id } of held) await daemon.signal(id, 'SIGKILL');
+  await daemon.post('/v1/poll', { handles: held.map(({ id }) => id), until: 'all' });
+  t.equal((await daemon.post('/v1/handles', { spawn: { argv: ['true'] } })).status, 201);
+  await daemon.kill(); // as another user it could not leave the test runner its report
+});
+
+t.test('out of descriptors: handles first, then connections, never the probes', async (t) => {
+  const daemon = await Daemon.start(t, { prefix: ['prlimit', '--nofile=256:256'] });
+  const held = [];
+  for (;;) {
+    const { status, body, headers } = await daemon.post('/v1/handles', { spawn: { argv: ['sleep', '100'] } });
+    if (status !== 201) {
+      t.match({ status, body }, { status: 503, body: { errno: 'EMFILE' } });
+      t.ok(headers['retry-after']);
+      break;
+    }
+    held.push(body);
+  }
+  // A spawn needs a few for a moment; an open takes the ones that these leave.
+  for (;;) {
+    const { status, body } = await daemon.post('/v1/handles', { open: { pid: process.pid } });
+    if (status === 201) continue;
+    t.match({ status, body }, { status: 503, body: { errno: 'EMFILE' } });
+    break;
+  }
+  t.equal((await daemon.get(`/v1/handles/${held[0].id}`)).status, 200, 'what is held goes on');
+  // Each parked wait has a connection of its own, until there are none left.
+  const parked = held.slice(0, 70).map(({ id }) => daemon.waitid(id));
+  const refused = await Promise.race(parked);
+  t.match(refused, { status: 503, body: { errno: 'EMFILE' } });
+  for (const path of ['/livez', '/readyz', '/metrics']) t.equal((await daemon.get(path)).status, 200, path);
+  for (const { process: child } of held) process.kill(child.pid, 'SIGKILL');
+  const answers = await Promise.all(parked);
+  t.ok(answers.filter(({ status }) => status === 200).length > 0);
+  t.ok(answers.every(({ status, body }) => status === 200 || body.errno === 'EMFILE'));
+  await eventually(async () => (await daemon.post('/v1/handles', { spawn: { argv: ['true'] } })).status === 201);
+  t.equal(statSync(daemon.socket).isSocket(), true);
+  t.equal(await daemon.stop(), 0);
+});

@@ -1,0 +1,150 @@
+import { mkdirSync, statSync } from 'node:fs';
+import { join } from 'node:path';
+import { DatabaseSync } from 'node:sqlite';
+import t from 'tap';
+import { MIGRATIONS } from '../src/journal/schema.ts';
+import { Daemon, eventually, temporaryDirectory } from './support/harness.ts';
+
+t.test(
+  'handles expire: collected ones, later the others, never live ones; ESTALE is told apart from EBADF',
+  async (t) => {
+    const daemon = await Daemon.start(t, { args: ['--keep-collected', '200ms', '--keep-uncollected', '2s'] });
+    const socket = daemon.ws('?since=0');
+    const collected = await daemon.spawn(['true']);
+    const uncollected = await daemon.spawn(['true']);
+    const live = await daemon.spawn(['sleep', '100']);
+    const closed = await daemon.spawn(['true']);
+    await daemon.waitid(collected.id);
+    await daemon.request('DELETE', `/v1/handles/${closed.id}`);
+    const expired = (id: string) => socket.first(({ event, handle }) => event === 'expired' && handle === id);
+    t.match(await expired(collected.id), { outcome: { reason: 'exited', exitCode: 0 }, process: collected.process });
+    t.match((await daemon.get(`/v1/handles/${uncollected.id}`)).body, { state: 'exited' }, 'for longer');
+    await expired(uncollected.id);
+    t.match((await daemon.get(`/v1/handles/${live.id}`)).body, { state: 'running' });
+    for (const { id } of [collected, uncollected, closed]) {
+      for (const [method, path] of [
+        ['GET', ''],
+        ['DELETE', ''],
+        ['POST', '/waitid'],
+        ['POST', '/terminate'],
+      ] as const)
+        t.match(await daemon.request(method, `/v1/handles/${id}${path}`), { status: 410, body: { errno: 'ESTALE' } });
+      t.match(await daemon.get(`/v1/handles/${id}`, { tcp: true }), { body: { errno: 'ESTALE' } }, 'the same client');
+    }
+    const altered = collected.id.slice(0, -1) + (collected.id.endsWith('A') ? 'B' : 'A');
+    for (const id of [altered, 'h_nosuch', `h_${'A'.repeat(28)}`, 'h_', 'x'])
+      t.match(await daemon.get(`/v1/handles/${id}`), { status: 404, body: { errno: 'EBADF' } }, id);
+    t.same(
+      (await daemon.events(collected.id)).map(({ event }) => event),
+      ['opened', 'exited', 'expired'],
+      'its events are kept as all are',
+    );
+    t.same(
+      (await daemon.get('/v1/handles')).body.handles.map(({ id }: { id: string }) => id),
+      [live.id],
+    );
+    socket.close();
+    await daemon.signal(live.id, 'SIGKILL');
+    t.equal(await daemon.stop(), 0);
+  },
+);
+
+t.test('another client’s id is nobody’s, also when it is gone', async (t) => {
+  const daemon = await Daemon.start(t, { args: ['--insecure-no-auth', '--keep-collected', '100ms'] });
+  const { id } = await daemon.spawn(['true']);
+  await daemon.waitid(id);
+  await eventually(async () => (await daemon.get(`/v1/handles/${id}`)).status === 410);
+  const stranger = await fetch(`http://127.0.0.1:${daemon.port}/v1/handles/${id}`);
+  t.match(await stranger.json(), { errno: 'EBADF' });
+  t.equal(await daemon.stop(), 0);
+});
+
+t.test('events are forgotten after their time, and a gap says so', async (t) => {
+  const daemon = await Daemon.start(t, { args: ['--keep-events', '300ms', '--keep-collected', '100ms'] });
+  const { id } = await daemon.spawn(['true']);
+  await daemon.waitid(id);
+  await eventually(async () => (await daemon.get('/v1/node')).body.oldest > 3);
+  const { head } = (await daemon.get('/v1/node')).body;
+  t.match((await daemon.get('/v1/events?since=0')).body, { events: [], gap: { from: 1, to: head }, next: head });
+  t.match(await daemon.get(`/v1/handles/${id}`), { body: { errno: 'ESTALE' } }, 'nothing is left of it but its id');
+  t.match((await daemon.get(`/v1/events?handle=${id}`)).body, { events: [] });
+  t.equal(await daemon.stop(), 0);
+  const heir = await Daemon.start(t, { directory: daemon.directory });
+  t.match(await heir.get(`/v1/handles/${id}`), { body: { errno: 'ESTALE' } }, 'after a restart too');
+  t.equal((await heir.get('/v1/node')).body.head, head, 'and cursors go on where they were');
+  t.equal(await heir.stop(), 0);
+});
+
+t.test('the journal holds what is kept and no more', async (t) => {
+  const args = ['--keep-collected', '100ms', '--keep-events', '300ms', '--max-events', '1000'];
+  const directory = temporaryDirectory(t);
+  const journal = join(directory, 'state', 'journal.sqlite');
+  const round = async (daemon: Daemon): Promise<void> => {
+    await Promise.all(
+      Array.from({ length: 16 }, async () => {
+        for (let n = 0; n < 25; n += 1) {
+          const { id } = await daemon.spawn(['true'], { labels: { some: 'label' } });
+          await daemon.waitid(id);
+          if (n % 2 === 0) await daemon.request('DELETE', `/v1/handles/${id}`);
+        }
+      }),
+    );
+    const { head } = (await daemon.get('/v1/node')).body;
+    await eventually(async () => (await daemon.get('/v1/node')).body.oldest > head);
+    await eventually(async () => (await daemon.get('/v1/handles')).body.handles.length === 0);
+  };
+  const sizes: number[] = [];
+  for (const rounds of [4, 4]) {
+    const daemon = await Daemon.start(t, { args, directory });
+    for (let n = 0; n < rounds; n += 1) await round(daemon);
+    t.equal(await daemon.stop(), 0);
+    sizes.push(statSync(journal).size);
+  }
+  t.ok(sizes[1]! <= 1.25 * sizes[0]!, `bytes: ${sizes.join()}`);
+  const db = new DatabaseSync(journal, { readOnly: true });
+  for (const table of ['processes', 'handles', 'labels', 'collected', 'keys', 'holes'])
+    t.equal(db.prepare(`SELECT count(*) n FROM ${table}`).get()!.n, 0, table);
+  db.close();
+});
+
+t.test('a journal of the first version is taken up', async (t) => {
+  const directory = temporaryDirectory(t);
+  mkdirSync(join(directory, 'state'), { mode: 0o700 });
+  const db = new DatabaseSync(join(directory, 'state', 'journal.sqlite'));
+  const ending = (code: number): string =>
+    JSON.stringify({ outcome: { reason: 'exited', exitCode: code }, siginfo: null, rusage: null, reaped: true });
+  db.exec(`${MIGRATIONS[0]}
+    INSERT INTO meta VALUES ('node', 'n_1'), ('head', '0');
+    INSERT INTO processes VALUES (1, 'boot', 10, '1', 0, '["a"]', 'child', 'exited', '${ending(3)}');
+    INSERT INTO processes VALUES (2, 'boot', 11, '2', 0, '["b"]', 'child', 'exited', '${ending(4)}');
+    INSERT INTO processes VALUES (3, 'boot', 12, '3', 0, '["c"]', 'child', 'running', NULL);
+    INSERT INTO descriptions VALUES (1, 1, 1), (2, 2, 0), (3, 3, 0);
+    INSERT INTO handles VALUES (0, 'h_1', 'uid:0', 1, '{"x":"y"}', 0, NULL), (2, 'h_2', 'uid:0', 2, '{}', 0, 'closed');
+    INSERT INTO handles VALUES (5, 'h_3', 'uid:0', 3, '{}', 0, NULL);
+    INSERT INTO labels VALUES ('uid:0', 'x', 'y', 0);
+    INSERT INTO collected VALUES (1, 'uid:0');
+    INSERT INTO events VALUES (3, 'uid:0', 'h_2', 'closed', ${Date.now()}, '{}');
+    INSERT INTO events VALUES (6, 'uid:0', 'h_3', 'opened', ${Date.now()}, '{}');
+    PRAGMA user_version = 1;`);
+  db.close();
+  const daemon = await Daemon.start(t, { directory });
+  t.match((await daemon.get('/v1/handles/h_1')).body, {
+    nonblocking: true,
+    labels: { x: 'y' },
+    collected: true,
+    outcome: { exitCode: 3 },
+  });
+  t.match((await daemon.get('/v1/handles?label=x=y')).body.handles, [{ id: 'h_1' }]);
+  t.match((await daemon.get('/v1/handles/h_2')).body, { errno: 'ESTALE' });
+  t.match((await daemon.get('/v1/handles/h_3')).body, { outcome: { reason: 'unknown' } }, 'of another boot');
+  t.equal(await daemon.stop(), 0);
+});
+
+t.test('a journal of a later version is left alone', async (t) => {
+  const directory = temporaryDirectory(t);
+  mkdirSync(join(directory, 'state'), { mode: 0o700 });
+  const db = new DatabaseSync(join(directory, 'state', 'journal.sqlite'));
+  db.exec('PRAGMA user_version = 99');
+  db.close();
+  await t.rejects(Daemon.start(t, { directory }), /of version 99/);
+});
