@@ -13,6 +13,7 @@ import {
 import { eventRoutes } from '../routes/events.ts';
 import { handleRoutes } from '../routes/handles.ts';
 import { nodeRoutes } from '../routes/node.ts';
+import { outputRoutes } from '../routes/output.ts';
 import { signalRoutes } from '../routes/signals.ts';
 import { waitRoutes } from '../routes/waits.ts';
 import type { Daemon } from './daemon.ts';
@@ -101,6 +102,7 @@ export async function build(daemon: Daemon, logger: FastifyBaseLogger): Promise<
   waitRoutes(app, daemon);
   signalRoutes(app, daemon);
   eventRoutes(app, daemon);
+  outputRoutes(app, daemon);
   nodeRoutes(app, daemon);
   app.get('/openapi.json', { schema: { hide: true } }, async () => app.swagger());
 

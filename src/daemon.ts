@@ -15,6 +15,7 @@ import { tryLock } from './kernel/lock.ts';
 import { Pidfd } from './kernel/pidfd.ts';
 import { bootId } from './kernel/proc.ts';
 import { becomeSubreaper } from './kernel/subreaper.ts';
+import { Outputs } from './output/outputs.ts';
 import { Adoption } from './processes/adoption.ts';
 import { ProcessTable } from './processes/process-table.ts';
 import { Reaper } from './processes/reaper.ts';
@@ -40,6 +41,7 @@ export interface Daemon {
   signals: Signals;
   feed: Feed;
   retries: Retries;
+  outputs: Outputs;
   /** Answers all that waits, so that what serves it can end. */
   drain(why: Why): void;
   /** Writes what is left and lets go. Spawned processes live on. */
@@ -69,6 +71,7 @@ export function startDaemon(config: Config, handoff: Handoff | null): Daemon {
   const table = new ProcessTable();
   const adoption = new Adoption(table);
   const reaper = new Reaper({ table, journal, adoption, feed, tellsReap: features.inode });
+  const outputs = new Outputs({ directory: output, maxOutput: config.maxOutput });
   const handles = new Handles({
     journal,
     table,
@@ -77,7 +80,7 @@ export function startDaemon(config: Config, handoff: Handoff | null): Daemon {
     feed,
     features,
     descriptors: descriptors - KEPT_FROM_HANDLES,
-    filesOf: (id) => ({ output: (stream) => join(output, `${id}.${stream}`), scratch: output }),
+    outputs,
   });
   const parking = new Parking(table);
   const waits = new Waits({ journal, reaper, parking, nonblocking: features.nonblocking });
@@ -90,6 +93,8 @@ export function startDaemon(config: Config, handoff: Handoff | null): Daemon {
   recover({ journal, table, handles, adoption, reaper, feed, features, inherited, pauses });
   for (const { fd, ...group } of handoff?.groups ?? []) table.groups.restore({ ...group, pidfd: new Pidfd(fd) });
   reaper.start();
+  outputs.onEnded = (description) => handles.endOutput(description);
+  handles.resumeOutput();
   retention.start();
 
   return {
@@ -106,19 +111,23 @@ export function startDaemon(config: Config, handoff: Handoff | null): Daemon {
     signals,
     feed,
     retries,
+    outputs,
     drain: (why) => {
       const problem = why === 'stopping' ? stopping : restarting;
       parking.close(problem);
       feed.close(problem, why);
+      outputs.close();
     },
     close: () => {
       retention.stop();
+      outputs.stop();
       reaper.stop();
       journal.close();
       lock.close();
     },
     handOver: () => {
       retention.stop();
+      outputs.stop();
       reaper.stop();
       journal.close();
       lock.keepOverExec();

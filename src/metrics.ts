@@ -6,7 +6,7 @@ import type { Daemon } from './daemon.ts';
 export class Metrics {
   readonly #registry = new Registry();
 
-  constructor({ handles, table, parking, feed, reaper, journal }: Daemon) {
+  constructor({ handles, outputs, table, parking, feed, reaper, journal }: Daemon) {
     const gauge = (name: string, help: string, read: () => number): void => {
       new Gauge({
         name,
@@ -49,6 +49,9 @@ export class Metrics {
     });
     counter('waitd_subscribers_cut_total', 'Subscribers cut off because they read too slowly.', null, () => ({
       cuts: feed.cuts,
+    }));
+    counter('waitd_output_dropped_bytes_total', 'Captured output dropped because of its limit.', null, () => ({
+      bytes: outputs.dropped,
     }));
     counter('waitd_orphans_reaped_total', 'Orphans without a handle that were reaped.', null, () => ({
       orphans: reaper.counts.orphans,

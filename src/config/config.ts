@@ -18,6 +18,8 @@ export interface Config {
   socketBuffer: number;
   maxEvents: number;
   keep: Keep;
+  /** Bytes of each captured stream that are kept. */
+  maxOutput: number;
   /** How long spawned processes may take to end when the daemon stops, in milliseconds; `null` leaves them running. */
   stopChildrenMs: number | null;
   /** Only find out whether it would start. */
@@ -77,6 +79,7 @@ export function readConfig(argv: readonly string[], environment: NodeJS.ProcessE
       uncollected: check('keep-uncollected', duration(100).default(units.d)),
       events: check('keep-events', duration(100).default(units.d)),
     },
+    maxOutput: check('max-output', wholeNumber(65536, 1e12).default(64 * 2 ** 20)),
     stopChildrenMs:
       raw['stop-children'] === true ? DEFAULT_STOP_GRACE_MS : (check('stop-children', duration(0).optional()) ?? null),
     check: raw.check === true,

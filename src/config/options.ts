@@ -43,6 +43,11 @@ export const options = [
   { flag: 'keep-events', value: 'DURATION', help: 'how long events are kept (default 24h)' },
   { flag: 'max-events', value: 'N', help: 'how many events are kept at most (default 1000000)' },
   {
+    flag: 'max-output',
+    value: 'BYTES',
+    help: 'how much of each captured stream is kept, the newest (default 67108864)',
+  },
+  {
     flag: 'stop-children',
     value: 'GRACE',
     optional: true,

@@ -6,6 +6,7 @@ import { isErrno } from '../kernel/errno.ts';
 import { type Features, since } from '../kernel/features.ts';
 import { Pidfd } from '../kernel/pidfd.ts';
 import { readArgv, readStat, startedAt, threadGroupOf } from '../kernel/proc.ts';
+import type { Outputs } from '../output/outputs.ts';
 import { type Adoption, parentOf } from '../processes/adoption.ts';
 import { Description, type Stream } from '../processes/description.ts';
 import { Process, type ProcessState } from '../processes/process.ts';
@@ -14,7 +15,7 @@ import type { Reaper } from '../processes/reaper.ts';
 import type { Claim } from '../retries/retries.ts';
 import { type Gone, Handle, type HandleView, type Labels, viewOfHandle } from './handle.ts';
 import { HandleIds } from './handle-ids.ts';
-import { keepBelow, type LaunchFiles, type LaunchRequest, launch } from './launch.ts';
+import { keepBelow, type LaunchRequest, launch } from './launch.ts';
 
 export interface OpenOptions {
   nonblocking: boolean;
@@ -40,8 +41,7 @@ export interface HandlesParts {
   features: Features;
   /** Handles take no descriptor with this number or a higher one. */
   descriptors: number;
-  /** Where the output and stdin of a new process go. */
-  filesOf(description: number): LaunchFiles;
+  outputs: Outputs;
 }
 
 /** What a new handle is made of. */
@@ -79,7 +79,7 @@ export class Handles {
    * @throws {Problem} of {@link launch}; ENOSPC where nothing can be written down; EMFILE
    */
   spawn(client: string, request: LaunchRequest, options: OpenOptions): Handle {
-    const { journal, features, descriptors } = this.#parts;
+    const { journal, features, descriptors, outputs } = this.#parts;
     this.#requireRoom('posix_spawn');
     const id = this.#ids.make(client);
     const facts = { id: journal.nextProcess(), argv: request.argv, relation: 'child' as const };
@@ -87,13 +87,15 @@ export class Handles {
     const output = { streams: captured(request), ended: false };
     const intent = options.claim && this.#intend(id, client, facts, { id: descriptionId, output }, options);
     try {
-      const files = this.#parts.filesOf(descriptionId);
+      const files = outputs.filesFor(descriptionId);
       const { pid, pidfd } = this.#withDescriptors(() => launch(request, files, flag(options, features), descriptors));
       const inode = features.inode ? pidfd.inode : null;
       const process = new Process({ ...facts, pid, inode, startedAt: Date.now() });
       const description = new Description(descriptionId, process, pidfd, options.nonblocking, output);
       try {
-        return this.#hold({ ...options, id, client, description, watch: true });
+        const handle = this.#hold({ ...options, id, client, description, watch: true });
+        if (output.streams.length > 0) outputs.track(description);
+        return handle;
       } catch (error) {
         pidfd.signal(constants.signals.SIGKILL); // it would run without anybody who could wait for it
         pidfd.close();
@@ -101,6 +103,7 @@ export class Handles {
       }
     } catch (error) {
       if (intent !== undefined) journal.commit([{ write: 'never', handle: intent }]);
+      outputs.discard(descriptionId, output.streams);
       throw error;
     }
   }
@@ -260,7 +263,9 @@ export class Handles {
   }
 
   #letGo(handle: Handle): void {
-    const { table, adoption } = this.#parts;
+    const { table, adoption, outputs } = this.#parts;
+    if (handle.description.output.streams.length > 0 && this.#on(handle.description).length === 0)
+      outputs.release(handle.description);
     if (!this.#live.delete(handle.id)) {
       table.groups.count(handle.process, -1);
       return;
@@ -268,6 +273,32 @@ export class Handles {
     handle.process.detach(handle);
     if (handle.process.handles.size === 0) adoption.forget(handle.process);
     table.release(handle.description);
+  }
+
+  /** The open handles on a description. */
+  #on(description: Description): Handle[] {
+    return this.#parts.journal
+      .handlesOf(description.process)
+      .filter((handle) => handle.description.id === description.id)
+      .map((handle) => this.#live.get(handle.id) ?? handle);
+  }
+
+  /** Nobody writes to what is captured any more. */
+  endOutput(description: Description): void {
+    const { journal, feed } = this.#parts;
+    const batch = new Batch(journal);
+    description.output.ended = true;
+    batch.write({ write: 'output', description });
+    for (const handle of this.#on(description)) batch.event('output', handle, handle.process.ending ?? {});
+    batch.commit(feed);
+  }
+
+  /** Goes on with captured output whose end an earlier daemon had not told, and does away with what belongs to nobody. */
+  resumeOutput(): void {
+    const { journal, outputs } = this.#parts;
+    const capturing = journal.capturing().map(({ id, description }) => this.#live.get(id)?.description ?? description);
+    outputs.sweep(journal.outputs());
+    for (const description of new Map(capturing.map((each) => [each.id, each])).values()) outputs.track(description);
   }
 
   view(handle: Handle): HandleView {

@@ -24,6 +24,7 @@ export type Change =
   | { write: 'process'; process: Process }
   | { write: 'handle'; handle: Handle }
   | { write: 'description'; description: Description }
+  | { write: 'output'; description: Description }
   | { write: 'gone'; handle: Handle; gone: Gone; last: number }
   /** A spawn that came to nothing: as if it had never been written. */
   | { write: 'never'; handle: Handle }
@@ -245,13 +246,15 @@ export class Journal {
         this.#writeHandle(change.handle);
         break;
       case 'description': {
-        const { id, process, nonblocking, output } = change.description;
-        this.#run('UPDATE handles SET nonblocking = ?, output = ? WHERE process = ? AND description = ?', [
-          Number(nonblocking),
-          outputBits(output),
-          process.id,
-          id,
-        ]);
+        const { id, process, nonblocking } = change.description;
+        const values = [Number(nonblocking), process.id, id];
+        this.#run('UPDATE handles SET nonblocking = ? WHERE process = ? AND description = ?', values);
+        break;
+      }
+      case 'output': {
+        const { id, process, output } = change.description;
+        const values = [outputBits(output), process.id, id];
+        this.#run('UPDATE handles SET output = ? WHERE process = ? AND description = ?', values);
         break;
       }
       case 'gone': {
@@ -481,6 +484,12 @@ export class Journal {
   /** Every open handle whose captured output has not reached its end. */
   capturing(): Handle[] {
     return this.#rows('WHERE h.output BETWEEN 1 AND 3').map(({ handle }) => handle);
+  }
+
+  /** The numbers of all descriptions with captured output. */
+  outputs(): Set<number> {
+    const rows = this.#all<{ description: number }>('SELECT DISTINCT description FROM handles WHERE output > 0', []);
+    return new Set(rows.map(({ description }) => description));
   }
 
   #rows(where: string): { handle: Handle; boot: string }[] {

@@ -1,0 +1,84 @@
+import type { OutgoingHttpHeaders } from 'node:http';
+import { pipeline, Readable } from 'node:stream';
+import type { FastifyReply } from 'fastify';
+import { problems } from '../schemas/common.ts';
+import { HandleParams } from '../schemas/handles.ts';
+import { OutputBytes, OutputQuery } from '../schemas/output.ts';
+import type { Daemon } from '../src/daemon.ts';
+import { Problem } from '../src/errors/problem.ts';
+import type { App } from '../src/http/app-type.ts';
+import { goneSignal } from '../src/http/gone.ts';
+import { rangeOf } from '../src/http/range.ts';
+import { readOutput } from '../src/output/read-output.ts';
+
+const streams = ['stdout', 'stderr'] as const;
+
+/** What a process wrote, where that was captured. */
+export function outputRoutes(app: App, { handles, outputs }: Daemon): void {
+  for (const name of streams)
+    app.get(`/v1/handles/:id/${name}`, {
+      schema: {
+        tags: ['output'],
+        summary: `Captured ${name}`,
+        description:
+          'Range works; Waitd-Offset is the offset of the first byte of the body, more than 0 where the beginning was dropped.',
+        params: HandleParams,
+        querystring: OutputQuery,
+        response: {
+          200: { description: 'The bytes so far', content: { 'application/octet-stream': { schema: OutputBytes } } },
+          206: { description: 'A part of them', content: { 'application/octet-stream': { schema: OutputBytes } } },
+          ...problems(404, 410, 416),
+        },
+      },
+      handler: async (request, reply) => {
+        const handle = handles.get(request.client, request.params.id);
+        const { tail } = request.query;
+        const follow = request.method === 'HEAD' ? 0 : request.query.follow;
+        const { range: header } = request.headers;
+        if (header !== undefined && (follow === 1 || tail !== undefined))
+          throw new Problem('EINVAL', 'A Range goes with neither follow nor tail: leave it out.');
+        const output = await readOutput(outputs, handle, name, goneSignal(reply.raw));
+        const range = rangeOf(header, output.size);
+        if (range === null) {
+          const from = tail === undefined ? output.first : await output.startOfLines(tail);
+          if (follow === 1) return stream(reply, from, output.follow(from));
+          // With its length whoever reads notices if something is missing.
+          reply.header('content-length', output.size - from);
+          return send(reply, from, output.range(from, output.size));
+        }
+        if (range === 'unsatisfiable' || range.to <= output.first) {
+          await output.close();
+          const headers = { 'content-range': `bytes */${output.size}` };
+          const detail = `Of these bytes there are none: there are those from ${output.first} to ${output.size}.`;
+          throw new Problem('EPROTO', detail, { status: 416, headers });
+        }
+        const from = Math.max(range.from, output.first);
+        reply
+          .code(206)
+          .header('content-range', `bytes ${from}-${range.to - 1}/${output.size}`)
+          .header('content-length', range.to - from);
+        return send(reply, from, output.range(from, range.to));
+      },
+    });
+}
+
+const headersOf = (offset: number) => ({
+  'content-type': 'application/octet-stream',
+  'waitd-offset': offset,
+  'accept-ranges': 'bytes',
+  'x-content-type-options': 'nosniff',
+});
+
+function send(reply: FastifyReply, offset: number, bytes: AsyncIterable<Buffer>): FastifyReply {
+  return reply.headers(headersOf(offset)).send(Readable.from(bytes, { objectMode: false }) as never);
+}
+
+/** The head goes at once, also where nothing is written yet. */
+function stream(reply: FastifyReply, offset: number, bytes: AsyncIterable<Buffer>): FastifyReply {
+  reply.hijack();
+  reply.raw.writeHead(200, { ...(reply.getHeaders() as OutgoingHttpHeaders), ...headersOf(offset) });
+  reply.raw.flushHeaders();
+  // What goes wrong is that the reader has gone, or the file: either ends the connection.
+  pipeline(Readable.from(bytes, { objectMode: false }), reply.raw, () => {});
+  return reply;
+}

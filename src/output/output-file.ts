@@ -1,0 +1,112 @@
+import { type FileHandle, open } from 'node:fs/promises';
+import { Problem } from '../errors/problem.ts';
+import { isErrno } from '../kernel/errno.ts';
+import { firstData } from '../kernel/file.ts';
+
+/** Bytes that are read at a time. */
+const CHUNK = 65536;
+const NEWLINE = 10;
+
+/** One reader's view of a captured stream. Offsets are the stream's own, however much of its beginning was dropped. */
+export class OutputFile {
+  readonly #file: FileHandle;
+
+  private constructor(file: FileHandle) {
+    this.#file = file;
+  }
+
+  /** @throws {Problem} ENODATA where it is not there, EMFILE */
+  static async open(path: string): Promise<OutputFile> {
+    try {
+      return new OutputFile(await open(path, 'r'));
+    } catch (error) {
+      if (isErrno(error, 'ENOENT')) throw notCaptured();
+      if (isErrno(error, 'EMFILE', 'ENFILE'))
+        throw new Problem('EMFILE', 'The daemon is out of descriptors: try again later.', { retry: { afterMs: 1000 } });
+      throw error;
+    }
+  }
+
+  /** How many bytes were written so far, and the offset of the first one that is still there. */
+  async extent(): Promise<{ first: number; size: number }> {
+    const { size } = await this.#file.stat();
+    return { first: Math.min(firstData(this.#file.fd) ?? size, size), size };
+  }
+
+  /** Where the last lines begin. A last one without a newline counts. */
+  async startOfLines(lines: number): Promise<number> {
+    const { first, size } = await this.extent();
+    let left = lines;
+    for (let end = size; end > first && left > 0; end -= CHUNK) {
+      const from = Math.max(first, end - CHUNK);
+      const block = await this.#read(from, end - from);
+      // The newline that ends the last line begins none.
+      const last = end === size ? block.length - 2 : block.length - 1;
+      for (let at = last; at >= 0; at -= 1) {
+        if (block[at] !== NEWLINE) continue;
+        left -= 1;
+        if (left === 0) return from + at + 1;
+      }
+    }
+    return lines === 0 ? size : first;
+  }
+
+  /** The bytes of a range, `to` exclusive; closes the file in the end. */
+  async *range(from: number, to: number): AsyncGenerator<Buffer, void> {
+    try {
+      for (let at = from; at < to; ) {
+        const block = await this.#read(at, Math.min(CHUNK, to - at));
+        if (block.length === 0) return;
+        at += block.length;
+        yield block;
+      }
+    } finally {
+      await this.close();
+    }
+  }
+
+  /**
+   * The bytes from an offset on, and what is written while it is read; closes the file in the end.
+   * @param isOver whether more may still come
+   * @param change resolves when that may have changed, or the reader has gone; asked for before it is read
+   */
+  async *follow(from: number, isOver: () => boolean, change: () => Promise<void>): AsyncGenerator<Buffer, void> {
+    try {
+      for (let at = from; ; ) {
+        const changed = change();
+        const over = isOver();
+        const { size } = await this.#file.stat();
+        if (size < at) at = 0; // whoever writes has truncated it, and begins again
+        for (;;) {
+          const block = await this.#read(at, CHUNK);
+          if (block.length === 0) break;
+          at += block.length;
+          yield block;
+        }
+        if (over) return;
+        await changed;
+      }
+    } finally {
+      await this.close();
+    }
+  }
+
+  async #read(at: number, length: number): Promise<Buffer> {
+    const buffer = Buffer.allocUnsafe(length);
+    let count = 0;
+    while (count < length) {
+      const { bytesRead } = await this.#file.read(buffer, count, length - count, at + count);
+      if (bytesRead === 0) break;
+      count += bytesRead;
+    }
+    return buffer.subarray(0, count);
+  }
+
+  close(): Promise<void> {
+    return this.#file.close();
+  }
+}
+
+export function notCaptured(): Problem {
+  return new Problem('ENODATA', 'This stream was not captured: spawn with "capture" for it.');
+}

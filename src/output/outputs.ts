@@ -1,0 +1,223 @@
+import { closeSync, constants, fstatSync, openSync, readdirSync, rmSync, statSync } from 'node:fs';
+import { join } from 'node:path';
+import type { LaunchFiles } from '../handles/launch.ts';
+import { isErrno } from '../kernel/errno.ts';
+import { firstData, hasWriters, punchHole } from '../kernel/file.ts';
+import { DirectoryWatch } from '../kernel/inotify.ts';
+import type { Description, Stream } from '../processes/description.ts';
+
+/** Files that are written to all the time are looked at no more often than this. */
+const LOOK_INTERVAL_MS = 20;
+
+/** When to look again where no file can be opened. */
+const OUT_OF_DESCRIPTORS_MS = 1000;
+
+/** Disks take whole blocks, and none has larger ones. */
+const BLOCK = 65536;
+
+export interface OutputsParts {
+  /** Exists, is ours alone. */
+  directory: string;
+  /** Bytes that are kept of each stream, the newest ones. */
+  maxOutput: number;
+}
+
+/** A stream that is captured, and whoever may still write to it. */
+interface Capture {
+  id: number;
+  streams: readonly Stream[];
+  /** `null` once its handle is gone: what is written then is nobody's. */
+  description: Description | null;
+}
+
+/**
+ * What spawned processes write, in files that they write to themselves: no pipe, so nothing holds them up, and nothing is lost
+ * when the daemon is not there. inotify tells of writes, and of the last writer's leaving; nothing is done while nobody writes.
+ */
+export class Outputs {
+  readonly #directory: string;
+  readonly #maxOutput: number;
+  readonly #watch: DirectoryWatch;
+  /** By the journal's number of the description, those that may still be written to. */
+  readonly #captures = new Map<number, Capture>();
+  readonly #followers = new Map<string, Set<() => void>>();
+  #pause: NodeJS.Timeout | null = null;
+  #closed = false;
+  /** Told when nobody can write to a description's streams any more. */
+  onEnded: (description: Description) => void = () => {};
+  /** How many bytes were dropped because of the limit. */
+  dropped = 0;
+
+  constructor({ directory, maxOutput }: OutputsParts) {
+    this.#directory = directory;
+    this.#maxOutput = maxOutput;
+    this.#watch = new DirectoryWatch(directory);
+    this.#await();
+  }
+
+  pathOf(id: number, stream: Stream): string {
+    return join(this.#directory, `${id}.${stream}`);
+  }
+
+  /** Where a new process writes what is captured. */
+  filesFor(id: number): LaunchFiles {
+    return { output: (stream) => this.pathOf(id, stream), scratch: this.#directory };
+  }
+
+  /** Looks after what is captured of a process until its last writer is gone, from the spawn on or from a start of the daemon. */
+  track(description: Description): void {
+    const { id, output } = description;
+    this.#captures.set(id, { id, streams: output.streams, description });
+    // Its end may have been before our time; of a new one the kernel tells later.
+    this.#settle(id);
+  }
+
+  /** Whether somebody can still write to what is captured. */
+  isOpen(id: number): boolean {
+    return this.#captures.has(id) && !this.#closed;
+  }
+
+  /** Nobody reads it any more: the files go, at once or with the last writer. */
+  release({ id, output }: Description): void {
+    const capture = this.#captures.get(id);
+    if (capture === undefined) this.discard(id, output.streams);
+    else {
+      capture.description = null;
+      for (const stream of capture.streams) this.#limit(capture, stream);
+      this.#settle(id);
+    }
+  }
+
+  /** Removes files that nobody writes to. */
+  discard(id: number, streams: readonly Stream[]): void {
+    for (const stream of streams) {
+      rmSync(this.pathOf(id, stream), { force: true });
+      this.#tell(`${id}.${stream}`);
+    }
+  }
+
+  /** Releases what an earlier daemon left for handles that are gone. */
+  sweep(known: ReadonlySet<number>): void {
+    for (const name of readdirSync(this.#directory)) {
+      const id = Number.parseInt(name, 10);
+      if (known.has(id)) continue;
+      if (!/^\d+\.(stdout|stderr)$/.test(name)) rmSync(join(this.#directory, name), { force: true });
+      else this.#captures.set(id, { id, streams: ['stdout', 'stderr'], description: null });
+    }
+    for (const [id, { description }] of [...this.#captures]) if (description === null) this.#settle(id);
+  }
+
+  /**
+   * Calls back whenever a stream was written to, or has reached its end.
+   * @returns the end of it
+   */
+  follow(id: number, stream: Stream, callback: () => void): () => void {
+    const name = `${id}.${stream}`;
+    const followers = this.#followers.get(name) ?? new Set();
+    this.#followers.set(name, followers.add(callback));
+    return () => {
+      followers.delete(callback);
+      if (followers.size === 0) this.#followers.delete(name);
+    };
+  }
+
+  /** Lets everybody go who follows. */
+  close(): void {
+    this.#closed = true;
+    for (const name of this.#followers.keys()) this.#tell(name);
+  }
+
+  stop(): void {
+    if (this.#pause !== null) clearTimeout(this.#pause);
+    this.#watch.close();
+  }
+
+  #await(): void {
+    this.#watch.once(() => {
+      this.#look();
+      this.#pause = setTimeout(() => this.#await(), LOOK_INTERVAL_MS);
+    });
+  }
+
+  #look(): void {
+    const { written, closed, overflow } = this.#watch.drain();
+    if (overflow)
+      for (const { id, streams } of this.#captures.values()) for (const each of streams) written.add(`${id}.${each}`);
+    for (const name of written) {
+      const [id, stream] = name.split('.') as [string, Stream];
+      const capture = this.#captures.get(Number(id));
+      if (capture !== undefined) this.#limit(capture, stream);
+      this.#tell(name);
+    }
+    for (const name of overflow ? written : closed) this.#settle(Number.parseInt(name, 10));
+  }
+
+  /** Ends what nobody can write to any more. */
+  #settle(id: number): void {
+    const capture = this.#captures.get(id);
+    if (capture === undefined || this.#isWritten(capture)) return;
+    this.#captures.delete(id);
+    if (capture.description === null) this.discard(id, capture.streams);
+    else this.onEnded(capture.description);
+    for (const stream of capture.streams) this.#tell(`${id}.${stream}`);
+  }
+
+  #isWritten({ id, streams }: Capture): boolean {
+    try {
+      return streams.some((stream) => isWritten(this.pathOf(id, stream)));
+    } catch (error) {
+      if (!isErrno(error, 'EMFILE', 'ENFILE')) throw error;
+      setTimeout(() => this.#settle(id), OUT_OF_DESCRIPTORS_MS).unref();
+      return true;
+    }
+  }
+
+  #tell(name: string): void {
+    for (const callback of [...(this.#followers.get(name) ?? [])]) callback();
+  }
+
+  /** Gives back what is beyond the limit, from the beginning on; of what is nobody's, all. */
+  #limit({ id, description }: Capture, stream: Stream): void {
+    const limit = description === null ? 0 : this.#maxOutput;
+    const fd =
+      sizeOf(this.pathOf(id, stream)) >= limit + BLOCK ? openIfThere(this.pathOf(id, stream), constants.O_RDWR) : null;
+    if (fd === null) return;
+    try {
+      const end = Math.floor((fstatSync(fd).size - limit) / BLOCK) * BLOCK;
+      // Seldom, and then more at a time.
+      if (end <= 0) return;
+      const from = firstData(fd) ?? end;
+      if (end - from < (description === null ? 1 : Math.min(limit / 8, 2 ** 20))) return;
+      punchHole(fd, from, end - from);
+      this.dropped += end - from;
+    } catch (error) {
+      // Then its disk decides how large it grows.
+      if (!isErrno(error, 'EOPNOTSUPP', 'EIO', 'EROFS')) throw error;
+    } finally {
+      closeSync(fd);
+    }
+  }
+}
+
+function sizeOf(path: string): number {
+  return statSync(path, { throwIfNoEntry: false })?.size ?? 0;
+}
+
+function isWritten(path: string): boolean {
+  const fd = openIfThere(path, constants.O_RDONLY);
+  if (fd === null) return false;
+  try {
+    return hasWriters(fd);
+  } finally {
+    closeSync(fd);
+  }
+}
+
+function openIfThere(path: string, flags: number): number | null {
+  try {
+    return openSync(path, flags);
+  } catch (error) {
+    if (isErrno(error, 'ENOENT')) return null;
+    throw error;
+  }
+}

@@ -1,0 +1,339 @@
+import { spawnSync } from 'node:child_process';
+import { once } from 'node:events';
+import {
+  closeSync,
+  existsSync,
+  mkdtempSync,
+  openSync,
+  readdirSync,
+  readFileSync,
+  statSync,
+  writeFileSync,
+  writeSync,
+} from 'node:fs';
+import { get as httpGet, type IncomingMessage } from 'node:http';
+import { join } from 'node:path';
+import t from 'tap';
+import { firstData, hasWriters, punchHole } from '../src/kernel/file.ts';
+import { DirectoryWatch } from '../src/kernel/inotify.ts';
+import { Daemon, eventually, temporaryDirectory } from './support/harness.ts';
+
+const capture = { stdout: 'capture', stderr: 'capture' };
+
+/** A file that a shell waits for, so that a test says when it goes on. */
+const gate = (daemon: Daemon): string => {
+  const path = join(mkdtempSync(join(daemon.directory, 'gate-')), 'fifo');
+  spawnSync('mkfifo', [path]);
+  return path;
+};
+
+/** A stream that is followed; what has come so far. */
+async function follow(daemon: Daemon, path: string): Promise<{ response: IncomingMessage; text: () => string }> {
+  const [response] = (await once(httpGet({ socketPath: daemon.socket, path, agent: false }), 'response')) as [IncomingMessage];
+  let text = '';
+  response.on('data', (data) => {
+    text += data;
+  });
+  response.on('error', () => {});
+  return { response, text: () => text };
+}
+
+t.test('the kernel: holes, leases, and who stops writing', async (t) => {
+  const directory = temporaryDirectory(t);
+  const path = join(directory, 'file');
+  const watch = new DirectoryWatch(directory);
+  const woken = new Promise<void>((resolve) => watch.once(resolve));
+  const writer = openSync(path, 'a');
+  writeSync(writer, Buffer.alloc(4 * 65536, 1));
+  await woken;
+  t.match(watch.drain(), { written: new Set(['file']), closed: new Set(), overflow: false });
+  const reader = openSync(path, 'r');
+  t.equal(hasWriters(reader), true);
+  t.equal(firstData(reader), 0);
+  const other = openSync(path, 'r+');
+  punchHole(other, 0, 2 * 65536);
+  t.equal(firstData(reader), 2 * 65536);
+  t.equal(statSync(path).size, 4 * 65536, 'offsets stay true');
+  closeSync(writer);
+  t.equal(hasWriters(reader), true, 'the other one');
+  closeSync(other);
+  t.equal(hasWriters(reader), false);
+  t.equal(hasWriters(reader), false, 'asking changes nothing');
+  const again = new Promise<void>((resolve) => watch.once(resolve));
+  await again;
+  t.ok(watch.drain().closed.has('file'));
+  closeSync(reader);
+  watch.close();
+});
+
+t.test('what was written can be read whole, in parts, and by lines', async (t) => {
+  const daemon = await Daemon.start(t);
+  const script = 'printf "one\\ntwo\\nthree"; printf "oops\\n" >&2';
+  const { id } = await daemon.spawn(['sh', '-c', script], {}, capture);
+  await daemon.waitid(id);
+  const url = `/v1/handles/${id}/stdout`;
+  const whole = await daemon.get(url);
+  t.match(whole, {
+    status: 200,
+    text: 'one\ntwo\nthree',
+    headers: { 'content-type': 'application/octet-stream', 'waitd-offset': '0', 'accept-ranges': 'bytes' },
+  });
+  t.equal((await daemon.get(`/v1/handles/${id}/stderr`)).text, 'oops\n');
+  const size = whole.text.length;
+  for (const [range, status, text, where] of [
+    ['bytes=0-2', 206, 'one', `bytes 0-2/${size}`],
+    ['bytes=4-', 206, 'two\nthree', `bytes 4-12/${size}`],
+    ['bytes=-5', 206, 'three', `bytes 8-12/${size}`],
+    ['bytes=-500', 206, whole.text, `bytes 0-12/${size}`],
+    ['bytes=0-500', 206, whole.text, `bytes 0-12/${size}`],
+    ['bytes=12-12', 206, 'e', `bytes 12-12/${size}`],
+    ['bytes=13-', 416, null, `bytes */${size}`],
+    ['bytes=-0', 416, null, `bytes */${size}`],
+    ['bytes=0-1,3-4', 200, whole.text, undefined],
+    ['lines=0-1', 200, whole.text, undefined],
+    ['bytes=5-2', 200, whole.text, undefined],
+    ['bytes=-', 200, whole.text, undefined],
+    ['bytes=x', 200, whole.text, undefined],
+  ] as const) {
+    const part = await daemon.get(url, { headers: { range } });
+    t.equal(part.status, status, range);
+    t.equal(part.headers['content-range'], where, range);
+    if (text === null) t.match(part.body, { errno: 'EPROTO' });
+    else t.equal(part.text, text, range);
+  }
+  for (const [tail, text] of [
+    [0, ''],
+    [1, 'three'],
+    [2, 'two\nthree'],
+    [3, whole.text],
+    [100, whole.text],
+  ] as const)
+    t.equal((await daemon.get(`${url}?tail=${tail}`)).text, text, `tail=${tail}`);
+  t.equal((await daemon.get(`/v1/handles/${id}/stderr?tail=1`)).text, 'oops\n');
+  t.equal((await daemon.get(`${url}?follow=1`)).text, whole.text, 'of an ended one nothing more comes');
+  const head = await daemon.request('HEAD', `${url}?follow=1`);
+  t.match(head, { status: 200, text: '', headers: { 'content-length': String(size) } });
+  for (const query of ['tail=-1', 'tail=x', 'follow=2', 'follow=true', 'tial=3', 'tail=100001'])
+    t.match(await daemon.get(`${url}?${query}`), { status: 400, body: { errno: 'EINVAL' } }, query);
+  for (const query of ['tail=1', 'follow=1'])
+    t.match(await daemon.get(`${url}?${query}`, { headers: { range: 'bytes=0-' } }), { status: 400 }, query);
+  t.equal(await daemon.stop(), 0);
+  const heir = await Daemon.start(t, { directory: daemon.directory });
+  t.equal((await heir.get(url)).text, whole.text, 'after a restart');
+  t.equal(await heir.stop(), 0);
+});
+
+t.test('lines longer than what is read at a time', async (t) => {
+  const daemon = await Daemon.start(t);
+  const file = join(daemon.directory, 'in');
+  const lines = [10, 70_000, 65_536, 65_535, 1, 0, 200_000].map((length, at) => String(at).repeat(length));
+  for (const end of ['', '\n']) {
+    writeFileSync(file, lines.join('\n') + end);
+    const { id } = await daemon.spawn(['cat', file], {}, capture);
+    await daemon.waitid(id);
+    for (let tail = 0; tail <= lines.length + 1; tail += 1) {
+      const { text } = await daemon.get(`/v1/handles/${id}/stdout?tail=${tail}`);
+      const expected = tail === 0 ? '' : lines.slice(-tail).join('\n') + end;
+      t.ok(text === expected, `${tail} lines`);
+    }
+  }
+  t.equal(await daemon.stop(), 0);
+});
+
+t.test('whose it is', async (t) => {
+  const daemon = await Daemon.start(t, { args: ['--insecure-no-auth'] });
+  const one = await daemon.spawn(['sh', '-c', 'echo mine; sleep 100'], {}, { stdout: 'capture' });
+  const twin = (await daemon.post('/v1/handles', { dup: one.id })).body;
+  const url = `/v1/handles/${one.id}/stdout`;
+  await eventually(async () => (await daemon.get(url)).text === 'mine\n');
+  t.equal((await daemon.get(`/v1/handles/${twin.id}/stdout`)).text, 'mine\n', 'a dup shares it');
+  t.match((await daemon.get(`/v1/handles/${one.id}/stderr`)).body, { errno: 'ENODATA' }, 'not captured');
+  const opened = (await daemon.post('/v1/handles', { open: { pid: one.process.pid } })).body;
+  t.match((await daemon.get(`/v1/handles/${opened.id}/stdout`)).body, { errno: 'ENODATA' }, 'not of this description');
+  const stranger = await fetch(`http://127.0.0.1:${daemon.port}${url}`);
+  t.match(await stranger.json(), { errno: 'EBADF' });
+  t.match((await daemon.get('/v1/handles/h_x/stdout')).body, { errno: 'EBADF' });
+  const output = join(daemon.directory, 'state', 'output');
+  await daemon.request('DELETE', `/v1/handles/${one.id}`);
+  t.match((await daemon.get(url)).body, { errno: 'ESTALE' });
+  t.equal((await daemon.get(`/v1/handles/${twin.id}/stdout`)).text, 'mine\n', 'while one is left');
+  await daemon.request('DELETE', `/v1/handles/${twin.id}`);
+  t.equal(readdirSync(output).length, 1, 'somebody still writes to it');
+  await daemon.signal(opened.id, 'SIGKILL');
+  await daemon.request('POST', `/v1/handles/${opened.id}/terminate`);
+  await daemon.signal(opened.id, 'SIGKILL', 'group');
+  await eventually(() => readdirSync(output).length === 0);
+  t.match(await daemon.post('/v1/handles', { spawn: { argv: ['/nonexistent'], ...capture } }), { status: 422 });
+  t.same(readdirSync(output), [], 'a spawn that fails leaves nothing');
+  t.equal(await daemon.stop(), 0);
+});
+
+t.test('following goes on until the process has ended, byte by byte, for many at once', async (t) => {
+  const daemon = await Daemon.start(t);
+  const before = daemon.descriptors;
+  const door = gate(daemon);
+  const script = `echo begin; while read -r line < ${door}; do [ "$line" = end ] && exit 0; printf %s "$line"; done`;
+  const { id } = await daemon.spawn(['sh', '-c', script], {}, capture);
+  const followers = await Promise.all(
+    Array.from({ length: 50 }, () => follow(daemon, `/v1/handles/${id}/stdout?follow=1`)),
+  );
+  const late = await follow(daemon, `/v1/handles/${id}/stdout?follow=1&tail=0`);
+  let expected = 'begin\n';
+  for (const letter of 'waitid') {
+    await eventually(() => followers.every(({ text }) => text() === expected));
+    writeFileSync(door, `${letter}\n`);
+    expected += letter;
+  }
+  await eventually(() => followers.every(({ text }) => text() === expected));
+  t.pass('each letter came when it was written');
+  const [leaver, ...others] = followers;
+  leaver!.response.destroy();
+  writeFileSync(door, 'end\n');
+  await Promise.all(others.map(({ response }) => once(response, 'end')));
+  t.ok(others.every(({ text }) => text() === expected));
+  t.equal(late.text(), 'waitid');
+  daemon.disconnect();
+  await eventually(() => daemon.descriptors <= before);
+  t.pass('nothing is left open');
+  t.equal(await daemon.stop(), 0);
+});
+
+t.test('a grandchild keeps the output open: exited comes at once, output when it is over', async (t) => {
+  const daemon = await Daemon.start(t);
+  const door = gate(daemon);
+  const socket = daemon.ws();
+  await socket.first(({ type }) => type === 'hello');
+  const script = `echo one; { read -r line < ${door}; echo two; } & exit 0`;
+  const { id } = await daemon.spawn(['sh', '-c', script], {}, capture);
+  const twin = (await daemon.post('/v1/handles', { dup: id })).body;
+  await daemon.waitid(id);
+  const followed = await daemon.get(`/v1/handles/${id}/stdout?follow=1`);
+  t.equal(followed.text, 'one\n', 'following ends with the process');
+  t.same(
+    (await daemon.events(id)).map(({ event }) => event),
+    ['opened', 'exited'],
+  );
+  await daemon.upgrade();
+  t.same(
+    (await daemon.events(id)).map(({ event }) => event),
+    ['opened', 'exited'],
+    'nor by an upgrade',
+  );
+  writeFileSync(door, '\n');
+  await eventually(async () => (await daemon.events(id)).length === 3);
+  t.match((await daemon.events(id)).at(-1), { event: 'output', outcome: { reason: 'exited', exitCode: 0 } });
+  t.match((await daemon.events(twin.id)).at(-1), { event: 'output' }, 'one for each handle');
+  t.equal((await daemon.get(`/v1/handles/${id}/stdout`)).text, 'one\ntwo\n');
+  t.equal(await daemon.stop(), 0);
+  const heir = await Daemon.start(t, { directory: daemon.directory });
+  t.equal((await heir.events(id)).length, 3, 'told once');
+  t.equal(await heir.stop(), 0);
+});
+
+t.test('output that ends while nobody is there is told at the next start, and what is nobody’s goes', async (t) => {
+  const daemon = await Daemon.start(t);
+  const door = gate(daemon);
+  const { id } = await daemon.spawn(['sh', '-c', `echo one; read -r line < ${door}`], {}, capture);
+  const other = await daemon.spawn(['sh', '-c', `read -r line < ${door}`], {}, capture);
+  await daemon.request('DELETE', `/v1/handles/${other.id}`);
+  daemon.child.kill('SIGKILL');
+  await daemon.exited;
+  writeFileSync(door, '\n');
+  process.kill(other.process.pid, 'SIGKILL');
+  await eventually(() => !existsSync(`/proc/${other.process.pid}/fd/1`));
+  process.kill(await daemonOf(daemon, id), 'SIGKILL');
+  const heir = await Daemon.start(t, { directory: daemon.directory });
+  await eventually(async () => (await heir.events(id)).filter(({ event }) => event === 'output').length === 1);
+  t.same(readdirSync(join(daemon.directory, 'state', 'output')).sort(), ['1.stderr', '1.stdout']);
+  await heir.request('DELETE', `/v1/handles/${id}`);
+  t.same(readdirSync(join(daemon.directory, 'state', 'output')), []);
+  t.equal(await heir.stop(), 0);
+});
+
+/** The pid of what a handle was held on, from the journal's own event. */
+async function daemonOf(daemon: Daemon, id: string): Promise<number> {
+  const { DatabaseSync } = await import('node:sqlite');
+  const db = new DatabaseSync(join(daemon.directory, 'state', 'journal.sqlite'), { readOnly: true });
+  const { pid } = db
+    .prepare('SELECT p.pid FROM processes p JOIN handles h ON h.process = p.id WHERE h.id = ?')
+    .get(id) as { pid: number };
+  db.close();
+  return pid;
+}
+
+t.test('of each stream the newest is kept, and what was dropped is said', async (t) => {
+  const limit = 1 << 20;
+  const daemon = await Daemon.start(t, { args: ['--max-output', String(limit)] });
+  const door = gate(daemon);
+  const total = 40 << 20;
+  const script = `head -c ${total} /dev/zero | tr '\\0' x; read -r line < ${door}; printf end`;
+  const { id } = await daemon.spawn(['sh', '-c', script], {}, capture);
+  const file = join(daemon.directory, 'state', 'output', '1.stdout');
+  await eventually(() => statSync(file).size === total);
+  await eventually(() => statSync(file).blocks * 512 <= limit + (1 << 20));
+  t.equal(statSync(file).size, total, 'offsets stay true');
+  const { text, headers } = await daemon.get(`/v1/handles/${id}/stdout`);
+  const offset = Number(headers['waitd-offset']);
+  t.ok(offset > 0);
+  t.ok(text.length >= limit && text.length === total - offset);
+  t.ok(/^x+$/.test(text), 'no zero of a hole is given out');
+  t.match(await daemon.get(`/v1/handles/${id}/stdout`, { headers: { range: 'bytes=0-99' } }), {
+    status: 416,
+    headers: { 'content-range': `bytes */${total}` },
+  });
+  t.match(await daemon.get(`/v1/handles/${id}/stdout`, { headers: { range: `bytes=0-${offset + 1}` } }), {
+    status: 206,
+    text: 'xx',
+    headers: { 'content-range': `bytes ${offset}-${offset + 1}/${total}` },
+  });
+  t.match((await daemon.get('/metrics')).text, /^waitd_output_dropped_bytes_total [1-9]/m);
+  await daemon.request('DELETE', `/v1/handles/${id}`);
+  t.equal(statSync(file).blocks, 0, 'nobody’s, it takes no room');
+  writeFileSync(door, '\n');
+  await eventually(() => !existsSync(file));
+  t.equal(await daemon.stop(), 0);
+});
+
+t.test('a follower that does not read costs nothing, and a file that begins again is followed', async (t) => {
+  const daemon = await Daemon.start(t);
+  const door = gate(daemon);
+  const script = `head -c 30000000 /dev/zero; read -r line < ${door}; : > /proc/self/fd/1; printf anew; read -r line < ${door}`;
+  const { id } = await daemon.spawn(['sh', '-c', script], {}, capture);
+  const request = httpGet({ socketPath: daemon.socket, path: `/v1/handles/${id}/stdout?follow=1` });
+  const [response] = (await once(request, 'response')) as [IncomingMessage];
+  const status = (): number =>
+    Number(/^VmRSS:\s+(\d+)/m.exec(readFileSync(`/proc/${daemon.pid}/status`, 'utf8'))![1]) / 1024;
+  const file = join(daemon.directory, 'state', 'output', '1.stdout');
+  await eventually(() => statSync(file).size === 30_000_000);
+  const before = status();
+  for (let n = 0; n < 200; n += 1) await daemon.get('/livez');
+  t.ok(status() - before < 25, 'MiB, and not the whole file');
+  let size = 0;
+  let last = '';
+  response.on('data', (data: Buffer) => {
+    size += data.length;
+    last = data.toString('latin1').slice(-4);
+  });
+  await eventually(() => size === 30_000_000);
+  writeFileSync(door, '\n');
+  await eventually(() => last === 'anew');
+  t.equal(size, 30_000_004);
+  writeFileSync(door, '\n');
+  await once(response, 'end');
+  t.equal(await daemon.stop(), 0);
+});
+
+t.test('an upgrade ends what is followed, and it can be taken up again', async (t) => {
+  const daemon = await Daemon.start(t);
+  const { id } = await daemon.spawn(['sh', '-c', 'echo begin; exec sleep 100'], {}, capture);
+  const one = await follow(daemon, `/v1/handles/${id}/stdout?follow=1`);
+  await eventually(() => one.text() === 'begin\n');
+  const ended = once(one.response, 'end');
+  await daemon.upgrade();
+  await ended;
+  const two = await follow(daemon, `/v1/handles/${id}/stdout?follow=1`);
+  await eventually(() => two.text() === 'begin\n');
+  await daemon.signal(id, 'SIGKILL');
+  await once(two.response, 'end');
+  t.equal(await daemon.stop(), 0);
+});
