@@ -29,7 +29,9 @@ const gate = (daemon: Daemon): string => {
 
 /** A stream that is followed; what has come so far. */
 async function follow(daemon: Daemon, path: string): Promise<{ response: IncomingMessage; text: () => string }> {
-  const [response] = (await once(httpGet({ socketPath: daemon.socket, path, agent: false }), 'response')) as [IncomingMessage];
+  const [response] = (await once(httpGet({ socketPath: daemon.socket, path, agent: false }), 'response')) as [
+    IncomingMessage,
+  ];
   let text = '';
   response.on('data', (data) => {
     text += data;
