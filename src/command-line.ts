@@ -67,7 +67,7 @@ async function rehearse(config: Config): Promise<void> {
   checkVersion(config.stateDir);
   const stateDir = mkdtempSync(join(tmpdir(), 'waitd-check-'));
   try {
-    const daemon = startDaemon({ ...config, stateDir, subreaper: false }, null);
+    const daemon = startDaemon({ ...config, stateDir, subreaper: false });
     await build(daemon, pino({ level: 'silent' }));
     daemon.close();
   } finally {

@@ -12,11 +12,13 @@ import { Journal } from './journal/journal.ts';
 import { Descriptor, descriptorLimit } from './kernel/descriptor.ts';
 import { type Features, probe } from './kernel/features.ts';
 import { tryLock } from './kernel/lock.ts';
+import { Notifier, type Passed } from './kernel/notify.ts';
 import { Pidfd } from './kernel/pidfd.ts';
 import { bootId } from './kernel/proc.ts';
 import { becomeSubreaper } from './kernel/subreaper.ts';
 import { Outputs } from './output/outputs.ts';
 import { Adoption } from './processes/adoption.ts';
+import { PidfdStore, storedPidfds } from './processes/pidfd-store.ts';
 import { ProcessTable } from './processes/process-table.ts';
 import { Reaper } from './processes/reaper.ts';
 import { Retries } from './retries/retries.ts';
@@ -52,10 +54,12 @@ export interface Daemon {
 
 /**
  * @param handoff what an earlier image of this process left
+ * @param passed what the service manager kept for us
  * @throws {Error} in one sentence with its cure: the kernel is too old, the state directory is another daemon's, a tokens
  *   file is readable by others
  */
-export function startDaemon(config: Config, handoff: Handoff | null): Daemon {
+export function startDaemon(config: Config, handoff: Handoff | null = null, passed: readonly Passed[] = []): Daemon {
+  const stored = storedPidfds(passed);
   const inherited = handoff === null ? new Map<number, Pidfd>() : pidfdsOf(handoff);
   const features = probe();
   const descriptors = descriptorLimit();
@@ -68,7 +72,9 @@ export function startDaemon(config: Config, handoff: Handoff | null): Daemon {
   const clients = new Clients(tokensOf(config), config.insecureNoAuth);
   const journal = new Journal({ directory, bootId: bootId(), keepEvents: config.maxEvents });
   const feed = new Feed(journal, config.socketBuffer);
-  const table = new ProcessTable();
+  const notifier = Notifier.fromEnvironment();
+  const store = notifier === null ? null : new PidfdStore(notifier);
+  const table = new ProcessTable(store);
   const adoption = new Adoption(table);
   const reaper = new Reaper({ table, journal, adoption, feed, tellsReap: features.inode });
   const outputs = new Outputs({ directory: output, maxOutput: config.maxOutput });
@@ -90,7 +96,7 @@ export function startDaemon(config: Config, handoff: Handoff | null): Daemon {
 
   if (config.subreaper) becomeSubreaper();
   const pauses = new Map(handoff?.pauses.map(({ process, pauses }) => [process, pauses]));
-  recover({ journal, table, handles, adoption, reaper, feed, features, inherited, pauses });
+  recover({ journal, table, handles, adoption, reaper, feed, features, inherited, pauses, stored, store });
   for (const { fd, ...group } of handoff?.groups ?? []) table.groups.restore({ ...group, pidfd: new Pidfd(fd) });
   reaper.start();
   outputs.onEnded = (description) => handles.endOutput(description);
@@ -122,6 +128,7 @@ export function startDaemon(config: Config, handoff: Handoff | null): Daemon {
       retention.stop();
       outputs.stop();
       reaper.stop();
+      store?.close();
       journal.close();
       lock.close();
     },
@@ -129,6 +136,7 @@ export function startDaemon(config: Config, handoff: Handoff | null): Daemon {
       retention.stop();
       outputs.stop();
       reaper.stop();
+      store?.close();
       journal.close();
       lock.keepOverExec();
       return { lock: lock.fd, ...handOverProcesses(table) };

@@ -5,6 +5,7 @@ import { type Daemon, startDaemon, stopping } from './daemon.ts';
 import type { Why } from './feed/feed.ts';
 import type { App } from './http/app-type.ts';
 import { type HandedOn, type Listeners, nameOf } from './http/listeners.ts';
+import { takePassed } from './kernel/notify.ts';
 import { stopChildren } from './signals/stop-children.ts';
 import { check } from './upgrade/check.ts';
 import { onHangup } from './upgrade/early-hangup.ts';
@@ -44,7 +45,7 @@ export class Service {
   /** @throws {Error} in one sentence */
   static async start(config: Config, logger: Logger): Promise<Service> {
     const handoff = takeHandoff();
-    const daemon = startDaemon(config, handoff);
+    const daemon = startDaemon(config, handoff, takePassed());
     const { app, listeners } = await build(daemon, logger);
     const service = new Service(daemon, app, listeners, logger, handoff?.failures ?? []);
     await service.#serve(config, handoff);

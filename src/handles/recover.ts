@@ -6,6 +6,7 @@ import { Pidfd } from '../kernel/pidfd.ts';
 import { readStat } from '../kernel/proc.ts';
 import { type Adoption, parentOf } from '../processes/adoption.ts';
 import { Description } from '../processes/description.ts';
+import type { PidfdStore } from '../processes/pidfd-store.ts';
 import { type Pauses, Process } from '../processes/process.ts';
 import type { ProcessTable } from '../processes/process-table.ts';
 import type { Reaper } from '../processes/reaper.ts';
@@ -23,14 +24,17 @@ export interface RecoverParts {
   features: Features;
   /** Of an earlier image of this very process, by the journal's number of the description. Those that serve are taken out. */
   inherited: Map<number, Pidfd>;
-  /** The same image's, by the journal's number of the process. */
+  /** What the service manager kept for us, by the journal's number of the process. Those that serve are taken out. */
+  stored: Map<number, Pidfd>;
+  store: PidfdStore | null;
+  /** The earlier image's, by the journal's number of the process. */
   pauses: ReadonlyMap<number, Pauses>;
 }
 
 /**
  * Takes up what an earlier daemon left. What it handed on goes on as it was. Of the rest, what still lives is found by boot
- * id, pid and inode, and is foreign now, since its parent has died; what ended while nobody looked gets the outcome
- * `unknown`. Nothing vanishes silently.
+ * id, pid and inode, and is foreign now, since its parent has died. So is what the service manager kept a pidfd of, which
+ * tells how it ended. Whatever else ended while nobody looked gets the outcome `unknown`. Nothing vanishes silently.
  */
 export function recover(parts: RecoverParts): void {
   const { journal, feed } = parts;
@@ -51,21 +55,19 @@ export function recover(parts: RecoverParts): void {
   // Held for handles that a damaged journal has lost.
   for (const pidfd of parts.inherited.values()) pidfd.close();
   parts.inherited.clear();
+  for (const process of parts.stored.keys()) drop(parts, process);
 }
 
 /** @returns false where the process is not there any more */
-function takeUp(
-  { table, handles, adoption, features, inherited }: RecoverParts,
-  process: Process,
-  held: readonly Handle[],
-): boolean {
+function takeUp(parts: RecoverParts, process: Process, held: readonly Handle[]): boolean {
+  const { table, handles, adoption } = parts;
   const descriptions = new Map<number, Description>();
   for (const { description } of held) {
     const { id, nonblocking, output } = description;
     if (descriptions.has(id)) continue;
-    const pidfd = inherited.get(id) ?? reopen(process, features.inode);
+    const [sibling] = descriptions.values();
+    const pidfd = take(parts.inherited, id) ?? kept(parts, process) ?? again(parts, process, sibling);
     if (pidfd === null) break;
-    inherited.delete(id);
     pidfd.nonblocking = nonblocking;
     descriptions.set(id, new Description(id, process, pidfd, nonblocking, output));
   }
@@ -80,6 +82,31 @@ function takeUp(
   }
   if (process.relation === 'foreign' && adoption.follow(process)) process.relation = 'child';
   return true;
+}
+
+function take<V>(from: Map<number, V>, key: number): V | undefined {
+  const value = from.get(key);
+  from.delete(key);
+  return value;
+}
+
+/** What the service manager kept, if it is of this very process. */
+function kept({ stored }: RecoverParts, process: Process): Pidfd | undefined {
+  const pidfd = take(stored, process.id);
+  if (pidfd === undefined || pidfd.inode === process.inode) return pidfd;
+  stored.set(process.id, pidfd); // to be dropped with what nobody claims
+  return undefined;
+}
+
+function drop({ stored, store }: RecoverParts, process: number): void {
+  take(stored, process)?.close();
+  store?.remove(process);
+}
+
+/** Each description is an open file description of its own, also on a process that has been reaped. */
+function again({ features }: RecoverParts, process: Process, sibling: Description | undefined): Pidfd | null {
+  if (sibling !== undefined && features.inode) return sibling.pidfd!.reopened();
+  return reopen(process, features.inode);
 }
 
 /** Before 6.9 nothing but the start tells a process from a later one of its pid; to the hundredth of a second. */

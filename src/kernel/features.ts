@@ -1,7 +1,7 @@
 import { openSync, readFileSync, statfsSync } from 'node:fs';
 import { Descriptor } from './descriptor.ts';
 import { isErrno } from './errno.ts';
-import { Pidfd } from './pidfd.ts';
+import { PIDFS_MAGIC, Pidfd } from './pidfd.ts';
 import { spawn } from './spawn.ts';
 import { P_PID, WEXITED, WNOHANG, waitid } from './waitid.ts';
 
@@ -27,8 +27,6 @@ export const since: Record<keyof Features, string> = {
   info: '6.13',
   exitStatus: '6.15',
 };
-
-const PIDFS_MAGIC = 0x5049_4446;
 
 /**
  * Tries every call once, on this process and on one short-lived child.

@@ -1,4 +1,4 @@
-import { constants, fstatSync, readFileSync } from 'node:fs';
+import { constants, fstatSync, openSync, readFileSync } from 'node:fs';
 import { Descriptor } from './descriptor.ts';
 import { isErrno } from './errno.ts';
 import { bind, checked, syscall } from './libc.ts';
@@ -7,6 +7,9 @@ import { P_PIDFD, type WaitEvent, waitid } from './waitid.ts';
 // The same numbers on every architecture: calls since 5.0 share one table.
 const SYS_pidfd_send_signal = 424;
 const SYS_pidfd_open = 434;
+
+/** The file system of pidfds (6.9), as statfs(2) names it. */
+export const PIDFS_MAGIC = 0x5049_4446;
 
 /** Whom pidfd_send_signal reaches: the process (any kernel), or the process group that it leads (6.9). */
 const scopes = { process: 0, group: 4 } as const;
@@ -33,6 +36,14 @@ export class Pidfd extends Descriptor {
   /** The pid as /proc shows it to us: -1 once reaped, 0 where it is in a namespace that we do not see. */
   get pid(): number {
     return Number(/^Pid:\s*(-?\d+)/m.exec(readFileSync(`/proc/self/fdinfo/${this.fd}`, 'utf8'))?.[1]);
+  }
+
+  /**
+   * A pidfd on the same process with an open file description of its own, also once it has been reaped (6.9).
+   * @throws {Error} ENXIO on older kernels
+   */
+  reopened(): Pidfd {
+    return new Pidfd(openSync(`/proc/self/fd/${this.fd}`, constants.O_RDWR));
   }
 
   duplicate(): Pidfd {

@@ -3,6 +3,7 @@ import type { Pidfd } from '../kernel/pidfd.ts';
 import type { ParentWatch } from './adoption.ts';
 import type { Description } from './description.ts';
 import { KeptGroups } from './kept-groups.ts';
+import type { PidfdStore } from './pidfd-store.ts';
 import type { Process } from './process.ts';
 
 /** The processes that handles are held on and that have not been settled, each watched through one of its pidfds. */
@@ -10,6 +11,12 @@ export class ProcessTable {
   readonly epoll = new Epoll<Process | ParentWatch>();
   readonly groups = new KeptGroups();
   readonly #byPid = new Map<number, Process>();
+  readonly #store: PidfdStore | null;
+
+  /** @param store where pidfds outlive the daemon, if there is one */
+  constructor(store: PidfdStore | null) {
+    this.#store = store;
+  }
 
   get size(): number {
     return this.#byPid.size;
@@ -28,6 +35,8 @@ export class ProcessTable {
   add(process: Process): void {
     this.#watch(process);
     this.#byPid.set(process.pid, process);
+    const [first] = process.descriptions;
+    if (first !== undefined) this.#store?.put(process.id, first.pidfd!);
   }
 
   #watch(process: Process): void {
@@ -65,6 +74,7 @@ export class ProcessTable {
 
   /** By identity: the pid may be another process's already. */
   #forget(process: Process): void {
+    this.#store?.remove(process.id);
     if (this.#byPid.get(process.pid) === process) this.#byPid.delete(process.pid);
   }
 }
