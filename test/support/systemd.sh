@@ -1,0 +1,65 @@
+#!/usr/bin/env bash
+# usage: systemd.sh STAGE_DIR COMMANDS
+# Boots the machine's own systemd as PID 1 on a throw-away overlay of /, in namespaces of its own, with STAGE_DIR's tree laid over
+# it; runs COMMANDS there once basic.target is reached, prints what they print, and exits as they do. Nothing outside changes.
+set -euo pipefail
+stage=$(realpath "$1")
+shift
+if ! command -v systemd-nspawn >/dev/null; then
+  apt-get update -qq
+  DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends systemd-container >/dev/null
+fi
+work=$(mktemp -d "${TMPDIR:-/tmp}/waitd-systemd.XXXXXX")
+trap 'rm -rf --one-file-system "$work"' EXIT
+mkdir "$work/out" "$work/overlay"
+printf '%s\n' '#!/usr/bin/env bash' 'set -u' "$*" >"$work/commands"
+
+cat >"$work/inside" <<'INSIDE'
+set -eu
+work=$1 stage=$2
+mount --make-rprivate /
+# A pure cgroup v2 view, whatever the machine has.
+umount -R /sys/fs/cgroup
+mount -t cgroup2 cgroup2 /sys/fs/cgroup
+group=/sys/fs/cgroup/$(basename "$work")
+mkdir "$group"
+echo $$ >"$group/cgroup.procs"
+mount -t tmpfs -o size=2g tmpfs "$work/overlay"
+mkdir "$work/overlay/upper" "$work/overlay/work" "$work/overlay/root"
+root=$work/overlay/root
+mount -t overlay overlay -o "lowerdir=/,upperdir=$work/overlay/upper,workdir=$work/overlay/work" "$root"
+rm -rf "$root"/etc/systemd/system/*.wants
+: >"$root/etc/fstab"
+: >"$root/etc/machine-id"
+cp -a "$stage/." "$root/"
+cp "$work/commands" "$root/commands"
+cat >"$root/etc/systemd/system/commands.service" <<UNIT
+[Unit]
+After=basic.target
+[Service]
+Type=oneshot
+StandardOutput=append:/out/log
+StandardError=append:/out/log
+Environment=HOME=/root PATH=$PATH
+ExecStart=/bin/bash /commands
+ExecStopPost=/bin/sh -c 'echo \$EXIT_STATUS > /out/status; systemctl --no-block exit'
+TimeoutStartSec=300
+UNIT
+export SYSTEMD_NSPAWN_UNIFIED_HIERARCHY=1
+exec systemd-nspawn --quiet --boot -D "$root" --register=no --keep-unit --private-network --console=pipe --link-journal=no \
+  --machine=waitd --bind="$work/out:/out" -- systemd.unit=basic.target systemd.wants=commands.service
+INSIDE
+
+timeout -k 5 400 unshare -m bash "$work/inside" "$work" "$stage" </dev/null >"$work/console" 2>&1 || true
+for mounted in /sys/fs/cgroup /sys/fs/cgroup/unified; do
+  [ -d "$mounted/$(basename "$work")" ] && find "$mounted/$(basename "$work")" -depth -type d -exec rmdir {} + 2>/dev/null || true
+done
+cat "$work/out/log" 2>/dev/null || true
+if ! [ -s "$work/out/status" ]; then
+  echo 'systemd did not come that far:'
+  tail -20 "$work/console"
+  exit 99
+fi
+status=$(cat "$work/out/status")
+[[ $status =~ ^[0-9]+$ ]] || status=98
+exit "$status"
