@@ -1,0 +1,88 @@
+import { Agent, request as httpRequest } from 'node:http';
+import { setTimeout } from 'node:timers/promises';
+
+export interface Answer {
+  status: number;
+  text: string;
+  // biome-ignore lint/suspicious/noExplicitAny: whoever asked knows what it expects
+  body: any;
+}
+
+/** Asks until it is answered: a daemon that is not there, or says that it will be back, is asked again. */
+export class Caller {
+  readonly #socketPath: string;
+  readonly #agent = new Agent({ keepAlive: true });
+  /** How often it had to ask again. */
+  failures = 0;
+
+  constructor(socketPath: string) {
+    this.#socketPath = socketPath;
+  }
+
+  get(path: string): Promise<Answer> {
+    return this.request('GET', path);
+  }
+
+  post(path: string, body: unknown, key?: string): Promise<Answer> {
+    return this.request('POST', path, body, key);
+  }
+
+  async request(method: string, path: string, body?: unknown, key?: string): Promise<Answer> {
+    for (;;) {
+      try {
+        const answer = await this.#once(method, path, body, key);
+        if (answer.status !== 503) return answer;
+      } catch {
+        // It is dead, and will be started again.
+      }
+      this.failures += 1;
+      await setTimeout(10);
+    }
+  }
+
+  #once(method: string, path: string, body: unknown, key: string | undefined): Promise<Answer> {
+    const { promise, resolve, reject } = Promise.withResolvers<Answer>();
+    const payload = body === undefined ? undefined : JSON.stringify(body);
+    const headers = {
+      ...(payload !== undefined && { 'content-type': 'application/json' }),
+      ...(key !== undefined && { 'idempotency-key': key }),
+    };
+    const request = httpRequest(
+      { socketPath: this.#socketPath, method, path, headers, agent: this.#agent },
+      (response) => {
+        let text = '';
+        response.setEncoding('utf8');
+        response.on('data', (data: string) => {
+          text += data;
+        });
+        response.on('error', reject);
+        response.on('end', () =>
+          resolve({ status: response.statusCode!, text, body: text === '' ? null : JSON.parse(text) }),
+        );
+      },
+    );
+    request.on('error', reject);
+    request.end(payload);
+    return promise;
+  }
+
+  /** Every event that the daemon still has, in pages. */
+  async *events(): AsyncGenerator<{ seq: number; event: string; handle: string }> {
+    for (let since = 0; ; ) {
+      const { events } = (await this.get(`/v1/events?since=${since}&limit=1000`)).body;
+      yield* events;
+      if (events.length === 0) return;
+      since = events.at(-1).seq;
+    }
+  }
+
+  async lastSeq(): Promise<number> {
+    let last = 0;
+    for await (const { seq } of this.events()) last = seq;
+    return last;
+  }
+
+  close(): void {
+    this.#agent.destroy();
+  }
+}
