@@ -6,7 +6,7 @@ import { build } from './app.ts';
 import { type Config, readConfig } from './config/config.ts';
 import { optionsHelp, UsageError } from './config/options.ts';
 import { startDaemon } from './daemon.ts';
-import { checkVersion } from './journal/database.ts';
+import { checkRoom, checkVersion } from './journal/database.ts';
 import { closeInherited } from './kernel/descriptor.ts';
 import { Service } from './service.ts';
 import { version } from './version.ts';
@@ -65,6 +65,7 @@ async function serve(config: Config): Promise<void> {
 /** Everything that a start does, but in a directory of its own, and it serves nobody: what would stop a start is found out. */
 async function rehearse(config: Config): Promise<void> {
   checkVersion(config.stateDir);
+  checkRoom(config.stateDir);
   const stateDir = mkdtempSync(join(tmpdir(), 'waitd-check-'));
   try {
     const daemon = startDaemon({ ...config, stateDir, subreaper: false });

@@ -49,7 +49,7 @@ export interface Daemon {
   /** Writes what is left and lets go. Spawned processes live on. */
   close(): void;
   /** The same for the next image of this process, with what that is to have. */
-  handOver(): Pick<Handoff, 'lock' | 'pidfds' | 'groups' | 'pauses'>;
+  handOver(): Omit<Handoff, 'version' | 'listeners' | 'failures'>;
 }
 
 /**
@@ -70,7 +70,8 @@ export function startDaemon(config: Config, handoff: Handoff | null = null, pass
   const lock = handoff === null ? lockDirectory(directory) : new Descriptor(handoff.lock);
 
   const clients = new Clients(tokensOf(config), config.insecureNoAuth);
-  const journal = new Journal({ directory, bootId: bootId(), keepEvents: config.maxEvents });
+  const keepEvents = config.maxEvents;
+  const journal = new Journal({ directory, bootId: bootId(), keepEvents, unwritten: handoff?.unwritten });
   const feed = new Feed(journal, config.socketBuffer);
   const notifier = Notifier.fromEnvironment();
   const store = notifier === null ? null : new PidfdStore(notifier);
@@ -137,9 +138,10 @@ export function startDaemon(config: Config, handoff: Handoff | null = null, pass
       outputs.stop();
       reaper.stop();
       store?.close();
+      const { unwritten } = journal;
       journal.close();
       lock.keepOverExec();
-      return { lock: lock.fd, ...handOverProcesses(table) };
+      return { lock: lock.fd, unwritten, ...handOverProcesses(table) };
     },
   };
 }

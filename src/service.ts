@@ -1,3 +1,4 @@
+import { closeSync } from 'node:fs';
 import type { Logger } from 'pino';
 import { build } from './app.ts';
 import type { Config } from './config/config.ts';
@@ -5,6 +6,7 @@ import { type Daemon, startDaemon, stopping } from './daemon.ts';
 import type { Why } from './feed/feed.ts';
 import type { App } from './http/app-type.ts';
 import { type HandedOn, type Listeners, nameOf } from './http/listeners.ts';
+import { checkRoom } from './journal/database.ts';
 import { takePassed } from './kernel/notify.ts';
 import { stopChildren } from './signals/stop-children.ts';
 import { check } from './upgrade/check.ts';
@@ -66,6 +68,8 @@ export class Service {
       this.addresses.push(served);
       this.#logger.info({ address: served }, 'listening');
     }
+    for (const { address, fd } of handoff?.listeners ?? [])
+      if (!config.listen.some((wanted) => nameOf(wanted) === address)) closeSync(fd); // not served any more
     process.on('SIGTERM', (signal) => void this.stop(signal));
     process.on('SIGINT', (signal) => void this.stop(signal));
     process.on('uncaughtException', (error) => void this.fail(error));
@@ -109,8 +113,7 @@ export class Service {
   }
 
   async #refusal(): Promise<string | null> {
-    const { journal, reaper } = this.#daemon;
-    if (journal.fault !== null) return `the journal cannot be written: ${journal.fault.message}`;
+    const { reaper } = this.#daemon;
     try {
       return await check((pid) => reaper.helperEnded(pid));
     } catch (error) {
@@ -124,9 +127,23 @@ export class Service {
     const now = Date.now();
     this.#failures = [...this.#failures.filter((at) => at > now - FAILURES_WITHIN_MS), now];
     if (this.#failures.length > MOST_FAILURES || this.#ending === 'stop') process.exit(1);
+    if (!this.#couldStart()) {
+      this.#logger.fatal('no new image could write the journal either, so this one goes on as far as it can');
+      return;
+    }
     const again = this.#ending !== null;
     this.#ending = 'fault';
     await this.#replace(again ? 0 : FAULT_DRAIN_MS);
+  }
+
+  #couldStart(): boolean {
+    if (this.#daemon.journal.fault === null) return true;
+    try {
+      checkRoom(this.#daemon.config.stateDir);
+      return true;
+    } catch {
+      return false;
+    }
   }
 
   async #replace(graceMs: number): Promise<void> {

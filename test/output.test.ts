@@ -1,9 +1,7 @@
-import { spawnSync } from 'node:child_process';
 import { once } from 'node:events';
 import {
   closeSync,
   existsSync,
-  mkdtempSync,
   openSync,
   readdirSync,
   readFileSync,
@@ -16,16 +14,9 @@ import { join } from 'node:path';
 import t from 'tap';
 import { firstData, hasWriters, punchHole } from '../src/kernel/file.ts';
 import { DirectoryWatch } from '../src/kernel/inotify.ts';
-import { Daemon, eventually, temporaryDirectory } from './support/harness.ts';
+import { Daemon, eventually, Gate, temporaryDirectory } from './support/harness.ts';
 
 const capture = { stdout: 'capture', stderr: 'capture' };
-
-/** A file that a shell waits for, so that a test says when it goes on. */
-const gate = (daemon: Daemon): string => {
-  const path = join(mkdtempSync(join(daemon.directory, 'gate-')), 'fifo');
-  spawnSync('mkfifo', [path]);
-  return path;
-};
 
 /** A stream that is followed; what has come so far. */
 async function follow(daemon: Daemon, path: string): Promise<{ response: IncomingMessage; text: () => string }> {
@@ -173,8 +164,8 @@ t.test('whose it is', async (t) => {
 t.test('following goes on until the process has ended, byte by byte, for many at once', async (t) => {
   const daemon = await Daemon.start(t);
   const before = daemon.descriptors;
-  const door = gate(daemon);
-  const script = `echo begin; while read -r line < ${door}; do [ "$line" = end ] && exit 0; printf %s "$line"; done`;
+  const gate = new Gate(t);
+  const script = `echo begin; while read -r line < ${gate.path}; do [ "$line" = end ] && exit 0; printf %s "$line"; done`;
   const { id } = await daemon.spawn(['sh', '-c', script], {}, capture);
   const followers = await Promise.all(
     Array.from({ length: 50 }, () => follow(daemon, `/v1/handles/${id}/stdout?follow=1`)),
@@ -183,14 +174,14 @@ t.test('following goes on until the process has ended, byte by byte, for many at
   let expected = 'begin\n';
   for (const letter of 'waitid') {
     await eventually(() => followers.every(({ text }) => text() === expected));
-    writeFileSync(door, `${letter}\n`);
+    gate.open(letter);
     expected += letter;
   }
   await eventually(() => followers.every(({ text }) => text() === expected));
   t.pass('each letter came when it was written');
   const [leaver, ...others] = followers;
   leaver!.response.destroy();
-  writeFileSync(door, 'end\n');
+  gate.open('end');
   await Promise.all(others.map(({ response }) => once(response, 'end')));
   t.ok(others.every(({ text }) => text() === expected));
   t.equal(late.text(), 'waitid');
@@ -202,10 +193,10 @@ t.test('following goes on until the process has ended, byte by byte, for many at
 
 t.test('a grandchild keeps the output open: exited comes at once, output when it is over', async (t) => {
   const daemon = await Daemon.start(t);
-  const door = gate(daemon);
+  const gate = new Gate(t);
   const socket = daemon.ws();
   await socket.first(({ type }) => type === 'hello');
-  const script = `echo one; { read -r line < ${door}; echo two; } & exit 0`;
+  const script = `echo one; { read -r line < ${gate.path}; echo two; } & exit 0`;
   const { id } = await daemon.spawn(['sh', '-c', script], {}, capture);
   const twin = (await daemon.post('/v1/handles', { dup: id })).body;
   await daemon.waitid(id);
@@ -221,7 +212,7 @@ t.test('a grandchild keeps the output open: exited comes at once, output when it
     ['opened', 'exited'],
     'nor by an upgrade',
   );
-  writeFileSync(door, '\n');
+  gate.open();
   await eventually(async () => (await daemon.events(id)).length === 3);
   t.match((await daemon.events(id)).at(-1), { event: 'output', outcome: { reason: 'exited', exitCode: 0 } });
   t.match((await daemon.events(twin.id)).at(-1), { event: 'output' }, 'one for each handle');
@@ -234,13 +225,13 @@ t.test('a grandchild keeps the output open: exited comes at once, output when it
 
 t.test('output that ends while nobody is there is told at the next start, and what is nobody’s goes', async (t) => {
   const daemon = await Daemon.start(t);
-  const door = gate(daemon);
-  const { id } = await daemon.spawn(['sh', '-c', `echo one; read -r line < ${door}`], {}, capture);
-  const other = await daemon.spawn(['sh', '-c', `read -r line < ${door}`], {}, capture);
+  const gate = new Gate(t);
+  const { id } = await daemon.spawn(['sh', '-c', `echo one; read -r line < ${gate.path}`], {}, capture);
+  const other = await daemon.spawn(['sh', '-c', `read -r line < ${gate.path}`], {}, capture);
   await daemon.request('DELETE', `/v1/handles/${other.id}`);
   daemon.child.kill('SIGKILL');
   await daemon.exited;
-  writeFileSync(door, '\n');
+  gate.open();
   process.kill(other.process.pid, 'SIGKILL');
   await eventually(() => !existsSync(`/proc/${other.process.pid}/fd/1`));
   process.kill(await daemonOf(daemon, id), 'SIGKILL');
@@ -266,9 +257,9 @@ async function daemonOf(daemon: Daemon, id: string): Promise<number> {
 t.test('of each stream the newest is kept, and what was dropped is said', async (t) => {
   const limit = 1 << 20;
   const daemon = await Daemon.start(t, { args: ['--max-output', String(limit)] });
-  const door = gate(daemon);
+  const gate = new Gate(t);
   const total = 40 << 20;
-  const script = `head -c ${total} /dev/zero | tr '\\0' x; read -r line < ${door}; printf end`;
+  const script = `head -c ${total} /dev/zero | tr '\\0' x; read -r line < ${gate.path}; printf end`;
   const { id } = await daemon.spawn(['sh', '-c', script], {}, capture);
   const file = join(daemon.directory, 'state', 'output', '1.stdout');
   await eventually(() => statSync(file).size === total);
@@ -291,15 +282,15 @@ t.test('of each stream the newest is kept, and what was dropped is said', async 
   t.match((await daemon.get('/metrics')).text, /^waitd_output_dropped_bytes_total [1-9]/m);
   await daemon.request('DELETE', `/v1/handles/${id}`);
   t.equal(statSync(file).blocks, 0, 'nobody’s, it takes no room');
-  writeFileSync(door, '\n');
+  gate.open();
   await eventually(() => !existsSync(file));
   t.equal(await daemon.stop(), 0);
 });
 
 t.test('a follower that does not read costs nothing, and a file that begins again is followed', async (t) => {
   const daemon = await Daemon.start(t);
-  const door = gate(daemon);
-  const script = `head -c 30000000 /dev/zero; read -r line < ${door}; : > /proc/self/fd/1; printf anew; read -r line < ${door}`;
+  const gate = new Gate(t);
+  const script = `head -c 30000000 /dev/zero; read -r line < ${gate.path}; : > /proc/self/fd/1; printf anew; read -r line < ${gate.path}`;
   const { id } = await daemon.spawn(['sh', '-c', script], {}, capture);
   const request = httpGet({ socketPath: daemon.socket, path: `/v1/handles/${id}/stdout?follow=1` });
   const [response] = (await once(request, 'response')) as [IncomingMessage];
@@ -317,10 +308,10 @@ t.test('a follower that does not read costs nothing, and a file that begins agai
     last = data.toString('latin1').slice(-4);
   });
   await eventually(() => size === 30_000_000);
-  writeFileSync(door, '\n');
+  gate.open();
   await eventually(() => last === 'anew');
   t.equal(size, 30_000_004);
-  writeFileSync(door, '\n');
+  gate.open();
   await once(response, 'end');
   t.equal(await daemon.stop(), 0);
 });

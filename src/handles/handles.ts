@@ -82,13 +82,16 @@ export class Handles {
     const { journal, features, descriptors, outputs } = this.#parts;
     this.#requireRoom('posix_spawn');
     const id = this.#ids.make(client);
-    const facts = { id: journal.nextProcess(), argv: request.argv, relation: 'child' as const };
-    const descriptionId = journal.nextDescription();
+    const facts = { id: journal.nextNumber, argv: request.argv, relation: 'child' as const };
+    const descriptionId = journal.nextNumber;
     const output = { streams: captured(request), ended: false };
     const intent = options.claim && this.#intend(id, client, facts, { id: descriptionId, output }, options);
     try {
       const files = outputs.filesFor(descriptionId);
-      const { pid, pidfd } = this.#withDescriptors(() => launch(request, files, flag(options, features), descriptors));
+      const { pid, pidfd } = this.#withDescriptors(() => {
+        outputs.discard(descriptionId, output.streams); // of a try that failed
+        return launch(request, files, flag(options, features), descriptors);
+      });
       const inode = features.inode ? pidfd.inode : null;
       const process = new Process({ ...facts, pid, inode, startedAt: Date.now() });
       const description = new Description(descriptionId, process, pidfd, options.nonblocking, output);
@@ -158,7 +161,7 @@ export class Handles {
       // What was read is of the process that we hold only if that one still has the pid.
       if (stat === null || !isThere(pidfd)) throw noProcess(pid);
       const process = new Process({
-        id: journal.nextProcess(),
+        id: journal.nextNumber,
         pid,
         inode: found,
         startedAt: startedAt(stat),
@@ -315,7 +318,7 @@ export class Handles {
   }
 
   #describe(process: Process, pidfd: Pidfd, nonblocking: boolean): Description {
-    return new Description(this.#parts.journal.nextDescription(), process, pidfd, nonblocking);
+    return new Description(this.#parts.journal.nextNumber, process, pidfd, nonblocking);
   }
 
   /** Makes the handle, writes it, tells of it. From its `seq` on, no event of it can be missed. */

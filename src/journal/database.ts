@@ -1,4 +1,4 @@
-import { closeSync, existsSync, openSync, renameSync } from 'node:fs';
+import { closeSync, existsSync, openSync, renameSync, rmSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { DatabaseSync, type StatementSync } from 'node:sqlite';
 import { MIGRATIONS, VERSION } from './schema.ts';
@@ -116,6 +116,23 @@ function migrate(db: DatabaseSync): void {
 
 function versionOf(db: DatabaseSync): number {
   return Number(db.prepare('PRAGMA user_version').get()?.user_version);
+}
+
+/** What a journal may want at its start. */
+const ROOM = 2 ** 20;
+
+/**
+ * Whether something could be written beside the journal.
+ * @throws {Error} ENOSPC, EROFS, EACCES, EIO
+ */
+export function checkRoom(directory: string): void {
+  if (!existsSync(directory)) return;
+  const file = join(directory, `check-${process.pid}`);
+  try {
+    writeFileSync(file, Buffer.alloc(ROOM), { flush: true, mode: 0o600 });
+  } finally {
+    rmSync(file, { force: true });
+  }
 }
 
 /**

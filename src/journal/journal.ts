@@ -52,12 +52,22 @@ export interface HandleQuery {
   limit: number;
 }
 
+/** A statement and its values, as they go to SQLite. */
+export type Statement = [sql: string, values: (string | number | null)[]];
+
+/** What an earlier image of this process could not write, and how far its seqs had come. */
+export interface Unwritten {
+  head: number;
+  statements: Statement[];
+}
+
 export interface JournalOptions {
   /** Exists, is ours alone, and is locked. */
   directory: string;
   bootId: string;
   /** How many events are kept; older ones make a gap. */
   keepEvents: number;
+  unwritten?: Unwritten | undefined;
 }
 
 /** While nothing can be written, it is tried again this often. */
@@ -88,18 +98,34 @@ export class Journal {
   #retry: NodeJS.Timeout | null = null;
   #head = 0;
   #oldest = 0;
-  #lastProcess = 0;
-  #lastDescription = 0;
   #eventCount = 0;
   #damage: [Error, string] | null = null;
+  /** Where statements go instead of to SQLite. */
+  #recorded: Statement[] | null = null;
 
   /** @throws {Error} where the file is of a later version, or cannot be opened */
-  constructor({ directory, bootId, keepEvents }: JournalOptions) {
+  constructor({ directory, bootId, keepEvents, unwritten }: JournalOptions) {
     this.bootId = bootId;
     this.#keepEvents = keepEvents;
     this.identity = new Identity(directory);
     this.#db = this.#open(directory);
-    this.#count();
+    const cleanHead = unwritten !== undefined && this.#catchUp(unwritten.statements) ? unwritten.head : null;
+    this.#count(cleanHead ?? this.identity.reserved);
+  }
+
+  /** @returns false where the disk still does not let: then it is as if the earlier image had died */
+  #catchUp(statements: readonly Statement[]): boolean {
+    try {
+      this.#guarded(() =>
+        this.#db.transaction(() => {
+          for (const [sql, values] of statements) this.#run(sql, values);
+        }),
+      );
+      return true;
+    } catch (error) {
+      if (kindOf(error) === 'disk') return false;
+      throw error;
+    }
   }
 
   #open(directory: string): Database {
@@ -119,15 +145,14 @@ export class Journal {
     return damage;
   }
 
-  #count(): void {
+  /** @param reserved no seq up to this one may be used again */
+  #count(reserved: number): void {
     const number = (sql: string): number => this.#guarded(() => Number(this.#db.statement(sql).get()?.n ?? 0));
     const used = Math.max(number('SELECT max(seq) n FROM events'), number('SELECT max(seq) n FROM handles'));
-    this.#head = Math.max(this.#head, used, this.identity.reserved);
+    this.#head = Math.max(used, reserved);
     if (used > 0 && used < this.#head) this.#run('INSERT OR IGNORE INTO holes VALUES (?, ?)', [used + 1, this.#head]);
     this.identity.reserve(this.#head);
     this.#oldest = number('SELECT min(seq) n FROM events') || this.#head + 1;
-    this.#lastProcess = Math.max(this.#lastProcess, number('SELECT max(id) n FROM processes'));
-    this.#lastDescription = Math.max(this.#lastDescription, number('SELECT max(description) n FROM handles'));
     this.#eventCount = number('SELECT count(*) n FROM events');
   }
 
@@ -162,14 +187,12 @@ export class Journal {
     return this.#head;
   }
 
-  nextProcess(): number {
-    this.#lastProcess += 1;
-    return this.#lastProcess;
-  }
-
-  nextDescription(): number {
-    this.#lastDescription += 1;
-    return this.#lastDescription;
+  /**
+   * The number of what is about to be opened, a process or a description: the seq that its first event will have. So it is
+   * never another's, and what an earlier daemon left behind under a number is told from everything new.
+   */
+  get nextNumber(): number {
+    return this.#head + 1;
   }
 
   /**
@@ -195,7 +218,7 @@ export class Journal {
     } catch (error) {
       this.#eventCount = counted.events;
       this.#oldest = counted.oldest;
-      if (kindOf(error) !== 'disk') throw error;
+      if (kindOf(error) !== 'disk') throw fatal(error);
       this.fault = error as Error;
       this.#retry ??= setTimeout(() => {
         this.#retry = null;
@@ -283,8 +306,18 @@ export class Journal {
     }
   }
 
-  #run(sql: string, values: SQLInputValue[]): void {
-    this.#db.statement(sql).run(...values);
+  #run(sql: string, values: Statement[1]): void {
+    if (this.#recorded === null) this.#db.statement(sql).run(...values);
+    else this.#recorded.push([sql, values]);
+  }
+
+  /** What could not be written so far, for the next image of this process. */
+  get unwritten(): Unwritten {
+    this.#recorded = [];
+    for (const change of this.#backlog) this.#write(change);
+    const statements = this.#recorded;
+    this.#recorded = null;
+    return { head: this.#head, statements };
   }
 
   #writeProcess({ id, pid, inode, startedAt, argv, relation, state, ending }: Process): void {
@@ -333,9 +366,9 @@ export class Journal {
     this.#run('DELETE FROM handles WHERE seq = ?', [seq]);
     this.#run('DELETE FROM labels WHERE handle = ?', [seq]);
     this.#run('DELETE FROM keys WHERE handle = ?', [id]);
-    if (this.#db.statement('SELECT 1 FROM handles WHERE process = ? LIMIT 1').get(process.id) !== undefined) return;
-    this.#run('DELETE FROM processes WHERE id = ?', [process.id]);
-    this.#run('DELETE FROM collected WHERE process = ?', [process.id]);
+    const unheld = 'NOT EXISTS (SELECT 1 FROM handles WHERE process = ?)';
+    this.#run(`DELETE FROM processes WHERE id = ? AND ${unheld}`, [process.id, process.id]);
+    this.#run(`DELETE FROM collected WHERE process = ? AND ${unheld}`, [process.id, process.id]);
   }
 
   /**
@@ -533,4 +566,15 @@ export class Journal {
     if (this.#retry !== null) clearTimeout(this.#retry);
     this.#db.close();
   }
+}
+
+/**
+ * A change that SQLite refuses is a fault of ours, and what is in memory is not to be trusted any more. Whatever was not
+ * written is still in the kernel, so the daemon begins anew from both.
+ */
+function fatal(error: unknown): unknown {
+  setImmediate(() => {
+    throw error;
+  });
+  return error;
 }

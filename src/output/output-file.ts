@@ -55,7 +55,7 @@ export class OutputFile {
   async *range(from: number, to: number): AsyncGenerator<Buffer, void> {
     try {
       for (let at = from; at < to; ) {
-        const block = await this.#read(at, Math.min(CHUNK, to - at));
+        const block = await this.#present(at, Math.min(CHUNK, to - at));
         if (block.length === 0) return;
         at += block.length;
         yield block;
@@ -78,7 +78,7 @@ export class OutputFile {
         const { size } = await this.#file.stat();
         if (size < at) at = 0; // whoever writes has truncated it, and begins again
         for (;;) {
-          const block = await this.#read(at, CHUNK);
+          const block = await this.#present(at, CHUNK);
           if (block.length === 0) break;
           at += block.length;
           yield block;
@@ -89,6 +89,14 @@ export class OutputFile {
     } finally {
       await this.close();
     }
+  }
+
+  /** @throws {Error} where the limit has overtaken the reader: it is cut off rather than given the zeros of a hole */
+  async #present(at: number, length: number): Promise<Buffer> {
+    const block = await this.#read(at, length);
+    if (block.length > 0 && (firstData(this.#file.fd) ?? at + 1) > at)
+      throw new Error('what was to be read next has been dropped');
+    return block;
   }
 
   async #read(at: number, length: number): Promise<Buffer> {

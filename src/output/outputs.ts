@@ -9,6 +9,9 @@ import type { Description, Stream } from '../processes/description.ts';
 /** Files that are written to all the time are looked at no more often than this. */
 const LOOK_INTERVAL_MS = 20;
 
+/** For how long it is looked again whether a file that somebody has closed is still written to. */
+const LONGEST_DELAY_MS = 10_000;
+
 /** When to look again where no file can be opened. */
 const OUT_OF_DESCRIPTORS_MS = 1000;
 
@@ -149,7 +152,14 @@ export class Outputs {
       if (capture !== undefined) this.#limit(capture, stream);
       this.#tell(name);
     }
-    for (const name of overflow ? written : closed) this.#settle(Number.parseInt(name, 10));
+    for (const name of overflow ? written : closed) this.#settleSoon(Number.parseInt(name, 10));
+  }
+
+  /** inotify tells of a close a little before the kernel counts the writer off (fs/file_table.c, __fput). */
+  #settleSoon(id: number, delay = LOOK_INTERVAL_MS): void {
+    this.#settle(id);
+    if (this.#captures.has(id) && delay <= LONGEST_DELAY_MS && !this.#closed)
+      setTimeout(() => this.#settleSoon(id, 2 * delay), delay).unref();
   }
 
   /** Ends what nobody can write to any more. */

@@ -4,7 +4,7 @@ import type { Journal } from '../journal/journal.ts';
 import type { Readiness } from '../kernel/epoll.ts';
 import { isErrno } from '../kernel/errno.ts';
 import { since } from '../kernel/features.ts';
-import type { Pidfd } from '../kernel/pidfd.ts';
+import { Pidfd } from '../kernel/pidfd.ts';
 import {
   P_ALL,
   P_PID,
@@ -17,6 +17,7 @@ import {
   waitid,
 } from '../kernel/waitid.ts';
 import { type Adoption, ParentWatch } from './adoption.ts';
+import { Helper } from './helper.ts';
 import { type Outcome, outcomeOf, outcomeOfStatus } from './outcome.ts';
 import type { Ending, Process } from './process.ts';
 import type { ProcessTable } from './process-table.ts';
@@ -41,8 +42,8 @@ export class Reaper {
   readonly #parts: ReaperParts;
   /** Ended, told, but not on disk yet: they stay zombies, and in memory, until they are. */
   readonly #unwritten = new Set<Process>();
-  /** Children of the daemon's own purposes, and who waits for them. */
-  readonly #helpers = new Map<number, (event: WaitEvent) => void>();
+  /** By pid. */
+  readonly #helpers = new Map<number, Helper>();
   #childSignal: NodeJS.Timeout | null = null;
   #lastLook = 0;
   /** Told of every process of which nothing more will come. */
@@ -76,7 +77,8 @@ export class Reaper {
     const ended: Readiness<Process>[] = [];
     const orphaned: Process[] = [];
     for (const { token, reaped } of table.epoll.drain()) {
-      if (token instanceof ParentWatch) orphaned.push(...adoption.ended(token));
+      if (token instanceof Helper) this.#reapHelper(token);
+      else if (token instanceof ParentWatch) orphaned.push(...adoption.ended(token));
       else ended.push({ token, reaped });
     }
     this.#settle(ended);
@@ -92,7 +94,19 @@ export class Reaper {
 
   /** How a child ends that the daemon started for itself, just now, and that has no handle. */
   helperEnded(pid: number): Promise<WaitEvent> {
-    return new Promise((resolve) => this.#helpers.set(pid, resolve));
+    const helper = new Helper(Pidfd.open(pid));
+    helper.registration = this.#parts.table.epoll.add(helper.pidfd, helper);
+    this.#helpers.set(pid, helper);
+    return helper.ended.promise;
+  }
+
+  #reapHelper(helper: Helper): void {
+    const event = helper.pidfd.waitid(WEXITED | WNOHANG);
+    if (event === null) return;
+    this.#helpers.delete(event.siginfo.pid);
+    this.#parts.table.epoll.remove(helper.registration!);
+    helper.pidfd.close();
+    helper.ended.resolve(event);
   }
 
   /** A foreign process turned out to be ours. */
@@ -222,13 +236,12 @@ export class Reaper {
       const ended = orNothing(() => waitid(P_ALL, 0, WEXITED | WNOHANG | WNOWAIT));
       if (ended === null) return;
       const { pid } = ended.siginfo;
+      const helper = this.#helpers.get(pid);
       const process = this.#parts.table.get(pid);
-      if (process === undefined) {
+      if (helper !== undefined) this.#reapHelper(helper);
+      else if (process === undefined) {
         orNothing(() => waitid(P_PID, pid, WEXITED | WNOHANG));
-        const tell = this.#helpers.get(pid);
-        if (tell === undefined) this.counts.orphans += 1;
-        else tell(ended);
-        this.#helpers.delete(pid);
+        this.counts.orphans += 1;
       } else if (this.#unwritten.has(process))
         return; // it hides the ones behind it until the disk is back
       else this.settle(process);

@@ -28,6 +28,11 @@ const Schema = z.object({
   /** By the journal's number of the process. */
   groups: z.array(z.object({ process: z.int(), handles: z.int(), fd: descriptor })),
   pauses: z.array(z.object({ process: z.int(), pauses: z.custom<Pauses>((value) => typeof value === 'object') })),
+  /** What the journal could not write, and how far seqs have come. */
+  unwritten: z.object({
+    head: z.int(),
+    statements: z.array(z.tuple([z.string(), z.array(z.union([z.string(), z.number(), z.null()]))])),
+  }),
   /** When the daemon last failed, in Unix milliseconds. */
   failures: z.array(z.number()),
 });

@@ -1,6 +1,6 @@
 import { strict as assert } from 'node:assert';
-import { type ChildProcess, spawn } from 'node:child_process';
-import { mkdtempSync, readdirSync, readFileSync, rmSync } from 'node:fs';
+import { type ChildProcess, execFileSync, spawn } from 'node:child_process';
+import { closeSync, mkdtempSync, openSync, readdirSync, readFileSync, rmSync, writeSync } from 'node:fs';
 import { Agent, request as httpRequest, type IncomingHttpHeaders } from 'node:http';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
@@ -327,4 +327,22 @@ export function childrenOf(pid: number): number[] {
 /** Looks until it is so: for what the kernel shows in /proc and tells nobody. */
 export async function eventually(isSo: () => boolean | Promise<boolean>): Promise<void> {
   while (!(await isSo())) await new Promise((resolve) => setImmediate(resolve));
+}
+
+/** Something that a shell waits for with `read -r line < PATH`, so that a test says when it goes on. It never blocks the test. */
+export class Gate {
+  readonly path: string;
+  readonly #fd: number;
+
+  constructor(t: Test) {
+    this.path = join(temporaryDirectory(t), 'gate');
+    execFileSync('mkfifo', [this.path]);
+    // Open for reading too, so that neither this nor a write waits for a reader.
+    this.#fd = openSync(this.path, 'r+');
+    t.teardown(() => closeSync(this.#fd));
+  }
+
+  open(line = ''): void {
+    writeSync(this.#fd, `${line}\n`);
+  }
 }

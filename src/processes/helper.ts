@@ -1,0 +1,14 @@
+import type { Registration } from '../kernel/epoll.ts';
+import type { Pidfd } from '../kernel/pidfd.ts';
+import type { WaitEvent } from '../kernel/waitid.ts';
+
+/** A child that the daemon started for a purpose of its own: it has no handle, and leaves no record. */
+export class Helper {
+  readonly pidfd: Pidfd;
+  readonly ended = Promise.withResolvers<WaitEvent>();
+  registration: Registration | null = null;
+
+  constructor(pidfd: Pidfd) {
+    this.pidfd = pidfd;
+  }
+}
