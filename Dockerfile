@@ -20,7 +20,8 @@ COPY package.json LICENSE ./
 USER node
 ENV NODE_ENV=production \
     WAITD_LISTEN=unix:/run/waitd/waitd.sock,tcp:0.0.0.0:7411 \
-    WAITD_STATE_DIR=/var/lib/waitd
+    WAITD_STATE_DIR=/var/lib/waitd \
+    WAITD_STOP_CHILDREN=8s
 VOLUME ["/run/waitd", "/var/lib/waitd"]
 EXPOSE 7411
 HEALTHCHECK --interval=10s --timeout=3s --start-period=5s \

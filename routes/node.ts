@@ -70,6 +70,10 @@ export function nodeRoutes(app: App, daemon: Daemon): void {
           frameBytes: FRAME_LIMIT,
           socketBufferBytes: config.socketBuffer,
           events: config.maxEvents,
+          outputBytes: config.maxOutput,
+          keepCollectedMs: config.keep.collected,
+          keepUncollectedMs: config.keep.uncollected,
+          keepEventsMs: config.keep.events,
         },
       };
       reply.send(body);

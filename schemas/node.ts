@@ -21,6 +21,10 @@ export const NodeSchema = z
       frameBytes: z.int(),
       socketBufferBytes: z.int(),
       events: z.int(),
+      outputBytes: z.int(),
+      keepCollectedMs: z.int(),
+      keepUncollectedMs: z.int(),
+      keepEventsMs: z.int(),
     }),
   })
   .meta({ id: 'Node', description: 'This daemon: what it is and what it can do here.' });

@@ -163,6 +163,8 @@ t.test('the OpenAPI document has every route, every status, and an example of ev
     '/v1/handles',
     '/v1/handles/{id}',
     '/v1/handles/{id}/signal',
+    '/v1/handles/{id}/stderr',
+    '/v1/handles/{id}/stdout',
     '/v1/handles/{id}/terminate',
     '/v1/handles/{id}/waitid',
     '/v1/node',
