@@ -15,7 +15,8 @@ const HELP = `waitd ${version}: waits for processes on behalf of others
 
 Usage: waitd serve [OPTIONS]
 
-SIGHUP replaces the daemon by what its command now is, and keeps everything; SIGTERM and SIGINT stop it.
+SIGHUP replaces the daemon by what its command now is, and keeps everything (at a terminal it stops it, as a terminal's end
+does); SIGTERM and SIGINT stop it.
 
 ${optionsHelp()}
 

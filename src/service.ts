@@ -73,7 +73,8 @@ export class Service {
     process.on('SIGTERM', (signal) => void this.stop(signal));
     process.on('SIGINT', (signal) => void this.stop(signal));
     process.on('uncaughtException', (error) => void this.fail(error));
-    onHangup(() => void this.upgrade());
+    // At a terminal it means that the terminal is gone.
+    onHangup(() => void (process.stdout.isTTY ? this.stop('SIGHUP') : this.upgrade()));
     const { node, head } = journal;
     this.#logger.info({ version, pid: process.pid, node, head, upgraded: handoff !== null }, 'ready');
   }

@@ -169,6 +169,24 @@ t.test('a file system that turns read-only, and is mounted anew', async (t) => {
   t.equal(await daemon.stop(), 0);
 });
 
+t.test(
+  'a change that SQLite refuses is a fault of ours: the next image begins anew from journal and kernel',
+  async (t) => {
+    const { daemon, fail } = await faulty(t);
+    const { id } = await daemon.spawn(['sleep', '100']);
+    const other = await daemon.spawn(['sleep', '100']);
+    fail('refused');
+    await daemon.signal(id, 'SIGKILL');
+    await daemon.logged('a fault of ours');
+    await eventually(() => daemon.entries.filter(({ msg }) => msg === 'ready').length === 2);
+    t.match((await daemon.waitid(id)).body, { outcome: { reason: 'killed', signal: 'SIGKILL' } });
+    t.same(await namesOf(daemon, id), ['opened', 'exited']);
+    t.match((await daemon.get(`/v1/handles/${other.id}`)).body, { relation: 'child', state: 'running' });
+    await daemon.signal(other.id, 'SIGKILL');
+    t.equal(await daemon.stop(), 0);
+  },
+);
+
 t.test('a seq is never used twice, not even one that was told from memory only', async (t) => {
   const { daemon, fail } = await faulty(t);
   const one = await daemon.spawn(['sleep', '100']);

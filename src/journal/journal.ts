@@ -218,7 +218,10 @@ export class Journal {
     } catch (error) {
       this.#eventCount = counted.events;
       this.#oldest = counted.oldest;
-      if (kindOf(error) !== 'disk') throw fatal(error);
+      if (kindOf(error) !== 'disk') {
+        this.#backlog = []; // whatever is wrong with it would be wrong with every later write
+        throw fatal(error);
+      }
       this.fault = error as Error;
       this.#retry ??= setTimeout(() => {
         this.#retry = null;
@@ -511,12 +514,12 @@ export class Journal {
 
   /** Every open handle on a process of whose end not all is known, with the boot that its pid and inode belong to. */
   unended(): { handle: Handle; boot: string }[] {
-    return this.#rows("WHERE p.ending IS NULL OR NOT p.ending ->> 'reaped'");
+    return this.#rows('WHERE h.process IN (SELECT id FROM processes WHERE ended_at IS NULL)');
   }
 
   /** Every open handle whose captured output has not reached its end. */
   capturing(): Handle[] {
-    return this.#rows('WHERE h.output BETWEEN 1 AND 3').map(({ handle }) => handle);
+    return this.#rows('WHERE h.output > 0 AND h.output < 4').map(({ handle }) => handle);
   }
 
   /** The numbers of all descriptions with captured output. */
@@ -525,8 +528,9 @@ export class Journal {
     return new Set(rows.map(({ description }) => description));
   }
 
+  /** @param where what few rows fit: these are sorted, rather than all looked through in their order, hence the `+` */
   #rows(where: string): { handle: Handle; boot: string }[] {
-    const rows = this.#all<HandleRow>(`${HANDLE_COLUMNS} ${where} ORDER BY h.seq`, []);
+    const rows = this.#all<HandleRow>(`${HANDLE_COLUMNS} ${where} ORDER BY +h.seq`, []);
     const processes = new Map<number, Process>();
     const descriptions = new Map<number, Description>();
     return rows.map((row) => ({ handle: handleOf(row, processes, descriptions), boot: row.boot }));
@@ -554,7 +558,7 @@ export class Journal {
     const first = (sql: string): number | null => this.#get<{ at: number | null }>(sql, [])?.at ?? null;
     return {
       collected: first('SELECT min(at) at FROM collected'),
-      ended: first('SELECT min(ended_at) at FROM processes'),
+      ended: first('SELECT min(ended_at) at FROM processes WHERE ended_at IS NOT NULL'),
       event: first('SELECT at FROM events ORDER BY seq LIMIT 1'),
     };
   }

@@ -36,6 +36,8 @@ export const MIGRATIONS: readonly string[] = [
   ALTER TABLE processes ADD COLUMN ended_at INTEGER;
   UPDATE processes SET ended_at = unixepoch() * 1000 WHERE ending ->> 'reaped';
   CREATE INDEX processes_ended ON processes (ended_at) WHERE ended_at IS NOT NULL;
+  DROP INDEX processes_alive;
+  CREATE INDEX processes_unsettled ON processes (id) WHERE ended_at IS NULL;
 
   CREATE TABLE gone (
     id TEXT PRIMARY KEY, client TEXT NOT NULL, seq INTEGER NOT NULL, how TEXT NOT NULL, last INTEGER NOT NULL)
@@ -56,6 +58,7 @@ export const MIGRATIONS: readonly string[] = [
   ALTER TABLE open_handles RENAME TO handles;
   CREATE INDEX handles_by_client ON handles (client, seq);
   CREATE INDEX handles_by_process ON handles (process);
+  CREATE INDEX handles_with_output ON handles (description, output) WHERE output > 0;
   DELETE FROM processes WHERE id NOT IN (SELECT process FROM handles);
 
   CREATE TABLE taken (

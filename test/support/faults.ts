@@ -32,6 +32,10 @@ StatementSync.prototype.run = function patched(this: StatementSync, ...values: P
     const fault = faultNow();
     if (fault === 'disk full') throw sqliteError(13, 'database or disk is full');
     if (fault === 'I/O error') throw sqliteError(10, 'disk I/O error');
+    if (fault === 'refused') {
+      rmSync(file);
+      throw sqliteError(19, 'constraint failed');
+    }
     if (fault === 'damaged') {
       rmSync(file);
       throw sqliteError(11, 'database disk image is malformed');
