@@ -16,54 +16,64 @@ const SCM_RIGHTS = 1;
 const MSG_DONTWAIT = 0x40;
 const MSG_NOSIGNAL = 0x4000;
 
+// What sendmsg(2) reads, in one buffer that lives as long as its notifier: V8 frees what nothing but an address refers to,
+// also in the middle of the function that took the address.
+const HEADER = 0; // struct msghdr
+const PART = 56; // struct iovec
+const CONTROL = 72; // struct cmsghdr with one descriptor
+const CONTROL_LENGTH = 24; // with its padding
+const ADDRESS = 96; // struct sockaddr_un
+const TEXT = 208;
+const SIZE = 1024;
+
+/** sun_path is 108 bytes with its NUL (unix(7)). */
+const LONGEST_PATH = 107;
+
 /** Where the service manager's descriptors begin (sd_listen_fds(3)). */
 const FIRST_PASSED = 3;
 
 /** What a service manager wants to be told, sd_notify(3): datagrams to the socket that it names in NOTIFY_SOCKET. */
 export class Notifier {
   readonly #socket: Descriptor;
-  readonly #address: Buffer;
+  readonly #message = Buffer.alloc(SIZE);
 
   /** @returns `null` where nobody wants to know */
   static fromEnvironment(): Notifier | null {
     const path = process.env.NOTIFY_SOCKET;
-    return path === undefined || !/^[/@]./.test(path) ? null : new Notifier(path);
+    if (path === undefined || !/^[/@]./.test(path) || Buffer.byteLength(path) > LONGEST_PATH) return null;
+    return new Notifier(path);
   }
 
   private constructor(path: string) {
-    // An abstract name begins with a NUL, which travels as @ (unix(7)).
-    const name = Buffer.from(path.startsWith('@') ? `\0${path.slice(1)}` : `${path}\0`);
-    this.#address = Buffer.alloc(2 + name.length);
-    this.#address.writeUInt16LE(AF_UNIX, 0);
-    name.copy(this.#address, 2);
     this.#socket = new Descriptor(checked('socket', socket(AF_UNIX, SOCK_DGRAM | SOCK_CLOEXEC, 0)));
+    const message = this.#message;
+    const base = koffi.address(message);
+    message.writeUInt16LE(AF_UNIX, ADDRESS);
+    // An abstract name begins with a NUL, which travels as @, and ends with its length (unix(7)).
+    const abstract = path.startsWith('@');
+    const length = message.write(abstract ? `\0${path.slice(1)}` : path, ADDRESS + 2);
+    message.writeBigUInt64LE(base + BigInt(ADDRESS), HEADER);
+    message.writeUInt32LE(2 + length + (abstract ? 0 : 1), HEADER + 8);
+    message.writeBigUInt64LE(base + BigInt(PART), HEADER + 16);
+    message.writeBigUInt64LE(1n, HEADER + 24);
+    message.writeBigUInt64LE(base + BigInt(CONTROL), HEADER + 32);
+    message.writeBigUInt64LE(base + BigInt(TEXT), PART);
+    message.writeBigUInt64LE(20n, CONTROL);
+    message.writeInt32LE(SOL_SOCKET, CONTROL + 8);
+    message.writeInt32LE(SCM_RIGHTS, CONTROL + 12);
   }
 
   /**
    * Never waits.
-   * @param state lines of `NAME=value`
+   * @param state lines of `NAME=value`, 816 bytes at most
    * @param passed a descriptor that the manager gets a copy of
    * @returns false where its queue is full for now; true where it was sent, or where there is nobody to send it to
    */
   send(state: string, passed?: Descriptor): boolean {
-    const text = Buffer.from(state);
-    const part = Buffer.alloc(16); // struct iovec
-    part.writeBigUInt64LE(koffi.address(text), 0);
-    part.writeBigUInt64LE(BigInt(text.length), 8);
-    const message = Buffer.alloc(56); // struct msghdr
-    message.writeBigUInt64LE(koffi.address(this.#address), 0);
-    message.writeUInt32LE(this.#address.length, 8);
-    message.writeBigUInt64LE(koffi.address(part), 16);
-    message.writeBigUInt64LE(1n, 24);
-    const control = Buffer.alloc(24); // struct cmsghdr with one descriptor, and its padding
-    if (passed !== undefined) {
-      control.writeBigUInt64LE(20n, 0);
-      control.writeInt32LE(SOL_SOCKET, 8);
-      control.writeInt32LE(SCM_RIGHTS, 12);
-      control.writeInt32LE(passed.fd, 16);
-      message.writeBigUInt64LE(koffi.address(control), 32);
-      message.writeBigUInt64LE(BigInt(control.length), 40);
-    }
+    const message = this.#message;
+    message.writeBigUInt64LE(BigInt(message.write(state, TEXT)), PART + 8);
+    message.writeBigUInt64LE(BigInt(passed === undefined ? 0 : CONTROL_LENGTH), HEADER + 40);
+    if (passed !== undefined) message.writeInt32LE(passed.fd, CONTROL + 16);
     try {
       checked('sendmsg', sendmsg(this.#socket.fd, message, MSG_DONTWAIT | MSG_NOSIGNAL));
       return true;
