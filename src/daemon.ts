@@ -74,7 +74,9 @@ export function startDaemon(config: Config, handoff: Handoff | null = null, pass
   const journal = new Journal({ directory, bootId: bootId(), keepEvents, unwritten: handoff?.unwritten });
   const feed = new Feed(journal, config.socketBuffer);
   const notifier = Notifier.fromEnvironment();
-  const store = notifier === null ? null : new PidfdStore(notifier);
+  const kept = [...stored.keys(), ...(handoff?.stored ?? [])];
+  // Before 6.9 a pidfd that comes back would not tell whose it is.
+  const store = notifier === null || !features.inode ? null : new PidfdStore(notifier, kept);
   const table = new ProcessTable(store);
   const adoption = new Adoption(table);
   const reaper = new Reaper({ table, journal, adoption, feed, tellsReap: features.inode });
@@ -137,11 +139,11 @@ export function startDaemon(config: Config, handoff: Handoff | null = null, pass
       retention.stop();
       outputs.stop();
       reaper.stop();
-      store?.close();
+      const stored = store?.close() ?? [];
       const { unwritten } = journal;
       journal.close();
       lock.keepOverExec();
-      return { lock: lock.fd, unwritten, ...handOverProcesses(table) };
+      return { lock: lock.fd, unwritten, stored, ...handOverProcesses(table) };
     },
   };
 }

@@ -1,9 +1,13 @@
-import { spawn } from 'node:child_process';
+import { spawn, spawnSync } from 'node:child_process';
 import { once } from 'node:events';
+import { readdirSync, readFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { createInterface } from 'node:readline';
 import { setTimeout } from 'node:timers/promises';
 import t, { type Test } from 'tap';
+import { Notifier } from '../src/kernel/notify.ts';
+import { Pidfd } from '../src/kernel/pidfd.ts';
+import { PidfdStore } from '../src/processes/pidfd-store.ts';
 import { Daemon, eventually, stateOf, temporaryDirectory } from './support/harness.ts';
 
 const STORE = join(import.meta.dirname, 'support/store.py');
@@ -25,7 +29,29 @@ async function withStore(t: Test) {
       env: { NOTIFY_SOCKET: notify, ...env },
       prefix: ['python3', STORE, 'give', control],
     });
-  return { start, said, keeper };
+  return { start, said, keeper, notify };
+}
+
+/** A sender to a service manager, there or not. */
+function notifierTo(path: string): Notifier {
+  process.env.NOTIFY_SOCKET = path;
+  const notifier = Notifier.fromEnvironment()!;
+  delete process.env.NOTIFY_SOCKET;
+  return notifier;
+}
+
+/** A process that this test waits for, and nobody else. */
+function sleeper(t: Test): { pid: number; end(): Promise<unknown> } {
+  const child = spawn('sleep', ['100'], { stdio: 'ignore' });
+  t.teardown(() => child.kill('SIGKILL'));
+  const exit = once(child, 'exit');
+  return {
+    pid: child.pid!,
+    end: () => {
+      child.kill('SIGKILL');
+      return exit;
+    },
+  };
 }
 
 t.test('after a crash it is known how processes ended that had no parent any more', async (t) => {
@@ -69,6 +95,105 @@ t.test('after a crash it is known how processes ended that had no parent any mor
   process.kill(living.process.pid, 'SIGKILL');
   const last = await start();
   t.equal(await last.stop(), 0);
+});
+
+t.test('what was told as ended before a crash is told as reaped after it, once', async (t) => {
+  const { start } = await withStore(t);
+  const daemon = await start();
+  const parent = spawn(
+    'python3',
+    [
+      '-c',
+      `import os
+pid = os.fork()
+if pid == 0: os.execvp('sleep', ['sleep', '100'])
+print(pid, flush=True)
+input()
+os.waitpid(pid, 0)
+print('reaped', flush=True)
+input()`,
+    ],
+    { stdio: ['pipe', 'pipe', 'inherit'] },
+  );
+  t.teardown(() => parent.kill('SIGKILL'));
+  const lines = createInterface({ input: parent.stdout });
+  const pid = Number((await once(lines, 'line'))[0]);
+  const { id } = (await daemon.post('/v1/handles', { open: { pid } })).body;
+  process.kill(pid, 'SIGKILL');
+  await daemon.post('/v1/poll', { handles: [id] });
+  t.match((await daemon.get(`/v1/handles/${id}`)).body, { state: 'exited', outcome: null });
+  daemon.child.kill('SIGKILL');
+  await daemon.exited;
+  const reaped = once(lines, 'line');
+  parent.stdin.write('\n');
+  await reaped;
+  const heir = await start();
+  t.match((await heir.get(`/v1/handles/${id}`)).body, { outcome: { reason: 'killed', signal: 'SIGKILL' } });
+  t.same(
+    (await heir.events(id)).map(({ event }) => event),
+    ['opened', 'exited', 'reaped'],
+  );
+  t.equal(await heir.stop(), 0);
+});
+
+t.test('stored pidfds that nobody claims, or that are of another process, are removed and closed', async (t) => {
+  const { start, said, notify } = await withStore(t);
+  const daemon = await start();
+  const process1 = sleeper(t);
+  const { id } = (await daemon.post('/v1/handles', { open: { pid: process1.pid } })).body;
+  await eventually(() => said.length === 1);
+  const name = /FDNAME=(\S+)/.exec(said[0]!)![1]!;
+  daemon.child.kill('SIGKILL');
+  await daemon.exited;
+  const manager = notifierTo(notify);
+  using wrong = Pidfd.open(process.pid);
+  manager.send(`FDSTOREREMOVE=1\nFDNAME=${name}`);
+  for (const stale of [name, 'waitd-999999999', 'waitd-999999999', 'waitd-x', 'other'])
+    manager.send(`FDSTORE=1\nFDNAME=${stale}`, wrong);
+  await eventually(() => said.length === 7);
+
+  const heir = await start();
+  t.match((await heir.get(`/v1/handles/${id}`)).body, { state: 'running', process: { pid: process1.pid } });
+  await eventually(() => said.length === 10);
+  t.same(said.slice(7), [
+    `FDSTOREREMOVE=1 FDNAME=${name}`,
+    `FDSTORE=1 FDPOLL=0 FDNAME=${name}`,
+    'FDSTOREREMOVE=1 FDNAME=waitd-999999999',
+  ]);
+  const ofThisTest = readdirSync(`/proc/${heir.pid}/fdinfo`).filter((fd) =>
+    readFileSync(`/proc/${heir.pid}/fdinfo/${fd}`, 'utf8').includes(`\nPid:\t${process.pid}\n`),
+  );
+  t.equal(ofThisTest.length, 2, 'what has none of our names is left alone');
+  await heir.upgrade();
+  heir.child.kill('SIGKILL');
+  await heir.exited;
+  await process1.end();
+  const last = await start();
+  t.match((await last.get(`/v1/handles/${id}`)).body, { outcome: { reason: 'killed', signal: 'SIGKILL' } });
+  await eventually(() => said.length === 11);
+  t.equal(said[10], `FDSTOREREMOVE=1 FDNAME=${name}`, 'nothing is sent twice');
+  t.equal(await last.stop(), 0);
+});
+
+t.test('no more is stored than the kernel lets a service be started with', (t) => {
+  const store = new PidfdStore(notifierTo('/nonexistent/notify'), [1, 2, 3]);
+  using pidfd = Pidfd.open(process.pid);
+  for (let id = 4; id < 20_000; id += 1) store.put(id, pidfd);
+  store.remove(1);
+  store.remove(10_000);
+  store.put(20_000, pidfd);
+  const starts = (ids: readonly number[]): boolean =>
+    spawnSync('true', { env: { ...process.env, LISTEN_FDNAMES: ids.map((id) => `waitd-${id}`).join(':') } }).status ===
+    0;
+  const kept = store.close();
+  t.ok(kept.length > 10_000, `${kept.length}`);
+  t.same(
+    [1, 2, 10_000, 20_000].filter((id) => kept.includes(id)),
+    [2, 20_000],
+  );
+  t.ok(starts(kept));
+  t.notOk(starts(Array.from({ length: 20_000 }, (_, id) => id)));
+  t.end();
 });
 
 t.test('a full queue delays nothing and loses nothing', async (t) => {

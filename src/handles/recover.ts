@@ -55,7 +55,9 @@ export function recover(parts: RecoverParts): void {
   // Held for handles that a damaged journal has lost.
   for (const pidfd of parts.inherited.values()) pidfd.close();
   parts.inherited.clear();
-  for (const process of parts.stored.keys()) drop(parts, process);
+  for (const pidfd of parts.stored.values()) pidfd.close();
+  parts.stored.clear();
+  parts.store?.keepOnly(new Set([...parts.table.values()].map(({ id }) => id)));
 }
 
 /** @returns false where the process is not there any more */
@@ -91,16 +93,12 @@ function take<V>(from: Map<number, V>, key: number): V | undefined {
 }
 
 /** What the service manager kept, if it is of this very process. */
-function kept({ stored }: RecoverParts, process: Process): Pidfd | undefined {
+function kept({ stored, store }: RecoverParts, process: Process): Pidfd | undefined {
   const pidfd = take(stored, process.id);
   if (pidfd === undefined || pidfd.inode === process.inode) return pidfd;
-  stored.set(process.id, pidfd); // to be dropped with what nobody claims
+  pidfd.close();
+  store?.remove(process.id); // before another is put there under this number
   return undefined;
-}
-
-function drop({ stored, store }: RecoverParts, process: number): void {
-  take(stored, process)?.close();
-  store?.remove(process);
 }
 
 /** Each description is an open file description of its own, also on a process that has been reaped. */

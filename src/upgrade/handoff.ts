@@ -28,6 +28,8 @@ const Schema = z.object({
   /** By the journal's number of the process. */
   groups: z.array(z.object({ process: z.int(), handles: z.int(), fd: descriptor })),
   pauses: z.array(z.object({ process: z.int(), pauses: z.custom<Pauses>((value) => typeof value === 'object') })),
+  /** What the service manager keeps a pidfd of, by the journal's number of the process. */
+  stored: z.array(z.int()),
   /** What the journal could not write, and how far seqs have come. */
   unwritten: z.object({
     head: z.int(),

@@ -26,14 +26,17 @@ LimitNOFILE=4096
 /** What runs beside the daemon: it prints one line of JSON for each thing that it found. */
 const script = String.raw`
 set -e
-call() { curl -sS --retry 50 --retry-delay 0 --retry-all-errors --max-time 20 --unix-socket ${SOCKET} -H 'content-type: application/json' "$@"; }
+call() { curl -sS --max-time 20 --unix-socket ${SOCKET} -H 'content-type: application/json' "$@"; }
 spawn() { call http://x/v1/handles -d "{\"spawn\":{\"argv\":$1}}"; }
 id() { sed -E 's/.*"id":"(h_[^"]*)".*/\1/'; }
 pid() { sed -E 's/.*"pid":([0-9]+).*/\1/'; }
 show() { echo "$1 $(call http://x/v1/handles/$2)"; }
 events() { echo "$1-events $(call "http://x/v1/events?handle=$2")"; }
 main() { systemctl show -P MainPID waitd; }
-up() { until call -f http://x/readyz >/dev/null 2>&1; do sleep 0.05; done; }
+up() {
+  for try in $(seq 400); do call -f http://x/readyz >/dev/null 2>&1 && return; sleep 0.05; done
+  systemctl status waitd; journalctl -u waitd -o cat; exit 1
+}
 
 systemctl start waitd; up
 first=$(main)
@@ -45,6 +48,7 @@ call http://x/v1/handles/$(echo $early | id)/waitid -X POST >/dev/null
 echo "stored $(systemctl show -P NFileDescriptorStore waitd)"
 
 # While it is down one ends by itself and one is killed.
+systemctl daemon-reexec # the store is systemd's own to hand on
 touch /run/hold1 /run/hold
 systemctl kill --kill-whom=main -s KILL waitd
 rm /run/hold1
@@ -60,7 +64,8 @@ systemctl reload waitd
 until [ "$(journalctl -u waitd -o cat | grep -c '"upgraded":true')" = 1 ]; do sleep 0.05; done; up
 [ "$(main)" = "$second" ]
 again=$(spawn '["sleep","100"]')
-touch /run/hold; systemctl restart waitd & sleep 0.3
+touch /run/hold; systemctl restart waitd &
+until [ "$(main)" = 0 ]; do sleep 0.02; done
 kill -TERM $(echo $again | pid)
 while [ -e /proc/$(echo $again | pid) ]; do sleep 0.02; done
 rm /run/hold; wait; up

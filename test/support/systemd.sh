@@ -12,11 +12,13 @@ fi
 work=$(mktemp -d "${TMPDIR:-/tmp}/waitd-systemd.XXXXXX")
 trap 'rm -rf --one-file-system "$work"' EXIT
 mkdir "$work/out" "$work/overlay"
+# This tree is not below the overlay where it lies on a mount of its own, and systemd hides what lies in /tmp.
+tree=$(realpath "$(dirname "$0")/../..")
 printf '%s\n' '#!/usr/bin/env bash' 'set -u' "$*" >"$work/commands"
 
 cat >"$work/inside" <<'INSIDE'
 set -eu
-work=$1 stage=$2
+work=$1 stage=$2 tree=$3
 mount --make-rprivate /
 # A pure cgroup v2 view, whatever the machine has.
 umount -R /sys/fs/cgroup
@@ -47,10 +49,11 @@ TimeoutStartSec=300
 UNIT
 export SYSTEMD_NSPAWN_UNIFIED_HIERARCHY=1
 exec systemd-nspawn --quiet --boot -D "$root" --register=no --keep-unit --private-network --console=pipe --link-journal=no \
-  --machine=waitd --bind="$work/out:/out" -- systemd.unit=basic.target systemd.wants=commands.service
+  --machine=waitd --bind="$work/out:/out" \
+  --bind-ro="$tree" --bind-ro="$(realpath "$tree/node_modules")" -- systemd.unit=basic.target systemd.wants=commands.service
 INSIDE
 
-timeout -k 5 400 unshare -m bash "$work/inside" "$work" "$stage" </dev/null >"$work/console" 2>&1 || true
+timeout -k 5 400 unshare -m bash "$work/inside" "$work" "$stage" "$tree" </dev/null >"$work/console" 2>&1 || true
 for mounted in /sys/fs/cgroup /sys/fs/cgroup/unified; do
   [ -d "$mounted/$(basename "$work")" ] && find "$mounted/$(basename "$work")" -depth -type d -exec rmdir {} + 2>/dev/null || true
 done
