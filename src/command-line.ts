@@ -9,6 +9,7 @@ import { startDaemon } from './daemon.ts';
 import { checkRoom, checkVersion } from './journal/database.ts';
 import { closeInherited } from './kernel/descriptor.ts';
 import { Service } from './service.ts';
+import { requireKnownVersion } from './upgrade/handoff.ts';
 import { version } from './version.ts';
 
 const HELP = `waitd ${version}: waits for processes on behalf of others
@@ -65,6 +66,7 @@ async function serve(config: Config): Promise<void> {
 
 /** Everything that a start does, but in a directory of its own, and it serves nobody: what would stop a start is found out. */
 async function rehearse(config: Config): Promise<void> {
+  requireKnownVersion();
   checkVersion(config.stateDir);
   checkRoom(config.stateDir);
   const stateDir = mkdtempSync(join(tmpdir(), 'waitd-check-'));

@@ -177,6 +177,9 @@ t.test('serve --check rehearses and leaves nothing', async (t) => {
   t.match(good, { status: 0, stdout: 'waitd: it would start\n' }, 'beside the running one');
   const bad = spawnSync(process.execPath, [...args, '--tokens', '/nonexistent'], { encoding: 'utf8' });
   t.equal(bad.status, 1);
+  const env = { ...process.env, WAITD_HANDOFF_VERSION: '999' };
+  const stranger = spawnSync(process.execPath, [...args, ...listen], { encoding: 'utf8', env });
+  t.match(stranger, { status: 1, stderr: /hands over version 999/ });
   t.equal((await daemon.get('/livez')).status, 200);
   t.equal(await daemon.stop(), 0);
 });

@@ -3,6 +3,7 @@ import { Descriptor } from '../kernel/descriptor.ts';
 import { MemoryFile } from '../kernel/memory-file.ts';
 import { spawn } from '../kernel/spawn.ts';
 import type { WaitEvent } from '../kernel/waitid.ts';
+import { VERSION, VERSION_VARIABLE } from './handoff.ts';
 
 /** Long enough for any start; one that hangs is no good. */
 const LONGEST_MS = 30_000;
@@ -27,7 +28,7 @@ export async function check(ended: (pid: number) => Promise<WaitEvent>): Promise
   const pid = spawn({
     path: process.execPath,
     argv: [process.execPath, ...process.execArgv, ...process.argv.slice(1), '--check'],
-    env: Object.fromEntries(environment) as Record<string, string>,
+    env: { ...(Object.fromEntries(environment) as Record<string, string>), [VERSION_VARIABLE]: String(VERSION) },
     cwd: process.cwd(),
     stdin: nothing.fd,
     stdout: said.fd,

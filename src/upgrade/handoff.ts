@@ -8,8 +8,21 @@ import type { ProcessTable } from '../processes/process-table.ts';
 /** Names the descriptor of the handoff to the next image. */
 const VARIABLE = 'WAITD_HANDOFF';
 
-/** Raised whenever it changes; a later image takes up an earlier one's. */
-const VERSION = 1;
+/** Raised whenever it changes so that an image of the other version could not read it. */
+export const VERSION = 1;
+
+/** Tells a rehearsal what it would be handed. */
+export const VERSION_VARIABLE = 'WAITD_HANDOFF_VERSION';
+
+/**
+ * Finds out whether this code could take over from the daemon that has it rehearse.
+ * @throws {Error} where it could not: children and their statuses would be lost
+ */
+export function requireKnownVersion(): void {
+  const version = process.env[VERSION_VARIABLE];
+  if (version !== undefined && Number(version) !== VERSION)
+    throw new Error(`the running daemon hands over version ${version}, and this one takes ${VERSION}: restart instead`);
+}
 
 const descriptor = z.int().min(3);
 
