@@ -1,5 +1,5 @@
 import type { OutgoingHttpHeaders } from 'node:http';
-import { pipeline, Readable } from 'node:stream';
+import { pipeline, type Readable } from 'node:stream';
 import type { FastifyReply } from 'fastify';
 import { problems } from '../schemas/common.ts';
 import { HandleParams } from '../schemas/handles.ts';
@@ -38,13 +38,17 @@ export function outputRoutes(app: App, { handles, outputs }: Daemon): void {
         if (header !== undefined && (follow === 1 || tail !== undefined))
           throw new Problem('EINVAL', 'A Range goes with neither follow nor tail: leave it out.');
         const output = await readOutput(outputs, handle, name, goneSignal(reply.raw));
+        const start = tail === undefined ? output.first : await output.startOfLines(tail);
+        if (reply.raw.destroyed) {
+          await output.close();
+          return reply.hijack();
+        }
         const range = rangeOf(header, output.size);
         if (range === null) {
-          const from = tail === undefined ? output.first : await output.startOfLines(tail);
-          if (follow === 1) return stream(reply, from, output.follow(from));
+          if (follow === 1) return stream(reply, start, output.follow(start));
           // With its length whoever reads notices if something is missing.
-          reply.header('content-length', output.size - from);
-          return send(reply, from, output.range(from, output.size));
+          reply.header('content-length', output.size - start);
+          return send(reply, start, output.range(start, output.size));
         }
         if (range === 'unsatisfiable' || range.to <= output.first) {
           await output.close();
@@ -69,16 +73,16 @@ const headersOf = (offset: number) => ({
   'x-content-type-options': 'nosniff',
 });
 
-function send(reply: FastifyReply, offset: number, bytes: AsyncIterable<Buffer>): FastifyReply {
-  return reply.headers(headersOf(offset)).send(Readable.from(bytes, { objectMode: false }) as never);
+function send(reply: FastifyReply, offset: number, bytes: Readable): FastifyReply {
+  return reply.headers(headersOf(offset)).send(bytes as never);
 }
 
 /** The head goes at once, also where nothing is written yet. */
-function stream(reply: FastifyReply, offset: number, bytes: AsyncIterable<Buffer>): FastifyReply {
+function stream(reply: FastifyReply, offset: number, bytes: Readable): FastifyReply {
   reply.hijack();
   reply.raw.writeHead(200, { ...(reply.getHeaders() as OutgoingHttpHeaders), ...headersOf(offset) });
   reply.raw.flushHeaders();
   // What goes wrong is that the reader has gone, or the file: either ends the connection.
-  pipeline(Readable.from(bytes, { objectMode: false }), reply.raw, () => {});
+  pipeline(bytes, reply.raw, () => {});
   return reply;
 }

@@ -5,6 +5,7 @@ import {
   openSync,
   readdirSync,
   readFileSync,
+  readlinkSync,
   statSync,
   writeFileSync,
   writeSync,
@@ -30,6 +31,16 @@ async function follow(daemon: Daemon, path: string): Promise<{ response: Incomin
   response.on('error', () => {});
   return { response, text: () => text };
 }
+
+/** What the daemon has open. */
+const filesOf = ({ pid }: Daemon): string[] =>
+  readdirSync(`/proc/${pid}/fd`).map((fd) => {
+    try {
+      return readlinkSync(`/proc/${pid}/fd/${fd}`);
+    } catch {
+      return ''; // closed meanwhile
+    }
+  });
 
 t.test('the kernel: holes, leases, and who stops writing', async (t) => {
   const directory = temporaryDirectory(t);
@@ -110,6 +121,9 @@ t.test('what was written can be read whole, in parts, and by lines', async (t) =
     t.match(await daemon.get(`${url}?${query}`), { status: 400, body: { errno: 'EINVAL' } }, query);
   for (const query of ['tail=1', 'follow=1'])
     t.match(await daemon.get(`${url}?${query}`, { headers: { range: 'bytes=0-' } }), { status: 400 }, query);
+  daemon.disconnect();
+  await eventually(() => !filesOf(daemon).some((path) => path.endsWith('.stdout')));
+  t.pass('no answer, not to HEAD either, leaves the file open');
   t.equal(await daemon.stop(), 0);
   const heir = await Daemon.start(t, { directory: daemon.directory });
   t.equal((await heir.get(url)).text, whole.text, 'after a restart');

@@ -1,4 +1,5 @@
 import { type FileHandle, open } from 'node:fs/promises';
+import { Readable } from 'node:stream';
 import { Problem } from '../errors/problem.ts';
 import { isErrno } from '../kernel/errno.ts';
 import { firstData } from '../kernel/file.ts';
@@ -6,6 +7,11 @@ import { firstData } from '../kernel/file.ts';
 /** Bytes that are read at a time. */
 const CHUNK = 65536;
 const NEWLINE = 10;
+
+/** A look-out that ends with its scope. */
+export interface Watch extends Disposable {
+  happened: Promise<void>;
+}
 
 /** One reader's view of a captured stream. Offsets are the stream's own, however much of its beginning was dropped. */
 export class OutputFile {
@@ -51,43 +57,48 @@ export class OutputFile {
     return lines === 0 ? size : first;
   }
 
-  /** The bytes of a range, `to` exclusive; closes the file in the end. */
-  async *range(from: number, to: number): AsyncGenerator<Buffer, void> {
-    try {
-      for (let at = from; at < to; ) {
-        const block = await this.#present(at, Math.min(CHUNK, to - at));
-        if (block.length === 0) return;
-        at += block.length;
-        yield block;
-      }
-    } finally {
-      await this.close();
-    }
+  /** The bytes of a range, `to` exclusive. The stream closes the file when it ends, however it ends. */
+  range(from: number, to: number): Readable {
+    return this.#stream(this.#range(from, to));
   }
 
   /**
-   * The bytes from an offset on, and what is written while it is read; closes the file in the end.
-   * @param isOver whether more may still come
-   * @param change resolves when that may have changed, or the reader has gone; asked for before it is read
+   * The bytes from an offset on, and what is written while it is read.
+   * @param isOver whether nothing more can come
+   * @param watch looks out for a change of that, or of the file; asked for before the file is read
    */
-  async *follow(from: number, isOver: () => boolean, change: () => Promise<void>): AsyncGenerator<Buffer, void> {
-    try {
-      for (let at = from; ; ) {
-        const changed = change();
-        const over = isOver();
-        const { size } = await this.#file.stat();
-        if (size < at) at = 0; // whoever writes has truncated it, and begins again
-        for (;;) {
-          const block = await this.#present(at, CHUNK);
-          if (block.length === 0) break;
-          at += block.length;
-          yield block;
-        }
-        if (over) return;
-        await changed;
+  follow(from: number, isOver: () => boolean, watch: () => Watch): Readable {
+    return this.#stream(this.#follow(from, isOver, watch));
+  }
+
+  #stream(bytes: AsyncGenerator<Buffer, void>): Readable {
+    // A generator that was never begun has no end that it could notice; the stream has.
+    return Readable.from(bytes, { objectMode: false }).once('close', () => void this.close());
+  }
+
+  async *#range(from: number, to: number): AsyncGenerator<Buffer, void> {
+    for (let at = from; at < to; ) {
+      const block = await this.#present(at, Math.min(CHUNK, to - at));
+      if (block.length === 0) return;
+      at += block.length;
+      yield block;
+    }
+  }
+
+  async *#follow(from: number, isOver: () => boolean, watch: () => Watch): AsyncGenerator<Buffer, void> {
+    for (let at = from; ; ) {
+      using change = watch();
+      const over = isOver();
+      const { size } = await this.#file.stat();
+      if (size < at) at = 0; // whoever writes has truncated it, and begins again
+      for (;;) {
+        const block = await this.#present(at, CHUNK);
+        if (block.length === 0) break;
+        at += block.length;
+        yield block;
       }
-    } finally {
-      await this.close();
+      if (over) return;
+      await change.happened;
     }
   }
 

@@ -1,6 +1,7 @@
+import type { Readable } from 'node:stream';
 import type { Handle } from '../handles/handle.ts';
 import type { Stream } from '../processes/description.ts';
-import { notCaptured, OutputFile } from './output-file.ts';
+import { notCaptured, OutputFile, type Watch } from './output-file.ts';
 import type { Outputs } from './outputs.ts';
 
 /** A captured stream that is being read: what there is of it, and ways to have it. One of these closes it. */
@@ -9,8 +10,8 @@ export interface OutputReading {
   first: number;
   size: number;
   startOfLines(lines: number): Promise<number>;
-  range(from: number, to: number): AsyncIterable<Buffer>;
-  follow(from: number): AsyncIterable<Buffer>;
+  range(from: number, to: number): Readable;
+  follow(from: number): Readable;
   close(): Promise<void>;
 }
 
@@ -29,13 +30,18 @@ export async function readOutput(
   const { id } = description;
   const file = await OutputFile.open(outputs.pathOf(id, stream));
   const isOver = (): boolean => gone.aborted || process.ending !== null || !outputs.isOpen(id);
-  const change = (): Promise<void> => {
-    const { promise, resolve } = Promise.withResolvers<void>();
+  const watch = (): Watch => {
+    const { promise: happened, resolve } = Promise.withResolvers<void>();
+    const onGone = (): void => resolve();
     const ends = [outputs.follow(id, stream, resolve), process.watch(resolve)];
-    gone.addEventListener('abort', () => resolve(), { once: true });
-    return promise.finally(() => {
-      for (const end of ends) end();
-    });
+    gone.addEventListener('abort', onGone);
+    return {
+      happened,
+      [Symbol.dispose]: () => {
+        for (const end of ends) end();
+        gone.removeEventListener('abort', onGone);
+      },
+    };
   };
   const { first, size } = await file.extent();
   return {
@@ -43,7 +49,7 @@ export async function readOutput(
     size,
     startOfLines: (lines) => file.startOfLines(lines),
     range: (from, to) => file.range(from, to),
-    follow: (from) => file.follow(from, isOver, change),
+    follow: (from) => file.follow(from, isOver, watch),
     close: () => file.close(),
   };
 }
