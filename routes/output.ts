@@ -1,4 +1,4 @@
-import type { OutgoingHttpHeaders } from 'node:http';
+import type { OutgoingHttpHeaders, ServerResponse } from 'node:http';
 import { pipeline, type Readable } from 'node:stream';
 import type { FastifyReply } from 'fastify';
 import { problems } from '../schemas/common.ts';
@@ -32,16 +32,17 @@ export function outputRoutes(app: App, { handles, outputs }: Daemon): void {
       },
       handler: async (request, reply) => {
         const handle = handles.get(request.client, request.params.id);
-        const { tail } = request.query;
-        const follow = request.method === 'HEAD' ? 0 : request.query.follow;
+        const { follow, tail } = request.query;
         const { range: header } = request.headers;
         if (header !== undefined && (follow === 1 || tail !== undefined))
           throw new Problem('EINVAL', 'A Range goes with neither follow nor tail: leave it out.');
         const output = await readOutput(outputs, handle, name, goneSignal(reply.raw));
         const start = tail === undefined ? output.first : await output.startOfLines(tail);
-        if (reply.raw.destroyed) {
-          await output.close();
-          return reply.hijack();
+        if (reply.raw.destroyed || request.method === 'HEAD') await output.close();
+        if (reply.raw.destroyed) return reply.hijack();
+        if (request.method === 'HEAD') {
+          writeHead(reply, { ...headersOf(start), 'content-length': output.size - start }).end();
+          return reply;
         }
         const range = rangeOf(header, output.size);
         if (range === null) {
@@ -77,11 +78,14 @@ function send(reply: FastifyReply, offset: number, bytes: Readable): FastifyRepl
   return reply.headers(headersOf(offset)).send(bytes as never);
 }
 
+function writeHead(reply: FastifyReply, headers: OutgoingHttpHeaders): ServerResponse {
+  reply.hijack();
+  return reply.raw.writeHead(200, { ...(reply.getHeaders() as OutgoingHttpHeaders), ...headers });
+}
+
 /** The head goes at once, also where nothing is written yet. */
 function stream(reply: FastifyReply, offset: number, bytes: Readable): FastifyReply {
-  reply.hijack();
-  reply.raw.writeHead(200, { ...(reply.getHeaders() as OutgoingHttpHeaders), ...headersOf(offset) });
-  reply.raw.flushHeaders();
+  writeHead(reply, headersOf(offset)).flushHeaders();
   // What goes wrong is that the reader has gone, or the file: either ends the connection.
   pipeline(bytes, reply.raw, () => {});
   return reply;
