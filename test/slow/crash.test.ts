@@ -1,146 +1,214 @@
 import { fork } from 'node:child_process';
 import { once } from 'node:events';
-import { readdirSync, readFileSync, writeFileSync } from 'node:fs';
+import { readdirSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { setTimeout } from 'node:timers/promises';
 import t, { type Test } from 'tap';
+import { Caller } from '../support/caller.ts';
 import { Daemon, eventually, temporaryDirectory } from '../support/harness.ts';
-import { Caller } from './crash/caller.ts';
-import type { Report } from './crash/client.ts';
+import type { Heard } from '../support/listener.ts';
+import { random } from '../support/random.ts';
+import { type Trace, tracesIn, uptime, uptimeAt } from '../support/traces.ts';
+import type { Learnt, Report } from './crash/client.ts';
 
 const CLIENT = join(import.meta.dirname, 'crash/client.ts');
 const kills = Number(process.env.CRASH_KILLS ?? 100);
 const upgrades = Number(process.env.CRASH_UPGRADES ?? 100);
 const seed = Number(process.env.CRASH_SEED ?? Date.now() % 1_000_000);
 
-/** When the daemon was not there, in Unix milliseconds. */
+/** When nobody looked after children, as {@link uptime} tells it. */
 interface Window {
   from: number;
   to: number;
 }
 
-/** How far clock readings may be apart. */
+/** From a program's own look at the clock to its end. */
 const TOLERANCE_MS = 100;
 
-/** How long after its last clock reading a program may end, and its end be written down, on a machine that is busy. */
-const LATENESS_MS = 1000;
+/** Longer than a start takes, and than a replacement takes. */
+const START_MS = 700;
 
-/** mulberry32: the same moments again for the same seed. */
-function random(state: number): () => number {
-  let at = state;
-  return () => {
-    at = (at + 0x6d2b79f5) | 0;
-    let x = Math.imul(at ^ (at >>> 15), 1 | at);
-    x = (x + Math.imul(x ^ (x >>> 7), 61 | x)) ^ x;
-    return ((x ^ (x >>> 14)) >>> 0) / 2 ** 32;
-  };
+interface Result {
+  daemon: Daemon;
+  directory: string;
+  report: Report;
+  windows: Window[];
+  traces: Map<string, Trace>;
 }
 
-async function ordeal(t: Test, { kills, upgrades }: { kills: number; upgrades: number }) {
+/** One daemon after another in the same place, as long as the client works with them. */
+class Ordeal {
+  readonly windows: Window[] = [];
+  readonly #t: Test;
+  readonly #directory: string;
+  readonly #draw: () => number;
+  daemon: Daemon;
+
+  constructor(t: Test, directory: string, daemon: Daemon, draw: () => number) {
+    this.#t = t;
+    this.#directory = directory;
+    this.daemon = daemon;
+    this.#draw = draw;
+  }
+
+  /** Kills it as it works, in the middle of being replaced, or again in the middle of the start that follows. */
+  async kill(): Promise<void> {
+    const from = uptime();
+    const how = this.#draw();
+    if (how < 0.25) {
+      this.daemon.child.kill('SIGHUP');
+      await setTimeout(this.#draw() * START_MS);
+    }
+    await this.daemon.kill();
+    if (how > 0.75) {
+      const short = Daemon.begin(this.#t, { directory: this.#directory });
+      await setTimeout(this.#draw() * START_MS);
+      await short.kill();
+    }
+    this.daemon = await Daemon.start(this.#t, { directory: this.#directory });
+    this.windows.push({ from, to: uptime() });
+  }
+
+  async upgrade(): Promise<void> {
+    const { pid } = this.daemon;
+    await this.daemon.upgrade();
+    if (this.daemon.pid !== pid) this.#t.fail('an upgrade keeps the pid');
+  }
+}
+
+async function endure(t: Test, { kills, upgrades }: { kills: number; upgrades: number }): Promise<Result> {
+  t.comment(`CRASH_SEED=${seed}`);
   const directory = temporaryDirectory(t);
-  const traces = join(directory, 'traces');
-  writeFileSync(traces, '');
-  let daemon = await Daemon.start(t, { directory });
-  const client = fork(CLIENT, [daemon.socket, traces], { stdio: ['ignore', 'inherit', 'inherit', 'ipc'] });
-  t.teardown(() => client.kill('SIGKILL'));
-  const reported = once(client, 'message');
-  const windows: Window[] = [];
+  const file = join(directory, 'traces');
+  writeFileSync(file, '');
   const draw = random(seed);
-  let left = { kills, upgrades };
-  while (left.kills + left.upgrades > 0) {
-    await setTimeout(20 + draw() * 150);
+  const ordeal = new Ordeal(t, directory, await Daemon.start(t, { directory }), draw);
+  const client = fork(CLIENT, [ordeal.daemon.socket, file], { stdio: ['ignore', 'inherit', 'inherit', 'ipc'] });
+  t.teardown(() => client.kill('SIGKILL'));
+  const reported = Promise.race([
+    once(client, 'message'),
+    once(client, 'exit').then(([code, signal]) => {
+      throw new Error(`the client ended with ${code ?? signal}`);
+    }),
+  ]);
+  reported.catch(() => {}); // told below
+  for (let left = { kills, upgrades }; left.kills + left.upgrades > 0 && client.connected; ) {
+    await setTimeout(draw() ** 2 * 250);
     if (draw() * (left.kills + left.upgrades) < left.kills) {
       left = { ...left, kills: left.kills - 1 };
-      const from = Date.now();
-      daemon.child.kill('SIGKILL');
-      await daemon.exited;
-      daemon = await Daemon.start(t, { directory });
-      windows.push({ from, to: Date.now() });
+      await ordeal.kill();
     } else {
       left = { ...left, upgrades: left.upgrades - 1 };
-      const { pid } = daemon;
-      await daemon.upgrade();
-      if (daemon.pid !== pid) t.fail('an upgrade keeps the pid');
+      await ordeal.upgrade();
     }
   }
-  client.send('stop');
+  if (client.connected) client.send('stop');
   const [report] = (await reported) as [Report];
-  return { daemon, directory, report, windows, traces: tracesIn(traces) };
+  return { daemon: ordeal.daemon, directory, report, windows: ordeal.windows, traces: tracesIn(file) };
 }
 
-/** What the programs left behind: how often each ran, and when it was about to end. */
-function tracesIn(file: string): Map<string, { starts: number; end: number | null }> {
-  const found = new Map<string, { starts: number; end: number | null }>();
-  for (const line of readFileSync(file, 'utf8').trim().split('\n')) {
-    const [token = '', what, at] = line.split(' ');
-    const entry = found.get(token) ?? { starts: 0, end: null };
-    found.set(token, entry);
-    if (what === 'start') entry.starts += 1;
-    else entry.end = Number(at);
-  }
-  return found;
-}
-
-function checkAccount(t: Test, { report, windows, traces }: Awaited<ReturnType<typeof ordeal>>): void {
+/** What each program has become, as the client was told, beside what the program wrote itself. */
+function checkPrograms(t: Test, { report, windows, traces }: Result): void {
   const { learnt, heard } = report;
-  const unknown = learnt.filter(({ outcome }) => outcome.reason === 'unknown');
-  t.comment(
-    `${learnt.length} processes, ${heard.length} events, ${report.connections} connections, ${report.restarts} calls asked again, ` +
-      `${windows.length} kills, ${unknown.length} unknown, ${report.gaps.length} gaps, seed ${seed}`,
+  const reapedAt = new Map(
+    heard.filter(({ event }) => event === 'reaped').map(({ handle, at }) => [handle, uptimeAt(at)]),
   );
-  t.same(
-    learnt.filter(
-      ({ outcome, expected }) => outcome.reason !== 'unknown' && JSON.stringify(outcome) !== JSON.stringify(expected),
-    ),
-    [],
+  const isUnknown = ({ outcome }: Learnt): boolean => outcome.reason === 'unknown';
+  t.comment(
+    `${learnt.length} processes, ${learnt.filter(isUnknown).length} unknown, ${heard.length} events, ` +
+      `${report.connections} connections, ${windows.length} kills, gaps: ${JSON.stringify(report.gaps)}, ` +
+      `asked again: ${JSON.stringify(report.askedAgain)}`,
+  );
+  const none = (wrong: (one: Learnt) => boolean, what: string): void =>
+    void t.same(
+      learnt.filter(wrong).map((one) => ({ ...one, trace: traces.get(one.token), reapedAt: reapedAt.get(one.id) })),
+      [],
+      what,
+    );
+  none(
+    (one) => !isUnknown(one) && JSON.stringify(one.outcome) !== JSON.stringify(one.expected),
     'every outcome is the right one, or not known',
   );
-  t.same(
-    learnt.filter(({ token, outcome }) => (traces.get(token)?.starts ?? 0) !== 1 && outcome.reason !== 'unknown'),
-    [],
-    'what has an outcome ran once',
+  none((one) => !isUnknown(one) && !traces.has(one.token), 'nothing has an outcome that never ran');
+  none(
+    ({ token, pid }) => pid !== 0 && traces.has(token) && traces.get(token)!.pids[0] !== pid,
+    'each has its own pid',
   );
   t.same(
-    [...traces].filter(([, { starts }]) => starts > 1),
+    [...traces].filter(([, { pids }]) => pids.length > 1),
     [],
     'nothing ran twice',
   );
-  t.same(
-    unknown.filter(({ token, askedAt }) => {
-      const end = traces.get(token)?.end ?? null;
-      return !windows.some(({ from, to }) =>
-        end === null ? to >= askedAt : end >= from - LATENESS_MS && end <= to + TOLERANCE_MS,
-      );
-    }),
-    [],
+  none(
+    (one) =>
+      isUnknown(one) && !windows.some((window) => mayHide(window, one, traces.get(one.token), reapedAt.get(one.id))),
     'unknown is only what ended while no daemon was there, or was cut short in its beginning',
   );
-  t.same(
-    learnt.filter(({ collected }) => collected === 'twice'),
-    [],
-    'no status is collected twice',
-  );
-  const seqs = heard.map(({ seq }) => seq);
+  none(({ collected }) => collected === 'twice', 'no status is collected twice');
+  none(({ collected }) => collected === 'lost', 'no status is collected by an answer that nobody got');
+}
+
+/**
+ * Whether it ended while no daemon was there, or the daemon that was asked to start it was killed over that. An orphan's status
+ * is told by the kernel only once init has reaped it, which may take it seconds: it may have ended before the kill, too.
+ */
+function mayHide(
+  { from, to }: Window,
+  { askedAt, answeredAt }: Learnt,
+  trace: Trace | undefined,
+  reapedAt: number | undefined,
+): boolean {
+  const endedAt = trace?.endedAt ?? null;
+  const endedUnseen = endedAt !== null && endedAt >= from - TOLERANCE_MS && endedAt <= to;
+  const reapedUnseen = endedAt !== null && endedAt <= to && reapedAt !== undefined && reapedAt >= from;
+  const cutShort = askedAt <= to && answeredAt >= from && (trace === undefined || trace.startedAt <= to);
+  return endedUnseen || reapedUnseen || cutShort;
+}
+
+/** What the subscriber heard, which is what it would have heard of one daemon that never died. */
+function checkEvents(t: Test, { learnt, heard, gaps }: Report): void {
   t.ok(
-    seqs.every((seq, at) => at === 0 || seq > seqs[at - 1]!),
+    heard.every(({ seq }, at) => at === 0 || seq > heard[at - 1]!.seq),
     'each event once, in order',
+  );
+  t.same(
+    gaps.filter(({ from, to }) => heard.some(({ seq }) => seq >= from && seq <= to)),
+    [],
+    'a gap is told only where there was no event',
   );
   const byHandle = Map.groupBy(heard, ({ handle }) => handle);
   t.same(
-    learnt.filter(({ id }) => {
-      const names = byHandle.get(id)?.map(({ event }) => event) ?? [];
-      const once = (name: string): boolean => names.filter((each) => each === name).length === 1;
-      return !(names[0] === 'opened' && once('opened') && once('exited') && names.at(-1) === 'closed');
-    }),
+    learnt.filter(({ id, outcome }) => !isOneLife(byHandle.get(id) ?? [], outcome)),
     [],
-    'every handle was opened once, ended once, and closed',
+    'every handle was opened once, ended once as its outcome says, and was closed',
+  );
+  const asked = new Set(learnt.map(({ id }) => id));
+  t.same(
+    heard.filter(({ handle }) => !asked.has(handle)),
+    [],
+    'no spawn made a handle that its caller was not given',
   );
 }
 
-async function checkRest(t: Test, { daemon, directory, report }: Awaited<ReturnType<typeof ordeal>>): Promise<void> {
+function isOneLife(events: readonly Heard[], outcome: object): boolean {
+  const names = events.map(({ event }) => event);
+  const isOnce = (name: string): boolean => names.filter((each) => each === name).length === 1;
+  const told = events.filter((one) => ['exited', 'reaped'].includes(one.event) && one.outcome);
+  return (
+    names[0] === 'opened' &&
+    isOnce('opened') &&
+    isOnce('exited') &&
+    isOnce('closed') &&
+    names.at(-1) === 'closed' &&
+    told.length > 0 &&
+    told.every((one) => JSON.stringify(one.outcome) === JSON.stringify(outcome))
+  );
+}
+
+async function checkRest(t: Test, { daemon, directory, report }: Result): Promise<void> {
   const caller = new Caller(daemon.socket);
   const heard = new Set(report.heard.map(({ seq }) => seq));
-  const missed: unknown[] = [];
+  const missed: Heard[] = [];
   for await (const event of caller.events()) if (!heard.has(event.seq)) missed.push(event);
   t.same(missed, [], 'whatever the journal holds was heard');
   t.same((await caller.get('/v1/handles')).body.handles, []);
@@ -152,14 +220,16 @@ async function checkRest(t: Test, { daemon, directory, report }: Awaited<ReturnT
 }
 
 t.test(`killed ${kills} times and replaced ${upgrades} times at random moments`, async (t) => {
-  const result = await ordeal(t, { kills, upgrades });
-  checkAccount(t, result);
+  const result = await endure(t, { kills, upgrades });
+  checkPrograms(t, result);
+  checkEvents(t, result.report);
   await checkRest(t, result);
 });
 
-t.test('replaced only: nothing is unknown, and nobody changes parents', async (t) => {
-  const result = await ordeal(t, { kills: 0, upgrades: Math.ceil(upgrades / 10) });
-  checkAccount(t, result);
+t.test('replaced only: nothing is unknown, nobody changes parents, nobody is refused', async (t) => {
+  const result = await endure(t, { kills: 0, upgrades: Math.ceil(upgrades / 10) });
+  checkPrograms(t, result);
+  checkEvents(t, result.report);
   t.same(
     result.report.learnt.filter(
       ({ outcome, relation, collected }) =>
@@ -168,5 +238,6 @@ t.test('replaced only: nothing is unknown, and nobody changes parents', async (t
     [],
   );
   t.same(result.report.gaps, []);
+  t.notOk(Object.keys(result.report.askedAgain).some((why) => why === 'ECONNREFUSED' || why === 'ENOENT'));
   await checkRest(t, result);
 });

@@ -1,43 +1,17 @@
 import t from 'tap';
-import { WebSocket } from 'ws';
+import { Caller } from '../support/caller.ts';
 import { childrenOf, Daemon, eventually } from '../support/harness.ts';
-import { Caller } from './crash/caller.ts';
+import { Listener } from '../support/listener.ts';
 
 const CHILDREN = 500;
 const SUBSCRIBERS = 50;
 const UPGRADES = 5;
+const PARKED = 50;
+const WORKERS = 8;
 
-/** One that resumes whenever its socket is closed, and keeps what it heard. */
-class Listener {
-  readonly seqs: number[] = [];
-  readonly codes: number[] = [];
-  readonly #socketPath: string;
-  #socket: WebSocket | null = null;
-  #ended = false;
-
-  constructor(socketPath: string) {
-    this.#socketPath = socketPath;
-    this.#connect();
-  }
-
-  #connect(): void {
-    const since = this.seqs.at(-1) ?? 0;
-    this.#socket = new WebSocket(`ws+unix:${this.#socketPath}:/v1/events?since=${since}`, ['waitd.v1']);
-    this.#socket.on('message', (data) => {
-      const frame = JSON.parse(String(data));
-      if (frame.type === 'event') this.seqs.push(frame.seq);
-    });
-    this.#socket.on('error', () => {});
-    this.#socket.on('close', (code) => {
-      this.codes.push(code);
-      if (!this.#ended) setImmediate(() => this.#connect());
-    });
-  }
-
-  end(): void {
-    this.#ended = true;
-    this.#socket?.terminate();
-  }
+async function parkedCalls(caller: Caller): Promise<number> {
+  const { text } = await caller.get('/metrics');
+  return Number(/^waitd_parked_calls (\d+)$/m.exec(text)?.[1]);
 }
 
 t.test(`${UPGRADES} upgrades with ${CHILDREN} children and ${SUBSCRIBERS} subscribers`, async (t) => {
@@ -53,11 +27,11 @@ t.test(`${UPGRADES} upgrades with ${CHILDREN} children and ${SUBSCRIBERS} subscr
     return body.id;
   };
   const lasting = await Promise.all(Array.from({ length: CHILDREN }, (_, n) => spawn(['sleep', '1000'], `child-${n}`)));
-  const parked = lasting.slice(0, 50).map((id, n) => caller.post(`/v1/handles/${id}/waitid`, {}, `wait-${n}`));
+  const parked = lasting.slice(0, PARKED).map((id, n) => caller.post(`/v1/handles/${id}/waitid`, {}, `wait-${n}`));
 
   // Meanwhile others come and go without a pause.
   let done = false;
-  const coming = Array.from({ length: 8 }, async (_, worker) => {
+  const coming = Array.from({ length: WORKERS }, async (_, worker) => {
     for (let n = 0; !done; n += 1) {
       const id = await spawn(['sh', '-c', `exit ${n % 256}`], `short-${worker}-${n}`);
       const { status, body } = await caller.post(`/v1/handles/${id}/waitid`, {}, `short-wait-${worker}-${n}`);
@@ -66,10 +40,12 @@ t.test(`${UPGRADES} upgrades with ${CHILDREN} children and ${SUBSCRIBERS} subscr
   });
   for (let n = 0; n < UPGRADES; n += 1) {
     const before = ids.length;
+    await eventually(() => ids.length > before + 20 && listeners.every(({ greeted }) => greeted === n + 1));
+    await eventually(async () => (await parkedCalls(caller)) >= PARKED);
     await daemon.upgrade();
-    await eventually(() => ids.length > before + 20);
     t.equal(daemon.pid, pid);
   }
+  await eventually(() => listeners.every(({ greeted }) => greeted === UPGRADES + 1));
   done = true;
   await Promise.all(coming);
   t.equal(childrenOf(pid).length, CHILDREN, 'all of them are still its own');
@@ -81,19 +57,28 @@ t.test(`${UPGRADES} upgrades with ${CHILDREN} children and ${SUBSCRIBERS} subscr
   for (const answer of await Promise.all(parked)) t.match(answer.body, { outcome: { signal: 'SIGKILL' } });
   await caller.post('/v1/poll', { handles: lasting, until: 'all' });
 
+  const { askedAgain } = caller;
+  t.ok(
+    (askedAgain['503 ESHUTDOWN, Retry-After 0'] ?? 0) >= UPGRADES * (PARKED - WORKERS),
+    'what was parked is sent back each time (some of it may have been of the short ones)',
+  );
+  t.notOk(
+    Object.keys(askedAgain).some((why) => why === 'ECONNREFUSED' || why === 'ENOENT'),
+    'nobody is refused',
+  );
+
   const last = await caller.lastSeq();
-  await eventually(() => listeners.every(({ seqs }) => seqs.at(-1) === last));
+  await Promise.all(listeners.map((listener) => listener.until(last)));
   const told = Array.from({ length: last }, (_, at) => at + 1);
   t.ok(
-    listeners.every(({ seqs }) => seqs.length === told.length && seqs.every((seq, at) => seq === told[at])),
+    listeners.every(({ heard }) => heard.length === told.length && heard.every(({ seq }, at) => seq === told[at])),
     `each of ${last} events once, in order, to each of ${SUBSCRIBERS}`,
   );
-  t.ok(listeners.every(({ codes }) => codes.length > 0 && codes.every((code) => code === 1012)));
+  t.ok(listeners.every(({ gaps }) => gaps.length === 0));
+  t.ok(listeners.every(({ codes }) => codes.length === UPGRADES && codes.every((code) => code === 1012)));
   t.equal(last, 2 * ids.length, 'opened and exited of each');
   let unknown = 0;
-  for await (const { event, ...facts } of caller.events())
-    if (event === 'exited' && (facts as unknown as { outcome: { reason: string } }).outcome.reason === 'unknown')
-      unknown += 1;
+  for await (const { outcome } of caller.events()) if (outcome?.reason === 'unknown') unknown += 1;
   t.equal(unknown, 0);
   for (const listener of listeners) listener.end();
   caller.close();

@@ -41,6 +41,8 @@ export interface LogEntry {
   upgraded?: boolean;
 }
 
+const REFUSED = 'the upgrade is refused, and all stays as it is';
+
 const MAIN = join(import.meta.dirname, '../../src/main.ts');
 
 /** A daemon in a process of its own, on a Unix socket and on a TCP port that it picked. */
@@ -73,21 +75,6 @@ export class Daemon {
     });
     this.exited = new Promise((resolve) => this.child.once('exit', (code) => resolve(code)));
     this.child.stderr!.on('data', (data) => this.log.push(String(data)));
-  }
-
-  static async start(t: Test, options: DaemonOptions = {}): Promise<Daemon> {
-    const directory = options.directory ?? temporaryDirectory(t);
-    const daemon = new Daemon(directory, options);
-    t.teardown(() => daemon.kill());
-    await daemon.#ready();
-    return daemon;
-  }
-
-  get pid(): number {
-    return this.child.pid!;
-  }
-
-  async #ready(): Promise<void> {
     createInterface({ input: this.child.stdout! }).on('line', (line) => {
       this.log.push(line);
       const entry = JSON.parse(line) as LogEntry;
@@ -95,17 +82,40 @@ export class Daemon {
       this.entries.push(entry);
       this.#look();
     });
-    const died = this.exited.then(() => {
-      throw new Error(`the daemon did not start: ${this.log.join('\n')}`);
-    });
-    await Promise.race([this.logged('ready'), died]);
-    died.catch(() => {});
   }
 
-  /** The first log entry with this message, from a place in the log on; be it there already or still to come. */
-  async logged(message: string, from = 0): Promise<LogEntry> {
+  static async start(t: Test, options: DaemonOptions = {}): Promise<Daemon> {
+    const daemon = Daemon.begin(t, options);
+    await daemon.ready();
+    return daemon;
+  }
+
+  /** One that is only about to start. */
+  static begin(t: Test, options: DaemonOptions = {}): Daemon {
+    const daemon = new Daemon(options.directory ?? temporaryDirectory(t), options);
+    t.teardown(() => daemon.kill());
+    return daemon;
+  }
+
+  get pid(): number {
+    return this.child.pid!;
+  }
+
+  /** @throws {Error} with its log, where it ends before that, or refuses to be replaced */
+  async ready(from = 0): Promise<void> {
+    const died = this.exited.then(() => {
+      throw new Error(`the daemon ended: ${this.log.join('\n')}`);
+    });
+    const { msg, reason } = await Promise.race([this.logged(['ready', REFUSED], from), died]);
+    died.catch(() => {});
+    if (msg === REFUSED) throw new Error(`${REFUSED}: ${reason}`);
+  }
+
+  /** The first log entry with one of these messages, from a place in the log on; be it there already or still to come. */
+  async logged(messages: string | readonly string[], from = 0): Promise<LogEntry> {
+    const wanted = [messages].flat();
     for (;;) {
-      const entry = this.entries.slice(from).find(({ msg }) => msg === message);
+      const entry = this.entries.slice(from).find(({ msg }) => wanted.includes(msg));
       if (entry !== undefined) return entry;
       await new Promise<void>((resolve) => {
         const look = this.#look;
@@ -121,7 +131,7 @@ export class Daemon {
   async upgrade(): Promise<void> {
     const from = this.entries.length;
     this.child.kill('SIGHUP');
-    await this.logged('ready', from);
+    await this.ready(from);
   }
 
   get token(): string {

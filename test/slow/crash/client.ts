@@ -3,131 +3,112 @@
  * subscription where it was. Started with a socket's path and a file that its programs leave traces in; told to stop, it finishes
  * what is under way and reports.
  */
-import { setTimeout } from 'node:timers/promises';
-import { WebSocket } from 'ws';
-import { type Answer, Caller } from './caller.ts';
+import { Caller } from '../../support/caller.ts';
+import { type Gap, type Heard, Listener } from '../../support/listener.ts';
+import { traced, uptime } from '../../support/traces.ts';
 
 const WORKERS = 16;
 
-/** What the client learnt of one program. Times in Unix milliseconds. */
+/** What the client learnt of one program. Times as {@link uptime} tells them. */
 export interface Learnt {
   token: string;
   id: string;
+  pid: number;
   expected: object;
   outcome: { reason: string };
-  /** Whether its status was collected, and once only. */
-  collected: 'once' | 'twice' | 'not ours';
+  /** Whether its status was collected, and by us alone; lost where the daemon gave it to nobody that we know. */
+  collected: 'once' | 'twice' | 'not ours' | 'lost';
   relation: string;
+  /** When the spawn was first asked for, and when it was answered. */
   askedAt: number;
-}
-
-export interface Heard {
-  seq: number;
-  event: string;
-  handle: string;
+  answeredAt: number;
 }
 
 export interface Report {
   learnt: Learnt[];
   heard: Heard[];
-  gaps: { from: number; to: number }[];
+  gaps: Gap[];
   connections: number;
-  restarts: number;
+  askedAgain: Record<string, number>;
 }
 
 const [, , socketPath = '', traces = ''] = process.argv;
 const caller = new Caller(socketPath);
+const listener = new Listener(socketPath);
 const learnt: Learnt[] = [];
-const heard: Heard[] = [];
-const gaps: Report['gaps'] = [];
 let stopping = false;
-let connections = 0;
 
-const now = 'date +%s%3N';
-const programs: ((token: string, code: number) => { script: string; expected: object })[] = [
-  (token, code) => ({
-    script: `echo ${token} start; echo ${token} end $(${now}); exit ${code}`,
-    expected: { reason: 'exited', exitCode: code },
-  }),
-  (token, code) => ({
-    script: `echo ${token} start; sleep 0.0${code % 10}; echo ${token} end $(${now}); exit ${code}`,
-    expected: { reason: 'exited', exitCode: code },
-  }),
-  (token, code) => ({
-    script: `echo ${token} start; sleep 0.${code % 10}; echo ${token} end $(${now}); exit ${code}`,
-    expected: { reason: 'exited', exitCode: code },
-  }),
-  (token) => ({
-    script: `echo ${token} start; echo ${token} end $(${now}); kill -KILL $$`,
-    expected: { reason: 'killed', signal: 'SIGKILL' },
-  }),
+const exits = (code: number): { ending: string; expected: object } => ({
+  ending: `exit ${code}`,
+  expected: { reason: 'exited', exitCode: code },
+});
+const programs: ((code: number) => { doing: string; ending: string; expected: object })[] = [
+  (code) => ({ doing: ':', ...exits(code) }),
+  (code) => ({ doing: `sleep 0.0${code % 10}`, ...exits(code) }),
+  (code) => ({ doing: `sleep 0.${code % 10}`, ...exits(code) }),
+  () => ({ doing: ':', ending: 'kill -KILL $$', expected: { reason: 'killed', signal: 'SIGKILL' } }),
 ];
 
 async function live(token: string, n: number): Promise<void> {
-  const { script, expected } = programs[n % programs.length]!(token, n % 256);
-  const askedAt = Date.now();
+  const { doing, ending, expected } = programs[n % programs.length]!(n % 256);
   const stdout = { file: traces, append: true };
   const stderr = n % 3 === 0 ? 'capture' : 'null';
-  const body = { spawn: { argv: ['sh', '-c', script], stdout, stderr }, nonblocking: n % 5 === 0 };
+  const body = {
+    spawn: { argv: ['sh', '-c', traced(token, doing, ending)], stdout, stderr },
+    nonblocking: n % 5 === 0,
+  };
+  const askedAt = uptime();
   const spawned = await caller.post('/v1/handles', body, token);
+  const answeredAt = uptime();
   if (spawned.status !== 201) throw new Error(`spawn: ${spawned.text}`);
   const { id } = spawned.body;
-  const outcome = await outcomeOf(id, token);
+  const own = await collect(id, token, n);
   const again = await caller.post(`/v1/handles/${id}/waitid`, { options: ['WEXITED', 'WNOHANG'] });
-  const { relation } = (await caller.get(`/v1/handles/${id}`)).body;
-  const collected = outcome.own ? (again.status === 410 ? 'once' : 'twice') : 'not ours';
-  learnt.push({ token, id, expected, outcome: outcome.value, collected, relation, askedAt });
-  if (n % 2 === 0) await caller.request('DELETE', `/v1/handles/${id}`);
+  const { outcome, relation, process, collected: isCollected } = (await caller.get(`/v1/handles/${id}`)).body;
+  const collected = own ? (again.status === 410 ? 'once' : 'twice') : isCollected ? 'lost' : 'not ours';
+  learnt.push({ token, id, pid: process.pid, expected, outcome, collected, relation, askedAt, answeredAt });
+  if (n % 2 === 0) await close(id);
 }
 
-/** By waiting for it, be it ours to collect or not. */
-async function outcomeOf(id: string, token: string): Promise<{ value: { reason: string }; own: boolean }> {
+/**
+ * Waits for the end: parked, parked for a moment at a time, or only when poll tells of it.
+ * @returns whether the status was ours to collect
+ */
+async function collect(id: string, token: string, n: number): Promise<boolean> {
+  const poll = () => caller.post('/v1/poll', { handles: [id], for: 'outcome', timeoutMs: 2000 });
+  const request = n % 7 < 2 ? { timeoutMs: 50 } : {};
+  if (n % 7 > 4) await poll();
   for (;;) {
-    await caller.post('/v1/poll', { handles: [id], for: 'outcome', timeoutMs: 2000 });
-    const answer: Answer = await caller.post(`/v1/handles/${id}/waitid`, { options: ['WEXITED'] }, `${token}-wait`);
-    if (answer.status === 200) return { value: answer.body.outcome, own: true };
-    if (answer.status === 409) continue;
-    const { outcome } = (await caller.get(`/v1/handles/${id}`)).body;
-    if (outcome !== null) return { value: outcome, own: false };
+    const { status, body, text } = await caller.post(`/v1/handles/${id}/waitid`, request, `${token}-wait`);
+    if (status === 200 && body.siginfo !== null) return true;
+    if (status === 200 || status === 409) await poll();
+    else if (status !== 410) throw new Error(`waitid: ${text}`);
+    else break;
   }
+  while ((await poll()).body.ready.length === 0);
+  return false;
+}
+
+async function close(id: string): Promise<void> {
+  const { status, text } = await caller.request('DELETE', `/v1/handles/${id}`);
+  // Closed already, where only the answer was lost.
+  if (status !== 204 && status !== 410) throw new Error(`close: ${text}`);
 }
 
 async function work(worker: number): Promise<void> {
   for (let n = 0; !stopping; n += 1) await live(`t${worker}-${n}`, worker * 7 + n);
 }
 
-/** Follows all events for as long as it takes, each from where the last connection ended. */
-async function listen(until: () => boolean): Promise<void> {
-  while (!until()) {
-    const since = heard.at(-1)?.seq ?? 0;
-    await new Promise<void>((resolve) => {
-      const socket = new WebSocket(`ws+unix:${socketPath}:/v1/events?since=${since}`, ['waitd.v1']);
-      connections += 1;
-      const look = setInterval(() => until() && socket.terminate(), 20);
-      socket.on('message', (data) => {
-        const frame = JSON.parse(String(data));
-        if (frame.type === 'event') heard.push({ seq: frame.seq, event: frame.event, handle: frame.handle });
-        if (frame.type === 'gap') gaps.push(frame);
-      });
-      socket.on('error', () => {});
-      socket.on('close', () => {
-        clearInterval(look);
-        resolve();
-      });
-    });
-    await setTimeout(5);
-  }
-}
-
 process.on('message', () => {
   stopping = true;
 });
 
-let last = Number.POSITIVE_INFINITY;
-const listening = listen(() => (heard.at(-1)?.seq ?? 0) >= last);
 await Promise.all(Array.from({ length: WORKERS }, (_, worker) => work(worker)));
-for (const { id } of learnt) await caller.request('DELETE', `/v1/handles/${id}`);
-last = await caller.lastSeq();
-await listening;
-const report: Report = { learnt, heard, gaps, connections, restarts: caller.failures };
+for (const { id } of learnt) await close(id);
+await listener.until(await caller.lastSeq());
+listener.end();
+caller.close();
+const { heard, gaps, codes } = listener;
+const { askedAgain } = caller;
+const report: Report = { learnt, heard, gaps, connections: codes.length + 1, askedAgain };
 process.send!(report, () => process.exit(0));

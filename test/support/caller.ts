@@ -1,19 +1,24 @@
 import { Agent, request as httpRequest } from 'node:http';
 import { setTimeout } from 'node:timers/promises';
+import type { Heard } from './listener.ts';
 
 export interface Answer {
   status: number;
+  retryAfter: string | undefined;
   text: string;
   // biome-ignore lint/suspicious/noExplicitAny: whoever asked knows what it expects
   body: any;
 }
 
+/** What a daemon that has died, or is about to, does to those that ask it. */
+const passing = new Set(['ECONNREFUSED', 'ECONNRESET', 'ENOENT', 'EPIPE']);
+
 /** Asks until it is answered: a daemon that is not there, or says that it will be back, is asked again. */
 export class Caller {
   readonly #socketPath: string;
   readonly #agent = new Agent({ keepAlive: true });
-  /** How often it had to ask again. */
-  failures = 0;
+  /** Why it had to ask again, and how often: an errno of the connection, or the 503. */
+  readonly askedAgain: Record<string, number> = {};
 
   constructor(socketPath: string) {
     this.#socketPath = socketPath;
@@ -27,15 +32,19 @@ export class Caller {
     return this.request('POST', path, body, key);
   }
 
+  /** @throws {Error} where the connection breaks in a way that asking again does not mend */
   async request(method: string, path: string, body?: unknown, key?: string): Promise<Answer> {
     for (;;) {
+      let why: string;
       try {
         const answer = await this.#once(method, path, body, key);
         if (answer.status !== 503) return answer;
-      } catch {
-        // It is dead, and will be started again.
+        why = `503 ${answer.body.errno}, Retry-After ${answer.retryAfter}`;
+      } catch (error) {
+        why = String((error as NodeJS.ErrnoException).code);
+        if (!passing.has(why)) throw error;
       }
-      this.failures += 1;
+      this.askedAgain[why] = (this.askedAgain[why] ?? 0) + 1;
       await setTimeout(10);
     }
   }
@@ -57,7 +66,12 @@ export class Caller {
         });
         response.on('error', reject);
         response.on('end', () =>
-          resolve({ status: response.statusCode!, text, body: text === '' ? null : JSON.parse(text) }),
+          resolve({
+            status: response.statusCode!,
+            retryAfter: response.headers['retry-after'],
+            text,
+            body: response.headers['content-type']?.includes('json') ? JSON.parse(text) : null,
+          }),
         );
       },
     );
@@ -67,7 +81,7 @@ export class Caller {
   }
 
   /** Every event that the daemon still has, in pages. */
-  async *events(): AsyncGenerator<{ seq: number; event: string; handle: string }> {
+  async *events(): AsyncGenerator<Heard> {
     for (let since = 0; ; ) {
       const { events } = (await this.get(`/v1/events?since=${since}&limit=1000`)).body;
       yield* events;
