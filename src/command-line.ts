@@ -51,10 +51,11 @@ async function obey([command, ...argv]: string[]): Promise<void> {
 }
 
 /** A person at a terminal is told how to call it; a pipe gets JSON. */
-function loggerFor(config: Config, isTerminal: boolean): Logger {
-  return isTerminal
-    ? pino({ level: config.logLevel === 'info' ? 'warn' : config.logLevel }, pino.destination(2))
-    : pino({ level: config.logLevel }, pino.destination({ dest: 1, sync: true }));
+function loggerFor({ logLevel }: Config, isTerminal: boolean): Logger {
+  const destination = pino.destination({ dest: isTerminal ? 2 : 1, sync: true });
+  // Nobody reads it any more, or its disk is full: what is held matters more than what is said of it.
+  destination.on('error', () => {});
+  return pino({ level: isTerminal && logLevel === 'info' ? 'warn' : logLevel }, destination);
 }
 
 async function serve(config: Config): Promise<void> {

@@ -3,7 +3,7 @@ import { chmodSync, existsSync, mkdirSync, readFileSync, statSync, writeFileSync
 import { createServer } from 'node:net';
 import { join } from 'node:path';
 import t from 'tap';
-import { Daemon, stateOf, temporaryDirectory } from './support/harness.ts';
+import { Daemon, eventually, stateOf, temporaryDirectory } from './support/harness.ts';
 
 const MAIN = join(import.meta.dirname, '../src/main.ts');
 /** A start that is refused. */
@@ -220,6 +220,29 @@ t.test('on a terminal it says how to call it', async (t) => {
   t.match(text, `curl --unix-socket ${directory}/s`);
   t.notMatch(text, '"level"');
   child.kill('SIGTERM');
+});
+
+t.test('a log that nobody reads, or that does not fit on its disk, is no reason to stop', async (t) => {
+  const daemon = await Daemon.start(t);
+  const { id } = await daemon.spawn(['sleep', '100']);
+  daemon.child.stdout!.destroy();
+  t.equal(await daemon.stop(), 0, 'and it says that it stops');
+  const heir = await Daemon.start(t, { directory: daemon.directory });
+  await heir.signal(id, 'SIGKILL');
+  t.equal(await heir.stop(), 0);
+  const directory = temporaryDirectory(t);
+  const shell = ['sh', '-c', 'exec "$0" "$@" >/dev/full'];
+  const args = [MAIN, 'serve', '--listen', `unix:${directory}/s`, '--state-dir', `${directory}/state`];
+  const child = spawn(shell[0]!, [...shell.slice(1), process.execPath, ...args], { stdio: 'ignore' });
+  t.teardown(() => child.kill('SIGKILL'));
+  await eventually(() => existsSync(`${directory}/s`));
+  const exit = new Promise((resolve) => child.once('exit', resolve));
+  await eventually(async () => {
+    const answer = spawnSync('curl', ['-sf', '--unix-socket', `${directory}/s`, 'http://x/livez']);
+    return answer.status === 0;
+  });
+  child.kill('SIGTERM');
+  t.equal(await exit, 0);
 });
 
 t.test('another user is not let in on the Unix socket', async (t) => {
