@@ -1,6 +1,6 @@
 import { fork } from 'node:child_process';
 import { once } from 'node:events';
-import { readdirSync, writeFileSync } from 'node:fs';
+import { mkdirSync, readdirSync, watch, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { setTimeout } from 'node:timers/promises';
 import t, { type Test } from 'tap';
@@ -105,6 +105,17 @@ async function endure(t: Test, { kills, upgrades }: { kills: number; upgrades: n
   if (client.connected) client.send('stop');
   const [report] = (await reported) as [Report];
   return { daemon: ordeal.daemon, directory, report, windows: ordeal.windows, traces: tracesIn(file) };
+}
+
+/** Resolves as soon as there is a file of this name. */
+function appears(directory: string, name: string): Promise<void> {
+  return new Promise((resolve) => {
+    const watcher = watch(directory, (_, changed) => {
+      if (changed !== name) return;
+      watcher.close();
+      resolve();
+    });
+  });
 }
 
 /** What each program has become, as the client was told, beside what the program wrote itself. */
@@ -240,4 +251,20 @@ t.test('replaced only: nothing is unknown, nobody changes parents, nobody is ref
   t.same(result.report.gaps, []);
   t.notOk(Object.keys(result.report.askedAgain).some((why) => why === 'ECONNREFUSED' || why === 'ENOENT'));
   await checkRest(t, result);
+});
+
+// Until a node.json that was made and not yet written is told from a damaged one.
+t.test('killed in the middle of its first start, it starts all the same', { todo: true }, async (t) => {
+  for (const name of ['lock', 'token', 'node.json', 'journal.sqlite']) {
+    const directory = temporaryDirectory(t);
+    const state = join(directory, 'state');
+    mkdirSync(state, { mode: 0o700 });
+    const made = appears(state, name);
+    const short = Daemon.begin(t, { directory });
+    await made;
+    await short.kill();
+    const daemon = await Daemon.start(t, { directory });
+    t.equal((await daemon.spawn(['true'])).relation, 'child', `killed when it had made ${name}`);
+    t.equal(await daemon.stop(), 0);
+  }
 });
