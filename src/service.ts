@@ -162,6 +162,7 @@ export class Service {
   /** Answers everybody and lets their connections end. */
   async #quiet(why: Why, graceMs: number): Promise<void> {
     this.#daemon.drain(why);
+    await this.#listeners.drain();
     void this.#app.close();
     await this.#listeners.close(graceMs);
   }

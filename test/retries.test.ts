@@ -1,3 +1,4 @@
+import { spawnSync } from 'node:child_process';
 import { existsSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import t from 'tap';
@@ -129,7 +130,9 @@ t.test('a daemon that dies in the middle of a spawn starts no second one', async
     const fault = join(t.testdir(), 'fault');
     const daemon = await Daemon.start(t, { env: withFaults(fault) });
     const ran = join(daemon.directory, 'ran');
-    const body = { spawn: { argv: argv.length > 2 ? [...argv, ran] : argv }, labels: { a: 'b' } };
+    const goesOn = argv.length > 2; // to another program: only what it writes to proves then which it is
+    const spawn = goesOn ? { argv: [...argv, ran], stdout: 'capture' } : { argv };
+    const body = { spawn, labels: { a: 'b' } };
     writeFileSync(fault, step);
     await t.rejects(daemon.post('/v1/handles', body, keyed('k')), step);
     await daemon.exited;
@@ -142,7 +145,7 @@ t.test('a daemon that dies in the middle of a spawn starts no second one', async
     if (step === 'die after the spawn') {
       t.match(handle, { state: 'running', relation: 'foreign' }, 'it was found');
       t.match(readFileSync(`/proc/${handle.process.pid}/cmdline`, 'utf8'), /sleep\0(78|79)/);
-      if (argv.length > 2) t.equal(readFileSync(ran, 'utf8'), '\n', 'it ran once');
+      if (goesOn) t.equal(readFileSync(ran, 'utf8'), '\n', 'it ran once');
       t.equal((await heir.signal(handle.id, 'SIGKILL')).status, 204);
     } else {
       // Nothing was started: whether that is so the daemon cannot know.
@@ -154,6 +157,22 @@ t.test('a daemon that dies in the middle of a spawn starts no second one', async
     t.notOk(existsSync(fault));
     t.equal(await heir.stop(), 0);
   }
+});
+
+t.test('a stranger that began in the same moment is not taken for what was to be started', async (t) => {
+  const fault = join(t.testdir(), 'fault');
+  const daemon = await Daemon.start(t, { env: withFaults(fault) });
+  const body = { spawn: { argv: ['sleep', '81'] } };
+  writeFileSync(fault, 'die before the spawn');
+  await t.rejects(daemon.post('/v1/handles', body, keyed('k')));
+  await daemon.exited;
+  // An orphan that leads a session of its own, as services do.
+  const stranger = spawnSync('sh', ['-c', 'setsid sleep 82 > /dev/null 2>&1 & echo $!'], { encoding: 'utf8' });
+  t.teardown(() => process.kill(Number(stranger.stdout), 'SIGKILL'));
+  const heir = await Daemon.start(t, { directory: daemon.directory });
+  const { body: handle } = await heir.post('/v1/handles', body, keyed('k'));
+  t.match(handle, { process: { pid: 0 }, outcome: { reason: 'unknown' } });
+  t.equal(await heir.stop(), 0);
 });
 
 t.test('Prefer: wait on a spawn answers with the end, or with what there is', async (t) => {

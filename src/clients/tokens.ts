@@ -1,5 +1,6 @@
 import { createHash, randomBytes, timingSafeEqual } from 'node:crypto';
-import { existsSync, readFileSync, statSync, writeFileSync } from 'node:fs';
+import { existsSync, readFileSync, statSync } from 'node:fs';
+import { writeWhole } from '../files/write-whole.ts';
 
 const CLIENT_NAME = /^[A-Za-z0-9][A-Za-z0-9._:@-]{0,127}$/;
 const SHORTEST_TOKEN = 16;
@@ -50,7 +51,7 @@ export function readTokens(path: string): Tokens {
 
 /** The token that is made at first start and kept; it belongs to the daemon's own user. */
 export function firstToken(path: string, client: string): Tokens {
-  if (!existsSync(path)) writeFileSync(path, `${randomBytes(32).toString('base64url')}\n`, { mode: 0o600, flag: 'wx' });
+  if (!existsSync(path)) writeWhole(path, `${randomBytes(32).toString('base64url')}\n`);
   requirePrivate(path);
   const tokens = new Tokens();
   tokens.add(client, readFileSync(path, 'utf8').trim());

@@ -1,3 +1,4 @@
+import { existsSync, readlinkSync, realpathSync } from 'node:fs';
 import { isErrno } from '../kernel/errno.ts';
 import { Pidfd } from '../kernel/pidfd.ts';
 import { type ProcStat, readAll, readArgv, startedAt } from '../kernel/proc.ts';
@@ -10,22 +11,42 @@ const TOLERANCE_MS = 50;
 
 /**
  * Looks for a process that an earlier daemon may have started in the moment in which it died. That daemon did one thing at a
- * time, so there is one such process at most: the leader of a session of its own, begun in that moment, with this command
- * line, and held by nobody else.
+ * time, so there is one such process at most: the leader of a session of its own, begun in that moment, held by nobody else,
+ * that writes to the files of its captured output, or bears its command line.
  * @param intendedAt Unix milliseconds, from right before
+ * @param files what is captured is written to
  * @param known pids that are accounted for
  * @returns a pidfd on it; `null` where there is none, or where it cannot be told which
  */
-export function findStarted(argv: readonly string[], intendedAt: number, known: ReadonlySet<number>): Pidfd | null {
+export function findStarted(
+  argv: readonly string[],
+  intendedAt: number,
+  files: readonly string[],
+  known: ReadonlySet<number>,
+): Pidfd | null {
   const all = readAll();
   const heirs = heirsIn(all);
   const begun = [...all].filter(
     ([pid, stat]) => isCandidate(pid, stat, intendedAt) && heirs.has(stat.parent) && !known.has(pid),
   );
-  const alike = begun.filter(([pid]) => isCommand(readArgv(pid), argv));
-  // A program may have gone on to another by now (sh -c 'exec …').
-  const [only, ...others] = alike.length > 0 ? alike : begun;
+  // Only one process was ever given these files.
+  const real = files.filter((file) => existsSync(file)).map((file) => realpathSync(file));
+  const [proved] = begun.filter(([pid]) => real.some((file) => writesTo(pid, file)));
+  if (proved !== undefined) return open(proved[0]);
+  // A program that has gone on to another (sh -c 'exec …') is not known by its command line any more, and a process that is
+  // only alike in its time may be anybody's.
+  const [only, ...others] = begun.filter(([pid]) => isCommand(readArgv(pid), argv));
   return only === undefined || others.length > 0 ? null : open(only[0]);
+}
+
+function writesTo(pid: number, file: string): boolean {
+  return [1, 2].some((fd) => {
+    try {
+      return readlinkSync(`/proc/${pid}/fd/${fd}`) === file;
+    } catch {
+      return false; // it has ended, or closed it
+    }
+  });
 }
 
 function isCandidate(pid: number, stat: ProcStat, intendedAt: number): boolean {

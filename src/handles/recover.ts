@@ -4,6 +4,7 @@ import { isErrno } from '../kernel/errno.ts';
 import type { Features } from '../kernel/features.ts';
 import { Pidfd } from '../kernel/pidfd.ts';
 import { readStat } from '../kernel/proc.ts';
+import type { Outputs } from '../output/outputs.ts';
 import { type Adoption, parentOf } from '../processes/adoption.ts';
 import { Description } from '../processes/description.ts';
 import type { PidfdStore } from '../processes/pidfd-store.ts';
@@ -27,6 +28,7 @@ export interface RecoverParts {
   /** What the service manager kept for us, by the journal's number of the process. Those that serve are taken out. */
   stored: Map<number, Pidfd>;
   store: PidfdStore | null;
+  outputs: Outputs;
   /** The earlier image's, by the journal's number of the process. */
   pauses: ReadonlyMap<number, Pauses>;
 }
@@ -125,7 +127,9 @@ function reopen(process: Process, hasInode: boolean): Pidfd | null {
  */
 function finishSpawn(parts: RecoverParts, batch: Batch, intended: Handle, known: ReadonlySet<number>): void {
   const { id, argv, relation, startedAt } = intended.process;
-  const pidfd = findStarted(argv, startedAt, known);
+  const { id: number, nonblocking, output } = intended.description;
+  const files = output.streams.map((stream) => parts.outputs.pathOf(number, stream));
+  const pidfd = findStarted(argv, startedAt, files, known);
   const process = new Process({
     id,
     argv,
@@ -134,7 +138,6 @@ function finishSpawn(parts: RecoverParts, batch: Batch, intended: Handle, known:
     pid: pidfd?.pid ?? 0,
     inode: pidfd !== null && parts.features.inode ? pidfd.inode : null,
   });
-  const { id: number, nonblocking, output } = intended.description;
   if (pidfd !== null) parts.inherited.set(number, pidfd);
   const handle = new Handle({ ...intended, description: new Description(number, process, null, nonblocking, output) });
   batch.write({ write: 'process', process });

@@ -21,6 +21,7 @@ export const EVENTS_PATH = '/v1/events';
 export function guard(app: FastifyInstance, allowedHosts: readonly string[], listeners: () => Listeners): void {
   app.addHook('onRequest', async (request, reply) => {
     reply.headers({ 'cache-control': 'no-store', 'x-request-id': request.id });
+    if (listeners().draining) reply.header('connection', 'close');
     if (request.raw.url!.length > LONGEST_URL)
       throw new Problem('EPROTO', `The URL is over ${LONGEST_URL} bytes.`, { status: 414 });
     if (listeners().peerOf(request.raw.socket) === 'tcp') checkHost(request.headers.host, allowedHosts);

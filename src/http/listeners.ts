@@ -14,6 +14,9 @@ import { bindUnix } from '../kernel/unix-socket.ts';
 /** Finds a client that is gone without a word; a parked wait has no other timeout. */
 const KEEP_ALIVE_MS = 30_000;
 
+/** How long a request may be under way to us, on this machine or from near it. */
+const UNDER_WAY_MS = 100;
+
 /** How many descriptors no ordinary connection gets, so that probes and Prometheus still learn that there are no others. */
 const KEPT_FOR_HEALTH = 48;
 
@@ -42,6 +45,7 @@ export class Listeners {
   readonly #peers = new WeakMap<object, Peer>();
   readonly #last = new WeakSet<object>();
   readonly #descriptors: number;
+  #draining = false;
 
   /** @param descriptors how many there can be */
   constructor(http: HttpServer, descriptors: number) {
@@ -115,6 +119,19 @@ export class Listeners {
       server.close();
       return { address: nameOf(address), fd };
     });
+  }
+
+  /**
+   * From now on each answer ends its connection. Connections on which nothing is asked are left for a moment: a request may be
+   * under way on them, and would be lost with them.
+   */
+  async drain(): Promise<void> {
+    this.#draining = true;
+    await setTimeout(UNDER_WAY_MS);
+  }
+
+  get draining(): boolean {
+    return this.#draining;
   }
 
   /** Ends what is still connected: at once where nothing is being answered, by force after the grace. */

@@ -1,7 +1,8 @@
 import { randomBytes } from 'node:crypto';
-import { constants, existsSync, fdatasyncSync, openSync, readFileSync, writeSync } from 'node:fs';
+import { existsSync, fdatasyncSync, openSync, readFileSync, writeSync } from 'node:fs';
 import { join } from 'node:path';
 import { z } from 'zod';
+import { writeWhole } from '../files/write-whole.ts';
 
 /** How far seqs are reserved ahead: more events than a daemon that cannot write could keep in memory. */
 const RESERVE = 10_000_000;
@@ -31,12 +32,12 @@ export class Identity {
    */
   constructor(directory: string) {
     const path = join(directory, 'node.json');
-    const fresh = { node: `n_${randomBytes(8).toString('hex')}`, key: randomBytes(32).toString('base64url') };
-    const { node, key, reserved } = existsSync(path) ? read(path) : { ...fresh, reserved: 0 };
+    if (!existsSync(path)) create(path);
+    const { node, key, reserved } = read(path);
     this.node = node;
     this.key = Buffer.from(key, 'base64url');
     this.#reserved = reserved;
-    this.#fd = openSync(path, constants.O_RDWR | constants.O_CREAT, 0o600);
+    this.#fd = openSync(path, 'r+');
   }
 
   /** No seq up to this one may be used again. */
@@ -55,11 +56,19 @@ export class Identity {
   }
 
   #write(reserved: number): void {
-    const text = JSON.stringify({ node: this.node, key: this.key.toString('base64url'), reserved });
-    writeSync(this.#fd, `${text.padEnd(SIZE - 1)}\n`, 0);
+    writeSync(this.#fd, textOf({ node: this.node, key: this.key.toString('base64url'), reserved }), 0);
     fdatasyncSync(this.#fd);
     this.#reserved = reserved;
   }
+}
+
+function create(path: string): void {
+  const node = `n_${randomBytes(8).toString('hex')}`;
+  writeWhole(path, textOf({ node, key: randomBytes(32).toString('base64url'), reserved: 0 }));
+}
+
+function textOf(record: z.infer<typeof Record>): string {
+  return `${JSON.stringify(record).padEnd(SIZE - 1)}\n`;
 }
 
 function read(path: string): z.infer<typeof Record> {
