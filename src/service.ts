@@ -116,7 +116,7 @@ export class Service {
   async #refusal(): Promise<string | null> {
     const { reaper } = this.#daemon;
     try {
-      return await check((pid) => reaper.helperEnded(pid));
+      return await check((pid) => reaper.ownChildEnded(pid));
     } catch (error) {
       return String(error);
     }

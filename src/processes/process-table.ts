@@ -2,14 +2,14 @@ import { Epoll } from '../kernel/epoll.ts';
 import type { Pidfd } from '../kernel/pidfd.ts';
 import type { ParentWatch } from './adoption.ts';
 import type { Description } from './description.ts';
-import type { Helper } from './helper.ts';
 import { KeptGroups } from './kept-groups.ts';
+import type { OwnChild } from './own-child.ts';
 import type { PidfdStore } from './pidfd-store.ts';
 import type { Process } from './process.ts';
 
 /** The processes that handles are held on and that have not been settled, each watched through one of its pidfds. */
 export class ProcessTable {
-  readonly epoll = new Epoll<Process | ParentWatch | Helper>();
+  readonly epoll = new Epoll<Process | ParentWatch | OwnChild>();
   readonly groups = new KeptGroups();
   readonly #byPid = new Map<number, Process>();
   readonly #store: PidfdStore | null;

@@ -17,8 +17,8 @@ import {
   waitid,
 } from '../kernel/waitid.ts';
 import { type Adoption, ParentWatch } from './adoption.ts';
-import { Helper } from './helper.ts';
 import { type Outcome, outcomeOf, outcomeOfStatus } from './outcome.ts';
+import { OwnChild } from './own-child.ts';
 import type { Ending, Process } from './process.ts';
 import type { ProcessTable } from './process-table.ts';
 
@@ -43,7 +43,7 @@ export class Reaper {
   /** Ended, told, but not on disk yet: they stay zombies, and in memory, until they are. */
   readonly #unwritten = new Set<Process>();
   /** By pid. */
-  readonly #helpers = new Map<number, Helper>();
+  readonly #ownChildren = new Map<number, OwnChild>();
   #childSignal: NodeJS.Timeout | null = null;
   #lastLook = 0;
   /** Told of every process of which nothing more will come. */
@@ -77,7 +77,7 @@ export class Reaper {
     const ended: Readiness<Process>[] = [];
     const orphaned: Process[] = [];
     for (const { token, reaped } of table.epoll.drain()) {
-      if (token instanceof Helper) this.#reapHelper(token);
+      if (token instanceof OwnChild) this.#reapOwnChild(token);
       else if (token instanceof ParentWatch) orphaned.push(...adoption.ended(token));
       else ended.push({ token, reaped });
     }
@@ -93,20 +93,20 @@ export class Reaper {
   }
 
   /** How a child ends that the daemon started for itself, just now, and that has no handle. */
-  helperEnded(pid: number): Promise<WaitEvent> {
-    const helper = new Helper(Pidfd.open(pid));
-    helper.registration = this.#parts.table.epoll.add(helper.pidfd, helper);
-    this.#helpers.set(pid, helper);
-    return helper.ended.promise;
+  ownChildEnded(pid: number): Promise<WaitEvent> {
+    const own = new OwnChild(Pidfd.open(pid));
+    own.registration = this.#parts.table.epoll.add(own.pidfd, own);
+    this.#ownChildren.set(pid, own);
+    return own.ended.promise;
   }
 
-  #reapHelper(helper: Helper): void {
-    const event = helper.pidfd.waitid(WEXITED | WNOHANG);
+  #reapOwnChild(own: OwnChild): void {
+    const event = own.pidfd.waitid(WEXITED | WNOHANG);
     if (event === null) return;
-    this.#helpers.delete(event.siginfo.pid);
-    this.#parts.table.epoll.remove(helper.registration!);
-    helper.pidfd.close();
-    helper.ended.resolve(event);
+    this.#ownChildren.delete(event.siginfo.pid);
+    this.#parts.table.epoll.remove(own.registration!);
+    own.pidfd.close();
+    own.ended.resolve(event);
   }
 
   /** A foreign process turned out to be ours. */
@@ -236,9 +236,9 @@ export class Reaper {
       const ended = orNothing(() => waitid(P_ALL, 0, WEXITED | WNOHANG | WNOWAIT));
       if (ended === null) return;
       const { pid } = ended.siginfo;
-      const helper = this.#helpers.get(pid);
+      const own = this.#ownChildren.get(pid);
       const process = this.#parts.table.get(pid);
-      if (helper !== undefined) this.#reapHelper(helper);
+      if (own !== undefined) this.#reapOwnChild(own);
       else if (process === undefined) {
         orNothing(() => waitid(P_PID, pid, WEXITED | WNOHANG));
         this.counts.orphans += 1;

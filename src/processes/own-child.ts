@@ -3,7 +3,7 @@ import type { Pidfd } from '../kernel/pidfd.ts';
 import type { WaitEvent } from '../kernel/waitid.ts';
 
 /** A child that the daemon started for a purpose of its own: it has no handle, and leaves no record. */
-export class Helper {
+export class OwnChild {
   readonly pidfd: Pidfd;
   readonly ended = Promise.withResolvers<WaitEvent>();
   registration: Registration | null = null;
