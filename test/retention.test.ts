@@ -93,14 +93,15 @@ t.test('the journal holds what is kept and no more', async (t) => {
     await eventually(async () => (await daemon.get('/v1/node')).body.oldest > head);
     await eventually(async () => (await daemon.get('/v1/handles')).body.handles.length === 0);
   };
-  const sizes: number[] = [];
   for (const rounds of [4, 4]) {
     const daemon = await Daemon.start(t, { args, directory });
     for (let n = 0; n < rounds; n += 1) await round(daemon);
     t.equal(await daemon.stop(), 0);
-    sizes.push(statSync(journal).size);
+    // How far a round comes before its first events go depends on the machine, so the bound is that of 2,000 events, where all
+    // that was written is five times as much.
+    const { size } = statSync(journal);
+    t.ok(size < 1_500_000, `bytes: ${size}`);
   }
-  t.ok(sizes[1]! <= 1.25 * sizes[0]!, `bytes: ${sizes.join()}`);
   const db = new DatabaseSync(journal, { readOnly: true });
   for (const table of ['processes', 'handles', 'labels', 'collected', 'keys', 'holes'])
     t.equal(db.prepare(`SELECT count(*) n FROM ${table}`).get()!.n, 0, table);
