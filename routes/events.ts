@@ -3,14 +3,22 @@ import type { WebSocket } from 'ws';
 import { z } from 'zod';
 import { problems } from '../schemas/common.ts';
 import { ClientFrame, EventPage, EventQuery, ServerFrame } from '../schemas/events.ts';
+import type { Client } from '../src/clients/client.ts';
 import type { Daemon } from '../src/daemon.ts';
 import { Problem } from '../src/errors/problem.ts';
 import { unknownHandle } from '../src/handles/handles.ts';
 import { mediaType } from '../src/http/accept.ts';
 import type { App } from '../src/http/app-type.ts';
-import { goneSignal } from '../src/http/gone.ts';
+import { callerOf } from '../src/http/callers.ts';
 import { EVENTS_PATH } from '../src/http/guard.ts';
-import { closeSocket, eventStreamSink, GOING_AWAY, SERVICE_RESTART, webSocketSink } from '../src/http/sinks.ts';
+import {
+  closeSocket,
+  eventStreamSink,
+  GOING_AWAY,
+  POLICY_VIOLATION,
+  SERVICE_RESTART,
+  webSocketSink,
+} from '../src/http/sinks.ts';
 
 type Query = z.infer<typeof EventQuery>;
 
@@ -24,7 +32,7 @@ const closings = {
 
 /** Events, three ways: WebSocket, event stream, page. */
 export function eventRoutes(app: App, { handles, feed }: Daemon): void {
-  const beginningOf = (client: string) => (id: string) => handles.beginningOf(client, id);
+  const beginningOf = (client: Client) => (id: string) => handles.beginningOf(client, id);
 
   app.route({
     method: 'GET',
@@ -46,6 +54,10 @@ export function eventRoutes(app: App, { handles, feed }: Daemon): void {
         ...problems(404, 406, 426),
       },
     },
+    // A socket that may not be is refused before it is one.
+    preHandler: async ({ ws, client, query }) => {
+      if (ws) feed.requireRoom(client, (query as Query).handle?.length ?? 0);
+    },
     handler: async (request, reply) => {
       const type = mediaType(request.headers.accept, ['application/json', 'text/event-stream']);
       if (type === undefined)
@@ -54,13 +66,12 @@ export function eventRoutes(app: App, { handles, feed }: Daemon): void {
       for (const id of query.handle ?? []) if (handles.beginningOf(client, id) === null) throw unknownHandle(id);
       if (type === 'text/event-stream') return stream(request, reply, query);
       const { since, handle, type: types, limit, timeoutMs } = query;
-      const gone = goneSignal(reply.raw);
       const page = await feed.page({
         client,
         since,
         limit,
         timeoutMs,
-        gone,
+        caller: callerOf(request, reply),
         ...(handle !== undefined && { handles: handle }),
         ...(types !== undefined && { types }),
       });
@@ -78,6 +89,7 @@ export function eventRoutes(app: App, { handles, feed }: Daemon): void {
 
   function stream(request: FastifyRequest, reply: FastifyReply, query: Query): FastifyReply {
     const since = lastEventId(request) ?? query.since;
+    feed.requireRoom(request.client, query.handle?.length ?? 0);
     reply.hijack();
     const { raw } = reply;
     raw.writeHead(200, {
@@ -93,7 +105,9 @@ export function eventRoutes(app: App, { handles, feed }: Daemon): void {
     );
     const heartbeat = setInterval(() => raw.write(': \n\n'), HEARTBEAT_MS);
     raw.on('error', () => {}); // told by close as well
+    const leave = app.callers.add(request, () => raw.destroy());
     raw.once('close', () => {
+      leave();
       clearInterval(heartbeat);
       feed.detach(subscriber);
     });
@@ -108,7 +122,11 @@ export function eventRoutes(app: App, { handles, feed }: Daemon): void {
       { client, types: query.type, sink: webSocketSink(socket), beginningOf: beginningOf(client) },
       (why) => closeSocket(socket, closings[why].code, closings[why].reason),
     );
-    socket.on('close', () => feed.detach(subscriber));
+    const leave = app.callers.add(request, () => closeSocket(socket, POLICY_VIOLATION, 'credentials revoked'));
+    socket.on('close', () => {
+      leave();
+      feed.detach(subscriber);
+    });
     socket.on('message', (data, isBinary) => {
       const frame = isBinary ? null : parseFrame(String(data));
       if (frame === null)

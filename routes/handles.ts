@@ -9,10 +9,11 @@ import {
   ListHandles,
   UpdateHandle,
 } from '../schemas/handles.ts';
+import type { Client } from '../src/clients/client.ts';
 import type { Daemon } from '../src/daemon.ts';
 import type { Handle } from '../src/handles/handle.ts';
 import type { App } from '../src/http/app-type.ts';
-import { goneSignal } from '../src/http/gone.ts';
+import { callerOf } from '../src/http/callers.ts';
 import { preferencesOf } from '../src/http/prefer.ts';
 import type { Claim } from '../src/retries/retries.ts';
 import { untilEnded } from '../src/waits/poll.ts';
@@ -20,10 +21,15 @@ import { untilEnded } from '../src/waits/poll.ts';
 const tags = ['handles'];
 type CreateBody = z.infer<typeof CreateHandle>;
 
+/** Which of its ways a POST takes; `create` where it is none. */
+function wayOf(body: unknown): string {
+  return ['spawn', 'open', 'dup'].find((way) => typeof body === 'object' && body !== null && way in body) ?? 'create';
+}
+
 /** Handles: made by spawn, open and dup, listed, changed, closed. */
 export function handleRoutes(app: App, { handles, signals, parking }: Daemon): void {
   app.post('/v1/handles', {
-    config: { acts: true },
+    config: { acts: true, audit: wayOf },
     schema: {
       tags,
       summary: 'Spawn, open or dup',
@@ -32,16 +38,18 @@ export function handleRoutes(app: App, { handles, signals, parking }: Daemon): v
     },
     handler: async (request, reply) => {
       const handle = make(request);
+      const { pid } = handle.process;
+      request.audited = { handle: handle.id, pid, ...(request.body.spawn && { program: handle.process.argv[0] }) };
       const { waitMs } = preferencesOf(request.headers.prefer);
       if (request.body.spawn !== undefined && waitMs !== undefined) {
-        if ((await untilEnded(parking, handle, waitMs, goneSignal(reply.raw))) === 'gone') return reply.hijack();
+        if ((await untilEnded(parking, handle, waitMs, callerOf(request, reply))) === 'gone') return reply.hijack();
         reply.header('preference-applied', `wait=${waitMs / 1000}`);
       }
       return reply.code(201).header('location', `/v1/handles/${handle.id}`).send(handles.view(handle));
     },
   });
 
-  function make({ client, claim, body }: { client: string; claim?: Claim | undefined; body: CreateBody }): Handle {
+  function make({ client, claim, body }: { client: Client; claim?: Claim | undefined; body: CreateBody }): Handle {
     const { spawn, open, dup, nonblocking = false, labels } = body;
     // An earlier try got as far as that before the daemon died.
     if (claim?.handle != null) return handles.get(client, claim.handle);
@@ -72,6 +80,7 @@ export function handleRoutes(app: App, { handles, signals, parking }: Daemon): v
   });
 
   app.patch('/v1/handles/:id', {
+    config: { audit: 'change' },
     schema: {
       tags,
       summary: 'Change O_NONBLOCK and labels',
@@ -80,13 +89,14 @@ export function handleRoutes(app: App, { handles, signals, parking }: Daemon): v
       response: { 200: HandleSchema, ...problems(404, 410, 413, 415) },
     },
     handler: (request, reply) => {
-      const handle = handles.get(request.client, request.params.id);
+      const handle = handles.get(request.client, request.params.id, 'change');
       handles.update(handle, request.body.nonblocking, request.body.labels);
       reply.send(handles.view(handle));
     },
   });
 
   app.delete('/v1/handles/:id', {
+    config: { audit: 'close' },
     schema: {
       tags,
       summary: 'Close; the process lives on unless a signal is given',
@@ -95,8 +105,10 @@ export function handleRoutes(app: App, { handles, signals, parking }: Daemon): v
       response: { 204: z.void().meta({ description: 'Closed' }), ...problems(404, 410) },
     },
     handler: (request, reply) => {
-      const handle = handles.get(request.client, request.params.id);
-      if (request.query.signal !== undefined) signals.sendIfThere(handle, request.query.signal);
+      const { client, params, query } = request;
+      request.audited = { signal: query.signal };
+      const handle = handles.get(client, params.id, 'change');
+      if (query.signal !== undefined) signals.sendIfThere(handles.get(client, params.id, 'signal'), query.signal);
       handles.close(handle);
       reply.code(204).send();
     },

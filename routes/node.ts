@@ -35,7 +35,7 @@ export function nodeRoutes(app: App, daemon: Daemon): void {
   });
 
   app.get('/metrics', {
-    config: { health: true },
+    config: { health: true, needs: 'metrics' },
     schema: {
       tags,
       summary: 'Prometheus metrics',

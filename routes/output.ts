@@ -7,7 +7,7 @@ import { OutputBytes, OutputQuery } from '../schemas/output.ts';
 import type { Daemon } from '../src/daemon.ts';
 import { Problem } from '../src/errors/problem.ts';
 import type { App } from '../src/http/app-type.ts';
-import { goneSignal } from '../src/http/gone.ts';
+import { callerOf } from '../src/http/callers.ts';
 import { rangeOf } from '../src/http/range.ts';
 import { readOutput } from '../src/output/read-output.ts';
 
@@ -36,7 +36,7 @@ export function outputRoutes(app: App, { handles, outputs }: Daemon): void {
         const { range: header } = request.headers;
         if (header !== undefined && (follow === 1 || tail !== undefined))
           throw new Problem('EINVAL', 'A Range goes with neither follow nor tail: leave it out.');
-        const output = await readOutput(outputs, handle, name, goneSignal(reply.raw));
+        const output = await readOutput(outputs, handle, name, callerOf(request, reply).gone);
         const start = tail === undefined ? output.first : await output.startOfLines(tail);
         if (reply.raw.destroyed || request.method === 'HEAD') await output.close();
         if (reply.raw.destroyed) return reply.hijack();

@@ -5,7 +5,7 @@ import { Signal, Terminate } from '../schemas/signals.ts';
 import { type WaitidBody, WaitidResult } from '../schemas/waits.ts';
 import type { Daemon } from '../src/daemon.ts';
 import type { App } from '../src/http/app-type.ts';
-import { goneSignal } from '../src/http/gone.ts';
+import { callerOf } from '../src/http/callers.ts';
 import { terminate } from '../src/signals/terminate.ts';
 
 const tags = ['signals'];
@@ -13,7 +13,7 @@ const tags = ['signals'];
 /** Signals, and the orderly end. */
 export function signalRoutes(app: App, { handles, signals, parking }: Daemon): void {
   app.post('/v1/handles/:id/signal', {
-    config: { acts: true },
+    config: { acts: true, audit: 'signal' },
     schema: {
       tags,
       summary: 'Signal the process, its group or its tree',
@@ -22,13 +22,14 @@ export function signalRoutes(app: App, { handles, signals, parking }: Daemon): v
       response: { 204: z.void().meta({ description: 'Sent' }), ...problems(404, 410, 413, 415, 501) },
     },
     handler: (request, reply) => {
-      signals.send(handles.get(request.client, request.params.id), request.body.signal, request.body.scope);
+      request.audited = { signal: request.body.signal, scope: request.body.scope };
+      signals.send(handles.get(request.client, request.params.id, 'signal'), request.body.signal, request.body.scope);
       reply.code(204).send();
     },
   });
 
   app.post('/v1/handles/:id/terminate', {
-    config: { acts: true },
+    config: { acts: true, audit: 'terminate' },
     schema: {
       tags,
       summary: 'SIGTERM, SIGCONT, and SIGKILL after the grace; answers once it has ended',
@@ -37,9 +38,10 @@ export function signalRoutes(app: App, { handles, signals, parking }: Daemon): v
       response: { 200: WaitidResult, ...problems(404, 410, 413, 415) },
     },
     handler: async (request, reply) => {
-      const handle = handles.get(request.client, request.params.id);
+      const handle = handles.get(request.client, request.params.id, 'signal');
       const { graceMs } = request.body;
-      if ((await terminate(signals, parking, handle, graceMs, goneSignal(reply.raw))) === 'gone') return reply.hijack();
+      const caller = callerOf(request, reply);
+      if ((await terminate(signals, parking, handle, graceMs, caller)) === 'gone') return reply.hijack();
       const { siginfo, outcome, rusage } = handle.process.ending!;
       const body: WaitidBody = { handle: handle.id, siginfo, outcome, rusage };
       return reply.send(body);

@@ -6,7 +6,7 @@ import type { Daemon } from '../src/daemon.ts';
 import { Problem, retryAfter } from '../src/errors/problem.ts';
 import type { Handle } from '../src/handles/handle.ts';
 import type { App } from '../src/http/app-type.ts';
-import { goneSignal } from '../src/http/gone.ts';
+import { callerOf } from '../src/http/callers.ts';
 import { preferencesOf } from '../src/http/prefer.ts';
 import { poll } from '../src/waits/poll.ts';
 import { bodyOf } from '../src/waits/waitid.ts';
@@ -25,14 +25,14 @@ export function waitRoutes(app: App, { handles, waits, parking }: Daemon): void 
     },
     handler: async (request, reply) => {
       const prefer = preferencesOf(request.headers.prefer);
-      const handle = handles.get(request.client, request.params.id);
+      const purpose = request.body.options.includes('WNOWAIT') ? 'see' : 'take';
+      const handle = handles.get(request.client, request.params.id, purpose);
       const timeoutMs = request.body.timeoutMs ?? prefer.waitMs;
-      const gone = goneSignal(reply.raw);
       try {
         const answer = await waits.waitid(handle, {
           options: request.body.options,
           timeoutMs,
-          gone,
+          caller: callerOf(request, reply),
           claim: request.claim,
         });
         if (answer === 'gone') return reply.hijack();
@@ -62,7 +62,7 @@ export function waitRoutes(app: App, { handles, waits, parking }: Daemon): void 
         ...rest,
         handles: ids.map((id) => handles.get(request.client, id)),
         timeoutMs: timeoutMs ?? preferencesOf(request.headers.prefer).waitMs,
-        gone: goneSignal(reply.raw),
+        caller: callerOf(request, reply),
       });
       return answer === 'gone' ? reply.hijack() : reply.send(answer);
     },

@@ -10,6 +10,7 @@ import {
   validatorCompiler,
   type ZodTypeProvider,
 } from 'fastify-type-provider-zod';
+import type { Logger } from 'pino';
 import { eventRoutes } from '../routes/events.ts';
 import { handleRoutes } from '../routes/handles.ts';
 import { nodeRoutes } from '../routes/node.ts';
@@ -18,6 +19,7 @@ import { signalRoutes } from '../routes/signals.ts';
 import { waitRoutes } from '../routes/waits.ts';
 import type { Daemon } from './daemon.ts';
 import type { App } from './http/app-type.ts';
+import { audit } from './http/audit.ts';
 import { authenticate } from './http/authenticate.ts';
 import { guard, refuseUnknown, SUBPROTOCOL } from './http/guard.ts';
 import { idempotency } from './http/idempotency.ts';
@@ -33,8 +35,12 @@ import { handleError, refuseOddities, refuseUnparsed } from './http/problems.ts'
 import { parseQuery } from './http/query.ts';
 import { version } from './version.ts';
 
-/** What a request passes, in this order: id, guard (Host, URL, upgrade), credentials, schema, route. */
-export async function build(daemon: Daemon, logger: FastifyBaseLogger): Promise<{ app: App; listeners: Listeners }> {
+/** What a request passes, in this order: id, audit, guard (Host, URL, upgrade), credentials, schema, route. */
+export async function build(
+  daemon: Daemon,
+  logger: FastifyBaseLogger,
+  auditLog: Logger | null,
+): Promise<{ app: App; listeners: Listeners }> {
   const app: App = fastify({
     loggerInstance: logger,
     logController: new LogController({ disableRequestLogging: true }),
@@ -77,6 +83,7 @@ export async function build(daemon: Daemon, logger: FastifyBaseLogger): Promise<
     preClose: (done: () => void) => done(),
     errorHandler: (error: Error) => logger.debug({ err: error }, 'a WebSocket broke'),
   });
+  audit(app, auditLog);
   guard(app, daemon.config.allowedHosts, theListeners);
   authenticate(app, daemon.clients, theListeners);
   idempotency(app, daemon.retries);

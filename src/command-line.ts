@@ -1,8 +1,10 @@
-import { mkdtempSync, rmSync } from 'node:fs';
+import { mkdtempSync, openSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { type Logger, pino } from 'pino';
 import { build } from './app.ts';
+import { readPolicy } from './clients/policy-file.ts';
+import { CLIENT_NAME, hashOf, newToken } from './clients/tokens.ts';
 import { type Config, readConfig } from './config/config.ts';
 import { optionsHelp, UsageError } from './config/options.ts';
 import { startDaemon } from './daemon.ts';
@@ -12,9 +14,13 @@ import { Service } from './service.ts';
 import { requireKnownVersion } from './upgrade/handoff.ts';
 import { version } from './version.ts';
 
+const COMMANDS = ['serve', 'policy check', 'token'];
+
 const HELP = `waitd ${version}: waits for processes on behalf of others
 
 Usage: waitd serve [OPTIONS]
+       waitd policy check FILE    whether a policy is one, and where not
+       waitd token CLIENT         makes a token, and the line for --tokens that has its hash
 
 SIGHUP replaces the daemon by what its command now is, and keeps everything (at a terminal it stops it, as a terminal's end
 does); SIGTERM and SIGINT stop it.
@@ -44,10 +50,29 @@ async function obey([command, ...argv]: string[]): Promise<void> {
     process.stdout.write(HELP);
     return;
   }
-  if (command !== 'serve') throw new UsageError(`${command} is no command; the only one is serve`);
+  if (command === 'policy') return checkPolicy(argv);
+  if (command === 'token') return makeToken(argv);
+  if (command !== 'serve') throw new UsageError(`${command} is no command; there are ${COMMANDS.join(', ')}`);
   const config = readConfig(argv, process.env);
   if (config.check) await rehearse(config);
   else await serve(config);
+}
+
+function checkPolicy([what, file, ...rest]: string[]): void {
+  if (what !== 'check' || file === undefined || rest.length > 0) throw new UsageError('usage: waitd policy check FILE');
+  const policy = readPolicy(file);
+  const others = policy.default === null ? 'nobody else is let in' : 'others have the rights of the default';
+  process.stdout.write(`${file}: it is a policy, of ${policy.clients.size} clients; ${others}\n`);
+}
+
+function makeToken([client, ...rest]: string[]): void {
+  if (client === undefined || !CLIENT_NAME.test(client) || rest.length > 0)
+    throw new UsageError('usage: waitd token CLIENT, whose name may hold letters, digits and . _ : @ / -');
+  const token = newToken();
+  process.stdout.write(`${token}\n`);
+  process.stderr.write(
+    `Its line in the tokens file; in a policy it is the second word:\n${client} sha256:${hashOf(token)}\n`,
+  );
 }
 
 /** A person at a terminal is told how to call it; a pipe gets JSON. */
@@ -58,10 +83,23 @@ function loggerFor({ logLevel }: Config, isTerminal: boolean): Logger {
   return pino({ level: isTerminal && logLevel === 'info' ? 'warn' : logLevel }, destination);
 }
 
+/**
+ * Where the audit is written. A file is the daemon's own to read, and opened anew by each image.
+ * @throws {Error} where it cannot be opened
+ */
+function auditorFor({ audit }: Config, isTerminal: boolean): Logger | null {
+  const where = audit ?? (isTerminal ? 'off' : 'stdout');
+  if (where === 'off') return null;
+  const fd = where === 'stdout' ? 1 : openSync(where, 'a', 0o600);
+  const destination = pino.destination({ dest: fd, sync: true });
+  destination.on('error', () => {});
+  return pino({}, destination);
+}
+
 async function serve(config: Config): Promise<void> {
   closeInherited();
   const isTerminal = process.stdout.isTTY === true;
-  const service = await Service.start(config, loggerFor(config, isTerminal));
+  const service = await Service.start(config, loggerFor(config, isTerminal), auditorFor(config, isTerminal));
   if (isTerminal) process.stdout.write(greeting(config, service.addresses));
 }
 
@@ -73,7 +111,7 @@ async function rehearse(config: Config): Promise<void> {
   const stateDir = mkdtempSync(join(tmpdir(), 'waitd-check-'));
   try {
     const daemon = startDaemon({ ...config, stateDir, subreaper: false });
-    await build(daemon, pino({ level: 'silent' }));
+    await build(daemon, pino({ level: 'silent' }), null);
     daemon.close();
   } finally {
     rmSync(stateDir, { recursive: true, force: true });

@@ -1,6 +1,7 @@
 import { mkdirSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { Clients } from './clients/clients.ts';
+import { PolicyWatch } from './clients/policy-watch.ts';
 import { firstToken, readTokens, Tokens } from './clients/tokens.ts';
 import type { Config } from './config/config.ts';
 import { Problem } from './errors/problem.ts';
@@ -34,6 +35,8 @@ export interface Daemon {
   /** RLIMIT_NOFILE, which bounds live handles, parked calls and sockets together. */
   descriptors: number;
   clients: Clients;
+  /** `null` where there is no policy. */
+  policy: PolicyWatch | null;
   journal: Journal;
   table: ProcessTable;
   reaper: Reaper;
@@ -69,7 +72,13 @@ export function startDaemon(config: Config, handoff: Handoff | null = null, pass
   mkdirSync(output, { recursive: true, mode: 0o700 });
   const lock = handoff === null ? lockDirectory(directory) : new Descriptor(handoff.lock);
 
-  const clients = new Clients(tokensOf(config), config.insecureNoAuth);
+  const policy =
+    config.policy === undefined ? null : new PolicyWatch(config.policy, (version) => clients.apply(version));
+  const clients = new Clients({
+    tokens: tokensOf(config),
+    anonymousTcp: config.insecureNoAuth,
+    policy: policy?.read() ?? null,
+  });
   const keepEvents = config.maxEvents;
   const journal = new Journal({ directory, bootId: bootId(), keepEvents, unwritten: handoff?.unwritten });
   const feed = new Feed(journal, config.socketBuffer);
@@ -80,7 +89,11 @@ export function startDaemon(config: Config, handoff: Handoff | null = null, pass
   const table = new ProcessTable(store);
   const adoption = new Adoption(table);
   const reaper = new Reaper({ table, journal, adoption, feed, tellsReap: features.inode });
-  const outputs = new Outputs({ directory: output, maxOutput: config.maxOutput });
+  const outputs = new Outputs({
+    directory: output,
+    maxOutput: config.maxOutput,
+    quotaOf: (client) => clients.quotasOf(client).outputBytes,
+  });
   const handles = new Handles({
     journal,
     table,
@@ -111,6 +124,7 @@ export function startDaemon(config: Config, handoff: Handoff | null = null, pass
     features,
     descriptors,
     clients,
+    policy,
     journal,
     table,
     reaper,
@@ -128,6 +142,7 @@ export function startDaemon(config: Config, handoff: Handoff | null = null, pass
       outputs.close();
     },
     close: () => {
+      policy?.close();
       retention.stop();
       outputs.stop();
       reaper.stop();

@@ -44,11 +44,14 @@ export class Service {
     this.#failures = failures;
   }
 
-  /** @throws {Error} in one sentence */
-  static async start(config: Config, logger: Logger): Promise<Service> {
+  /**
+   * @param audit `null` where nothing is audited
+   * @throws {Error} in one sentence
+   */
+  static async start(config: Config, logger: Logger, audit: Logger | null): Promise<Service> {
     const handoff = takeHandoff();
     const daemon = startDaemon(config, handoff, takePassed());
-    const { app, listeners } = await build(daemon, logger);
+    const { app, listeners } = await build(daemon, logger, audit);
     const service = new Service(daemon, app, listeners, logger, handoff?.failures ?? []);
     await service.#serve(config, handoff);
     return service;
@@ -61,6 +64,12 @@ export class Service {
     const found = journal.takeDamage();
     if (found !== null) damaged(...found);
     journal.onDamaged = damaged;
+    const { policy } = this.#daemon;
+    if (policy !== null) {
+      policy.onRead = ({ clients }) => this.#logger.info({ clients: clients.size }, 'there is another policy');
+      policy.onRefused = ({ message }) =>
+        this.#logger.error({ reason: message }, 'the policy is refused, and the one before still holds');
+    }
 
     for (const address of config.listen) {
       const inherited = handoff?.listeners.find((listener) => listener.address === nameOf(address));

@@ -77,7 +77,8 @@ t.test('files are private: socket 0600, state 0700, token 0600; a tokens file th
     ['a token-0123456789-abc\n', 0o644, /mode 0644.*chmod 0600/],
     ['just-one-word\n', 0o600, /line 1: must be "client-name token"/],
     ['# fine\na short\n', 0o600, /line 2: the token is shorter/],
-    ['a/b token-0123456789-abc\n', 0o600, /client's name/],
+    ['a,b token-0123456789-abc\n', 0o600, /client's name/],
+    ['a sha256:0123456789\n', 0o600, /a hash is sha256: and 64/],
   ] as const) {
     writeFileSync(tokens, text);
     chmodSync(tokens, permissions);

@@ -1,39 +1,110 @@
 import { Problem } from '../errors/problem.ts';
-import type { Tokens } from './tokens.ts';
+import { Client } from './client.ts';
+import type { Entry, Policy } from './policy.ts';
+import type { Quotas } from './quotas.ts';
+import { unlimited } from './rights.ts';
+import { hashOf, Tokens } from './tokens.ts';
 
 /** How a request came: by a Unix socket from a user, or by TCP from anybody. */
 export type Peer = { uid: number } | 'tcp';
 
-/** Says who is asking. */
+export interface ClientsParts {
+  tokens: Tokens;
+  /** TCP without credentials is let in, as `anonymous`. */
+  anonymousTcp: boolean;
+  /** `null`: whoever can prove a name may do everything with what is its own. */
+  policy: Policy | null;
+}
+
+const nobody: Entry['rights'] = {
+  open: 'none',
+  spawn: false,
+  signal: false,
+  observe: false,
+  admin: false,
+  metrics: false,
+};
+
+/** Says who is asking, and what that client may do. */
 export class Clients {
   readonly #tokens: Tokens;
   readonly #anonymousTcp: boolean;
   readonly #ownUid = process.getuid!();
+  readonly #byName = new Map<string, Client>();
+  #policy: Policy | null;
+  #policyTokens = new Tokens();
+  /** Told when there is another policy: who was let in may not be any more. */
+  onChange: () => void = () => {};
 
-  constructor(tokens: Tokens, anonymousTcp: boolean) {
+  constructor({ tokens, anonymousTcp, policy }: ClientsParts) {
     this.#tokens = tokens;
     this.#anonymousTcp = anonymousTcp;
+    this.#policy = policy;
+    if (policy !== null) this.#policyTokens = tokensOf(policy);
+  }
+
+  /** From now on this policy holds, for those too who are here already. */
+  apply(policy: Policy): void {
+    this.#policy = policy;
+    this.#policyTokens = tokensOf(policy);
+    for (const [name, client] of this.#byName) {
+      const entry = this.#entryOf(name);
+      if (entry === null) this.#byName.delete(name);
+      client.rights = entry?.rights ?? nobody;
+      client.quotas = entry?.quotas ?? {};
+    }
+    this.onChange();
   }
 
   /**
-   * The client's name.
    * @param token the bearer token, `null` where none was presented
-   * @throws {Problem} EACCES for a wrong token (never a fall-back) or none where one is needed; EPERM for a user who is not let in
+   * @throws {Problem} EACCES for a wrong token (never a fall-back) or none where one is needed; EPERM for one who is not let in
    */
-  identify(peer: Peer, token: string | null): string {
+  identify(peer: Peer, token: string | null): Client {
+    const name = this.#nameOf(peer, token);
+    const known = this.#byName.get(name);
+    if (known !== undefined) return known;
+    const entry = this.#entryOf(name);
+    if (entry === null) throw new Problem('EPERM', `The policy does not let ${name} in: ask whoever runs this daemon.`);
+    const client = new Client(name, entry.rights, entry.quotas);
+    this.#byName.set(name, client);
+    return client;
+  }
+
+  /** What a client may have, be it here or not. */
+  quotasOf(name: string): Quotas {
+    return this.#entryOf(name)?.quotas ?? {};
+  }
+
+  #nameOf(peer: Peer, token: string | null): string {
     if (token !== null) {
-      const client = this.#tokens.clientOf(token);
-      if (client === null) throw unauthenticated('This token is nobody’s: present a right one, or none.');
-      return client;
+      const hash = hashOf(token);
+      // Both are asked, so that the time does not tell which one knew it.
+      const [listed, given] = [this.#policyTokens.clientOf(hash), this.#tokens.clientOf(hash)];
+      const name = listed ?? given;
+      if (name === null) throw unauthenticated('This token is nobody’s: present a right one, or none.');
+      return name;
     }
     if (peer === 'tcp') {
       if (this.#anonymousTcp) return 'anonymous';
       throw unauthenticated('Present a token: Authorization: Bearer <token>.');
     }
-    if (peer.uid !== this.#ownUid && peer.uid !== 0)
+    if (this.#policy === null && peer.uid !== this.#ownUid && peer.uid !== 0)
       throw new Problem('EPERM', 'On this socket only the daemon’s own user and root are let in: present a token.');
     return `uid:${peer.uid}`;
   }
+
+  /** @returns `null` for one who is not let in */
+  #entryOf(name: string): Entry | null {
+    if (this.#policy === null) return { rights: unlimited, quotas: {}, tokens: [] };
+    return this.#policy.clients.get(name) ?? this.#policy.default;
+  }
+}
+
+function tokensOf({ clients }: Policy): Tokens {
+  const tokens = new Tokens();
+  for (const [name, entry] of clients) for (const hash of entry.tokens) tokens.add(name, hash);
+  return tokens;
 }
 
 export function unauthenticated(detail: string): Problem {

@@ -1,5 +1,5 @@
 import { homedir } from 'node:os';
-import { join } from 'node:path';
+import { join, resolve } from 'node:path';
 import { z } from 'zod';
 import type { Keep } from '../handles/retention.ts';
 import { environmentName, type RawConfig, readOptions, UsageError } from './options.ts';
@@ -11,6 +11,10 @@ export interface Config {
   listen: Address[];
   stateDir: string;
   tokens: string | undefined;
+  /** The path of the policy. */
+  policy: string | undefined;
+  /** Where the audit goes: a path, `stdout` or `off`; `undefined` where nobody has said. */
+  audit: string | undefined;
   insecureNoAuth: boolean;
   allowedHosts: string[];
   subreaper: boolean;
@@ -69,6 +73,14 @@ export function readConfig(argv: readonly string[], environment: NodeJS.ProcessE
     ],
     stateDir: check('state-dir', absolute.optional()) ?? stateDirectory(root, environment),
     tokens: check('tokens', z.string().optional()),
+    policy: check(
+      'policy',
+      z
+        .string()
+        .transform((path) => resolve(path))
+        .optional(),
+    ),
+    audit: check('audit', z.string().optional()),
     insecureNoAuth: raw['insecure-no-auth'] === true,
     allowedHosts: check('allowed-host', z.array(z.string().toLowerCase()).default([])),
     subreaper: raw['no-subreaper'] !== true,

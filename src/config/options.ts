@@ -25,6 +25,16 @@ export const options = [
   },
   { flag: 'state-dir', value: 'DIR', help: 'the journal, captured output and the first token (0700)' },
   { flag: 'tokens', value: 'FILE', help: 'bearer tokens, a line "client-name token" each; mode 0600' },
+  {
+    flag: 'policy',
+    value: 'FILE',
+    help: 'who may do what, YAML or JSON; read again when it changes (default: whoever is let in may do everything)',
+  },
+  {
+    flag: 'audit',
+    value: 'FILE | stdout | off',
+    help: 'a line for every spawn, open, signal, close and refusal (default stdout, at a terminal off)',
+  },
   { flag: 'insecure-no-auth', help: 'serve TCP without credentials, to anybody who can connect' },
   {
     flag: 'allowed-host',

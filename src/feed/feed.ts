@@ -1,3 +1,5 @@
+import type { Caller } from '../clients/caller.ts';
+import type { Client } from '../clients/client.ts';
 import type { Problem } from '../errors/problem.ts';
 import type { EventSink } from '../journal/batch.ts';
 import type { EventQuery, Journal } from '../journal/journal.ts';
@@ -18,12 +20,13 @@ export interface EventPage {
   next: number;
 }
 
-export interface PageRequest extends Omit<EventQuery, 'since'> {
+export interface PageRequest extends Omit<EventQuery, 'since' | 'client'> {
+  client: Client;
   /** From the oldest there is where it is missing. */
   since: number | undefined;
   /** How long to wait for the first one; not at all where it is missing. */
   timeoutMs: number | undefined;
-  gone: AbortSignal;
+  caller: Caller;
 }
 
 /** Why the daemon ends its connections: for good, or to be back at once. */
@@ -34,7 +37,8 @@ type ShutDown = (why: Why) => void;
 export class Feed implements EventSink, Switchboard {
   readonly #journal: Journal;
   readonly #bufferLimit: number;
-  readonly #byClient = new Map<string, Set<Follower>>();
+  /** By client; those of everybody's under `null`. */
+  readonly #byClient = new Map<string | null, Set<Follower>>();
   readonly #byHandle = new Map<string, Set<Follower>>();
   readonly #subscribers = new Map<Subscriber, ShutDown>();
   readonly #pages = new Set<(problem: Problem) => void>();
@@ -57,6 +61,7 @@ export class Feed implements EventSink, Switchboard {
   push(events: readonly Event[]): void {
     for (const event of events) {
       for (const follower of this.#byClient.get(event.client) ?? []) follower.offer(event);
+      for (const follower of this.#byClient.get(null) ?? []) follower.offer(event);
       for (const follower of this.#byHandle.get(event.handle) ?? []) follower.offer(event);
     }
   }
@@ -69,6 +74,7 @@ export class Feed implements EventSink, Switchboard {
     parts: Pick<SubscriberParts, 'client' | 'types' | 'beginningOf'> & { sink: Sink },
     shutDown: ShutDown,
   ): Subscriber {
+    parts.client.count('sockets', 1);
     const subscriber = new Subscriber({
       ...parts,
       journal: this.#journal,
@@ -85,15 +91,24 @@ export class Feed implements EventSink, Switchboard {
 
   detach(subscriber: Subscriber): void {
     subscriber.end();
-    this.#subscribers.delete(subscriber);
+    if (this.#subscribers.delete(subscriber)) subscriber.client.count('sockets', -1);
+  }
+
+  /**
+   * Asked before one is made that follows so many handles from its beginning.
+   * @throws {Problem} EDQUOT
+   */
+  requireRoom(client: Client, handles: number): void {
+    client.requireRoom('sockets');
+    client.requireRoom('subscriptions', handles);
   }
 
   followAll(follower: Follower): void {
-    add(this.#byClient, follower.client, follower);
+    add(this.#byClient, follower.scope, follower);
   }
 
   leaveAll(follower: Follower): void {
-    remove(this.#byClient, follower.client, follower);
+    remove(this.#byClient, follower.scope, follower);
   }
 
   follow(handle: string, follower: Follower): void {
@@ -106,7 +121,7 @@ export class Feed implements EventSink, Switchboard {
 
   /**
    * A page of the past; with a timeout it waits for the first event.
-   * @throws {Problem} ESHUTDOWN when the daemon stops meanwhile
+   * @throws {Problem} EDQUOT; ESHUTDOWN when the daemon stops meanwhile
    */
   async page(request: PageRequest): Promise<EventPage | 'gone'> {
     const { oldest, head } = this.#journal;
@@ -114,7 +129,7 @@ export class Feed implements EventSink, Switchboard {
     const gap: Gap | null = asked > head ? { from: head + 1, to: asked, reset: true } : this.#journal.gapAfter(asked);
     const since = Math.min(gap?.to ?? asked, head);
     const read = (): EventPage | null => {
-      const events = this.#journal.events({ ...request, since });
+      const events = this.#journal.events({ ...request, client: request.client.scope, since });
       const next = events.length < request.limit ? this.#journal.head : events.at(-1)!.seq;
       return events.length === 0 ? null : { frames: events.map((event) => event.frame), gap, next };
     };
@@ -126,11 +141,19 @@ export class Feed implements EventSink, Switchboard {
     return arrived === 'gone' ? 'gone' : (read() ?? empty());
   }
 
-  #arrival({ client, handles, types, timeoutMs, gone }: PageRequest): Promise<'arrived' | 'timed out' | 'gone'> {
+  #arrival({
+    client,
+    handles,
+    types,
+    timeoutMs,
+    caller: { gone },
+  }: PageRequest): Promise<'arrived' | 'timed out' | 'gone'> {
     if (this.#closed !== null) return Promise.reject(this.#closed.problem);
+    client.requireRoom('parkedWaits');
+    client.count('parkedWaits', 1);
     const { promise, resolve, reject } = Promise.withResolvers<'arrived' | 'timed out' | 'gone'>();
     const follower: Follower = {
-      client,
+      scope: client.scope,
       offer: (event) => {
         if (types === undefined || types.includes(event.type)) resolve('arrived');
       },
@@ -143,6 +166,7 @@ export class Feed implements EventSink, Switchboard {
     if (handles === undefined) this.followAll(follower);
     for (const handle of handles ?? []) this.follow(handle, follower);
     return promise.finally(() => {
+      client.count('parkedWaits', -1);
       clearTimeout(timer);
       gone.removeEventListener('abort', onGone);
       this.#pages.delete(reject);
@@ -159,13 +183,13 @@ export class Feed implements EventSink, Switchboard {
   }
 }
 
-function add(index: Map<string, Set<Follower>>, key: string, follower: Follower): void {
+function add<K>(index: Map<K, Set<Follower>>, key: K, follower: Follower): void {
   const followers = index.get(key);
   if (followers === undefined) index.set(key, new Set([follower]));
   else followers.add(follower);
 }
 
-function remove(index: Map<string, Set<Follower>>, key: string, follower: Follower): void {
+function remove<K>(index: Map<K, Set<Follower>>, key: K, follower: Follower): void {
   const followers = index.get(key);
   if (followers?.delete(follower) && followers.size === 0) index.delete(key);
 }

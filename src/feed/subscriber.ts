@@ -1,3 +1,5 @@
+import type { Client } from '../clients/client.ts';
+import { Problem } from '../errors/problem.ts';
 import type { Journal } from '../journal/journal.ts';
 import type { Event, EventType } from './event.ts';
 
@@ -16,7 +18,8 @@ export interface Sink {
 
 /** Who is told of the handles, or of the client, that it follows. */
 export interface Follower {
-  readonly client: string;
+  /** Whose events, where it follows no handle by name: one client's, or with `null` everybody's. */
+  readonly scope: string | null;
   offer(event: Event): void;
 }
 
@@ -29,7 +32,7 @@ export interface Switchboard {
 }
 
 export interface SubscriberParts {
-  client: string;
+  client: Client;
   types: readonly EventType[] | undefined;
   sink: Sink;
   journal: Journal;
@@ -61,7 +64,8 @@ interface Replay {
  * order. The past is read from the journal at the reader's own pace; only live events can overflow.
  */
 export class Subscriber implements Follower {
-  readonly client: string;
+  readonly client: Client;
+  readonly scope: string | null;
   readonly #parts: SubscriberParts;
   /** Once narrowed to named handles, it never goes back to all. */
   #all: Replay | 'live' | null = null;
@@ -73,11 +77,14 @@ export class Subscriber implements Follower {
   readonly #replays: Replay[] = [];
   /** What was sent of handles that are not followed any more. */
   readonly #sent = new Map<string, Range[]>();
+  /** How many handles it follows by name. */
+  #following = 0;
   #ended = false;
   #waiting = false;
 
   constructor(parts: SubscriberParts) {
     this.client = parts.client;
+    this.scope = parts.client.scope;
     this.#parts = parts;
   }
 
@@ -114,6 +121,7 @@ export class Subscriber implements Follower {
     const from = since ?? Math.min(...beginnings.filter((seq) => seq !== null));
     const after = this.#checked(from);
     const fresh = known.filter((handle) => !this.#follows(handle));
+    if (!this.#count(fresh.length)) return;
     // One replay for the whole frame, so that its events come in one order, and one answer at its end.
     this.#replays.push({ handles: fresh, after, position: after });
     this.#announce.set(this.#replays.at(-1)!, known);
@@ -127,12 +135,14 @@ export class Subscriber implements Follower {
       const after = this.#live.get(handle);
       if (after !== undefined) {
         this.#live.delete(handle);
+        this.#count(-1);
         this.#parts.switchboard.leave(handle, this);
         this.#remember(handle, { after, to: this.#parts.journal.head });
       }
       for (const replay of this.#replays) {
         if (replay.handles?.includes(handle) !== true) continue;
         replay.handles = replay.handles.filter((other) => other !== handle);
+        this.#count(-1);
         this.#remember(handle, { after: replay.after, to: replay.position });
       }
     }
@@ -159,6 +169,21 @@ export class Subscriber implements Follower {
     this.#parts.switchboard.leaveAll(this);
     for (const handle of this.#live.keys()) this.#parts.switchboard.leave(handle, this);
     this.#live.clear();
+    this.#count(-this.#following);
+  }
+
+  /** @returns false where the client may not follow so many more, and has been told */
+  #count(more: number): boolean {
+    try {
+      if (more > 0) this.client.requireRoom('subscriptions', more);
+    } catch (error) {
+      if (!(error instanceof Problem)) throw error;
+      this.error(error.errno, error.message);
+      return false;
+    }
+    this.client.count('subscriptions', more);
+    this.#following += more;
+    return true;
   }
 
   #frame(frame: object): void {
@@ -225,7 +250,7 @@ export class Subscriber implements Follower {
 
   /** @returns whether it has reached the present */
   #sendPage(replay: Replay): boolean {
-    const { journal, client, types, sink } = this.#parts;
+    const { journal, types, sink } = this.#parts;
     if (replay.handles?.length === 0) return true;
     const gap = journal.gapAfter(replay.position);
     if (gap !== null) {
@@ -233,7 +258,7 @@ export class Subscriber implements Follower {
       replay.position = gap.to;
     }
     const page = journal.events({
-      client,
+      client: this.scope,
       ...(replay.handles !== null && { handles: replay.handles }),
       ...(types !== undefined && { types }),
       since: replay.position,

@@ -20,11 +20,16 @@ export class HandleIds {
     return `h_${Buffer.concat([nonce, this.#seal(client, nonce)]).toString('base64url')}`;
   }
 
-  /** Whether this node once gave the id to this client. */
+  /** Whether this node once gave the id to this client: the seal tells, and it takes as long for another client's id as for none. */
   isOurs(client: string, id: string): boolean {
     const bytes = Buffer.from(id.slice(2), 'base64url');
     if (bytes.length !== NONCE + SEAL || id !== `h_${bytes.toString('base64url')}`) return false;
     return timingSafeEqual(bytes.subarray(NONCE), this.#seal(client, bytes.subarray(0, NONCE)));
+  }
+
+  /** False for the ids of the first journals, of which only the journal tells whose they are. */
+  isSealed(id: string): boolean {
+    return Buffer.from(id.slice(2), 'base64url').length === NONCE + SEAL;
   }
 
   #seal(client: string, nonce: Buffer): Buffer {

@@ -1,4 +1,6 @@
 import { constants } from 'node:os';
+import { type Client, notAllowed } from '../clients/client.ts';
+import { requireQuota } from '../clients/quotas.ts';
 import { Problem } from '../errors/problem.ts';
 import { Batch, type EventSink } from '../journal/batch.ts';
 import type { Journal } from '../journal/journal.ts';
@@ -16,6 +18,14 @@ import type { Claim } from '../retries/retries.ts';
 import { type Gone, Handle, type HandleView, type Labels, viewOfHandle } from './handle.ts';
 import { HandleIds } from './handle-ids.ts';
 import { keepBelow, type LaunchRequest, launch } from './launch.ts';
+import { requireOpenable } from './openable.ts';
+import { permitted } from './permit-spawn.ts';
+
+/**
+ * What a handle is asked for. `see` changes nothing; `take` is waitid's collecting; `change` is of the handle itself; `signal` is of
+ * its process.
+ */
+export type Purpose = 'see' | 'take' | 'change' | 'signal';
 
 export interface OpenOptions {
   nonblocking: boolean;
@@ -58,6 +68,8 @@ export class Handles {
   readonly #parts: HandlesParts;
   readonly #ids: HandleIds;
   readonly #live = new Map<string, Handle>();
+  /** How many of these each client has. */
+  readonly #liveOf = new Map<string, number>();
   #refusal: Problem | null = null;
 
   constructor(parts: HandlesParts) {
@@ -65,7 +77,7 @@ export class Handles {
     this.#ids = new HandleIds(parts.journal.identity.key);
     parts.journal.living = () => this.#live.values();
     parts.reaper.onRetired = (process) => {
-      for (const handle of process.handles) this.#live.delete(handle.id);
+      for (const handle of process.handles) this.#forget(handle);
     };
   }
 
@@ -74,13 +86,25 @@ export class Handles {
     return this.#live.size;
   }
 
+  #forget(handle: Handle): boolean {
+    if (!this.#live.delete(handle.id)) return false;
+    const left = this.#liveOf.get(handle.client)! - 1;
+    if (left === 0) this.#liveOf.delete(handle.client);
+    else this.#liveOf.set(handle.client, left);
+    return true;
+  }
+
   /**
    * Starts a program and holds it.
-   * @throws {Problem} of {@link launch}; ENOSPC where nothing can be written down; EMFILE
+   * @throws {Problem} of {@link launch}; EPERM, EDQUOT; ENOSPC where nothing can be written down; EMFILE
    */
-  spawn(client: string, request: LaunchRequest, options: OpenOptions): Handle {
+  spawn(asking: Client, wanted: LaunchRequest, options: OpenOptions): Handle {
     const { journal, features, descriptors, outputs } = this.#parts;
-    this.#requireRoom('posix_spawn');
+    const { name: client } = asking;
+    const request = permitted(asking.rights.spawn, wanted);
+    asking.spawns.take(asking.quotas.spawnsPerSecond);
+    this.#requireRoom('posix_spawn', asking);
+    if (captured(request).length > 0) requireQuota(asking.quotas, 'outputBytes', outputs.keptOf(client) + 1);
     const id = this.#ids.make(client);
     const facts = { id: journal.nextNumber, argv: request.argv, relation: 'child' as const };
     const descriptionId = journal.nextNumber;
@@ -97,7 +121,7 @@ export class Handles {
       const description = new Description(descriptionId, process, pidfd, options.nonblocking, output);
       try {
         const handle = this.#hold({ ...options, id, client, description, watch: true });
-        if (output.streams.length > 0) outputs.track(description);
+        if (output.streams.length > 0) outputs.track(description, client);
         return handle;
       } catch (error) {
         pidfd.signal(constants.signals.SIGKILL); // it would run without anybody who could wait for it
@@ -140,14 +164,18 @@ export class Handles {
   /**
    * Holds a process that is there already.
    * @param inode refuses a process that has taken over the pid of the one that was meant
-   * @throws {Problem} ESRCH; EOPNOTSUPP for an inode before Linux 6.9; EMFILE
+   * @throws {Problem} ESRCH; EPERM, EDQUOT; EOPNOTSUPP for an inode before Linux 6.9; EMFILE
    */
-  open(client: string, pid: number, inode: string | undefined, options: OpenOptions): Handle {
+  open(asking: Client, pid: number, inode: string | undefined, options: OpenOptions): Handle {
     const { table, reaper, features, journal } = this.#parts;
-    this.#requireRoom('pidfd_open');
+    const { name: client } = asking;
+    this.#requireRoom('pidfd_open', asking);
     const pidfd = this.#withDescriptors(() => openPid(pid, flag(options, features), this.#parts.descriptors));
     try {
       const found = features.inode ? pidfd.inode : null;
+      requireOpenable(asking, pid, table);
+      // What that was decided by is of the process that we hold only if that one still has the pid.
+      if (!isThere(pidfd)) throw noProcess(pid);
       if (inode !== undefined) requireInode(inode, found, pid);
       reaper.lookAfterChildren(); // its end or its stop may be waiting to be noticed, and its pid may have changed hands
       const known = table.get(pid);
@@ -158,7 +186,6 @@ export class Handles {
       }
       const stat = readStat(pid);
       const argv = readArgv(pid);
-      // What was read is of the process that we hold only if that one still has the pid.
       if (stat === null || !isThere(pidfd)) throw noProcess(pid);
       const process = new Process({
         id: journal.nextNumber,
@@ -181,44 +208,61 @@ export class Handles {
   }
 
   /** Another handle on the same open file description, also after the end. */
-  dup(client: string, id: string, options: Omit<OpenOptions, 'nonblocking'>): Handle {
-    this.#requireRoom('dup');
-    const { description } = this.get(client, id);
+  dup(asking: Client, id: string, options: Omit<OpenOptions, 'nonblocking'>): Handle {
+    const { name: client } = asking;
+    const { description } = this.get(asking, id, 'change');
+    this.#requireRoom('dup', description.pidfd === null ? null : asking);
     const { nonblocking } = description;
     return this.#hold({ ...options, nonblocking, id: this.#ids.make(client), client, description, watch: false });
   }
 
   /**
-   * A client's handle.
-   * @throws {Problem} EBADF where this client never had it, ESTALE where it is gone
+   * A handle that is the client's own, or that it may see.
+   * @throws {Problem} EBADF where there never was one for it, ESTALE where it is gone, EPERM
    */
-  get(client: string, id: string): Handle {
+  get(client: Client, id: string, purpose: Purpose = 'see'): Handle {
     const handle = this.#find(client, id);
-    if (handle !== null) return handle;
-    const gone = this.#parts.journal.gone(id);
-    if (gone?.client === client) throw stale(id, gone.how === 'closed' ? 'was closed' : 'has expired');
-    if (this.#ids.isOurs(client, id)) throw stale(id, 'was closed or has expired long ago');
+    if (handle !== null) {
+      requirePurpose(client, handle, purpose);
+      return handle;
+    }
+    const gone = this.#gone(client, id);
+    if (gone !== null) throw stale(id, gone.how === 'closed' ? 'was closed' : 'has expired');
+    if (this.#ids.isOurs(client.name, id)) throw stale(id, 'was closed or has expired long ago');
     throw unknownHandle(id);
   }
 
-  #find(client: string, id: string): Handle | null {
-    const handle = this.#live.get(id) ?? this.#parts.journal.handle(id);
-    return handle?.client === client ? handle : null;
+  #find(client: Client, id: string): Handle | null {
+    const live = this.#live.get(id);
+    if (live?.client === client.name) return live;
+    if (!this.#mayKnow(client, id)) return null;
+    const handle = live ?? this.#parts.journal.handle(id);
+    return handle?.client === client.name || client.seesAll ? handle : null;
   }
 
-  /** The event cursor from before a handle's first event, gone ones included; `null` where this client never had it. */
-  beginningOf(client: string, id: string): number | null {
-    const known = this.#find(client, id) ?? this.#parts.journal.gone(id);
-    if (known?.client === client) return known.seq;
-    return this.#ids.isOurs(client, id) ? 0 : null;
+  #gone(client: Client, id: string): ReturnType<Journal['gone']> {
+    const gone = this.#mayKnow(client, id) ? this.#parts.journal.gone(id) : null;
+    return gone?.client === client.name || client.seesAll ? gone : null;
   }
 
-  /** A page of a client's handles, newest first, and where the next one begins. */
-  list(client: string, { state, labels, limit, before }: ListQuery): { handles: HandleView[]; next: number | null } {
+  /** An id tells by itself whose it is, so another client's is not even looked up: the time that takes tells nothing of it. */
+  #mayKnow({ name, seesAll }: Client, id: string): boolean {
+    return seesAll || this.#ids.isOurs(name, id) || !this.#ids.isSealed(id);
+  }
+
+  /** The event cursor from before a handle's first event, gone ones included; `null` where it never was there for this client. */
+  beginningOf(client: Client, id: string): number | null {
+    const known = this.#find(client, id) ?? this.#gone(client, id);
+    if (known !== null) return known.seq;
+    return this.#ids.isOurs(client.name, id) ? 0 : null;
+  }
+
+  /** A page of the handles that are there for a client, newest first, and where the next one begins. */
+  list(client: Client, { state, labels, limit, before }: ListQuery): { handles: HandleView[]; next: number | null } {
     const handles: HandleView[] = [];
     const ended = state === undefined ? {} : { ended: state === 'exited' };
     for (let from = before ?? Number.MAX_SAFE_INTEGER; ; ) {
-      const page = this.#parts.journal.list({ client, labels, before: from, limit: limit + 1, ...ended });
+      const page = this.#parts.journal.list({ client: client.scope, labels, before: from, limit: limit + 1, ...ended });
       for (const { id, seq } of page) {
         if (handles.length === limit) return { handles, next: handles.at(-1)!.seq };
         from = seq;
@@ -269,7 +313,7 @@ export class Handles {
     const { table, adoption, outputs } = this.#parts;
     if (handle.description.output.streams.length > 0 && this.#on(handle.description).length === 0)
       outputs.release(handle.description);
-    if (!this.#live.delete(handle.id)) {
+    if (!this.#forget(handle)) {
       table.groups.count(handle.process, -1);
       return;
     }
@@ -299,9 +343,11 @@ export class Handles {
   /** Goes on with captured output whose end an earlier daemon had not told, and does away with what belongs to nobody. */
   resumeOutput(): void {
     const { journal, outputs } = this.#parts;
+    const owners = journal.outputs();
     const capturing = journal.capturing().map(({ id, description }) => this.#live.get(id)?.description ?? description);
-    outputs.sweep(journal.outputs());
-    for (const description of new Map(capturing.map((each) => [each.id, each])).values()) outputs.track(description);
+    outputs.sweep(owners);
+    for (const description of new Map(capturing.map((each) => [each.id, each])).values())
+      outputs.track(description, owners.get(description.id)!);
   }
 
   view(handle: Handle): HandleView {
@@ -315,6 +361,7 @@ export class Handles {
     handle.description.retain();
     handle.process.attach(handle);
     this.#live.set(handle.id, handle);
+    this.#liveOf.set(handle.client, (this.#liveOf.get(handle.client) ?? 0) + 1);
   }
 
   #describe(process: Process, pidfd: Pidfd, nonblocking: boolean): Description {
@@ -345,9 +392,13 @@ export class Handles {
     this.#refusal = problem;
   }
 
-  /** Nothing new is taken on while it could not be written down. */
-  #requireRoom(syscall: string): void {
+  /**
+   * Nothing new is taken on while it could not be written down, or by a client that has enough.
+   * @param client `null` where what it asks for takes nothing
+   */
+  #requireRoom(syscall: string, client: Client | null): void {
     if (this.#refusal !== null) throw this.#refusal;
+    if (client !== null) requireQuota(client.quotas, 'handles', (this.#liveOf.get(client.name) ?? 0) + 1);
     if (this.#parts.journal.fault !== null) throw unwritable(syscall);
   }
 
@@ -362,6 +413,16 @@ export class Handles {
         throw full ? outOfDescriptors() : error;
       }
   }
+}
+
+function requirePurpose({ name, rights }: Client, { id, client }: Handle, purpose: Purpose): void {
+  const own = client === name;
+  if (purpose === 'take' && !own) {
+    const detail = 'This status is its client’s to collect: add WNOWAIT, or open the process yourself.';
+    throw new Problem('EPERM', detail, { handle: id });
+  }
+  if (purpose === 'signal' && !rights.signal) throw notAllowed('send signals');
+  if (purpose !== 'see' && !own && !rights.admin) throw notAllowed('change what is another client’s');
 }
 
 function captured({ stdout, stderr }: LaunchRequest): Stream[] {

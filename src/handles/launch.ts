@@ -4,16 +4,24 @@ import { join } from 'node:path';
 import { isProblemErrno, Problem } from '../errors/problem.ts';
 import { Descriptor } from '../kernel/descriptor.ts';
 import { SystemError } from '../kernel/errno.ts';
+import { openLiterally } from '../kernel/file.ts';
 import { Pidfd } from '../kernel/pidfd.ts';
 import { lookUp, spawn } from '../kernel/spawn.ts';
 import { P_PID, WEXITED, waitid } from '../kernel/waitid.ts';
 
 export type StdinSource = 'null' | { text: string } | { base64: string };
-export type OutputTarget = 'null' | 'inherit' | 'capture' | { file: string; append?: boolean | undefined };
+export type OutputTarget =
+  | 'null'
+  | 'inherit'
+  | 'capture'
+  /** `literally`: no part of the path may be a symbolic link. */
+  | { file: string; append?: boolean | undefined; literally?: boolean };
 
 /** A program to start, as a client asks for it. */
 export interface LaunchRequest {
   argv: [string, ...string[]];
+  /** Where it is, if that is known; else it is looked for. */
+  program?: string;
   env: Readonly<Record<string, string>>;
   cwd: string;
   stdin: StdinSource;
@@ -36,6 +44,11 @@ const basicEnvironment = {
   LANG: 'C.UTF-8',
 };
 
+/** What the process gets of an environment. */
+export function environmentOf({ env }: LaunchRequest): Record<string, string> & { PATH: string } {
+  return { ...basicEnvironment, ...env };
+}
+
 /**
  * Starts a program and opens a pidfd on it. Race-free, as nobody but the daemon reaps its children.
  * @param descriptors the process's pidfd gets a lower number than this
@@ -48,7 +61,7 @@ export function launch(
   nonblocking: boolean,
   descriptors: number,
 ): { pid: number; pidfd: Pidfd } {
-  const env = { ...basicEnvironment, ...request.env };
+  const env = environmentOf(request);
   using opened = new DisposableStack();
   const keep = (fd: number): Descriptor => opened.use(new Descriptor(fd));
   try {
@@ -58,7 +71,7 @@ export function launch(
     const stderr = request.stderr === 'stdout' ? 'stdout' : target(request.stderr, 'stderr', files, keep);
     // Held until the process is there, so that a full descriptor table is noticed before anything is started.
     const reserve = keepBelow(keep(openSync('/dev/null', constants.O_RDONLY)), descriptors);
-    const path = lookUp(request.argv[0], env.PATH);
+    const path = request.program ?? lookUp(request.argv[0], env.PATH);
     const pid = spawn({ path, argv: request.argv, env, cwd: request.cwd, stdin, stdout, stderr });
     reserve.close();
     return { pid, pidfd: openOrEnd(pid, nonblocking) };
@@ -127,7 +140,8 @@ function target(to: OutputTarget, stream: 'stdout' | 'stderr', files: LaunchFile
   const how = to.append === true ? O_APPEND : O_TRUNC;
   try {
     // Without O_NONBLOCK a FIFO that nobody reads would hold the whole daemon; with it the open fails, ENXIO.
-    const file = keep(openSync(to.file, O_WRONLY | O_CREAT | O_NOCTTY | O_NONBLOCK | how, 0o666));
+    const flags = O_WRONLY | O_CREAT | O_NOCTTY | O_NONBLOCK | how;
+    const file = keep(to.literally ? openLiterally(to.file, flags, 0o666) : openSync(to.file, flags, 0o666));
     file.nonblocking = false;
     return file.fd;
   } catch (error) {
@@ -146,7 +160,7 @@ const sentences: Record<string, string> = {
 const resources = new Set(['EAGAIN', 'EMFILE', 'ENFILE', 'ENOMEM', 'ENOSPC']);
 
 /** Turns what a system call said into what the client is told. */
-function explain(error: unknown, subject = 'The program'): unknown {
+export function explain(error: unknown, subject = 'The program'): unknown {
   if (error instanceof Problem) return error;
   const errno =
     error instanceof SystemError ? error.errno : error instanceof Error && 'code' in error ? String(error.code) : '';

@@ -1,15 +1,20 @@
+import type { Socket } from 'node:net';
 import type { FastifyInstance, FastifyRequest } from 'fastify';
+import { type Client, notAllowed } from '../clients/client.ts';
 import { type Clients, unauthenticated } from '../clients/clients.ts';
+import { keepCallers } from './callers.ts';
 import type { Listeners } from './listeners.ts';
 
 declare module 'fastify' {
   interface FastifyRequest {
-    /** The client that asks; empty on the routes that need none. */
-    client: string;
+    /** The client that asks. On the routes that need no credentials there is none. */
+    client: Client;
   }
   interface FastifyContextConfig {
     /** Answered without credentials. */
     open?: boolean;
+    /** Only for clients that have this right. */
+    needs?: 'metrics';
   }
 }
 
@@ -18,11 +23,36 @@ const TOKEN_PROTOCOL = 'base64url.bearer.authorization.waitd.';
 
 /** Names the client of every request, before anything else is looked at. */
 export function authenticate(app: FastifyInstance, clients: Clients, listeners: () => Listeners): void {
-  app.decorateRequest('client', '');
-  app.addHook('onRequest', async (request) => {
-    if (request.routeOptions.config.open === true) return;
-    request.client = clients.identify(listeners().peerOf(request.raw.socket), bearerToken(request));
+  const onConnection = new WeakMap<Socket, Client>();
+  keepCallers(app, clients);
+  app.decorateRequest('client', null as unknown as Client);
+  app.addHook('onRequest', async (request, reply) => {
+    const { open, needs } = request.routeOptions.config;
+    if (open === true) return;
+    const { socket } = request.raw;
+    const credentials = { peer: listeners().peerOf(socket), token: bearerToken(request) };
+    const client = clients.identify(credentials.peer, credentials.token);
+    request.client = client;
+    request.credentials = credentials;
+    if (onConnection.get(socket) !== client) {
+      // Refused, it has no use for the connection.
+      reply.header('connection', 'close');
+      countConnection(onConnection, socket, client);
+      reply.removeHeader('connection');
+    }
+    client.requests.take(client.quotas.requestsPerSecond);
+    if (needs !== undefined && !client.rights[needs]) throw notAllowed(`read the ${needs}`);
   });
+}
+
+/** A connection counts for the client that used it last. */
+function countConnection(onConnection: WeakMap<Socket, Client>, socket: Socket, client: Client): void {
+  client.requireRoom('connections');
+  const before = onConnection.get(socket);
+  if (before === undefined) socket.once('close', () => onConnection.get(socket)!.count('connections', -1));
+  else before.count('connections', -1);
+  client.count('connections', 1);
+  onConnection.set(socket, client);
 }
 
 function bearerToken({ headers }: FastifyRequest): string | null {

@@ -2,7 +2,7 @@ import { createHash } from 'node:crypto';
 import type { FastifyInstance, FastifyReply, FastifyRequest } from 'fastify';
 import { Problem } from '../errors/problem.ts';
 import { type Answer, Claim, type Retries } from '../retries/retries.ts';
-import { goneSignal } from './gone.ts';
+import { callerOf } from './callers.ts';
 
 declare module 'fastify' {
   interface FastifyRequest {
@@ -28,13 +28,14 @@ export function idempotency(app: FastifyInstance, retries: Retries): void {
   app.addHook('preHandler', async (request, reply) => {
     const given = request.headers[HEADER];
     if (given === undefined || request.method !== 'POST' || request.is404) return;
-    const facts = { client: request.client, key: checked(given), fingerprint: fingerprintOf(request) };
-    const found = await retries.claim(facts, goneSignal(reply.raw));
-    if (found === 'gone') return void reply.hijack();
-    if (!(found instanceof Claim)) return void replay(reply, found);
+    const facts = { client: request.client.name, key: checked(given), fingerprint: fingerprintOf(request) };
+    const found = await retries.claim(facts, callerOf(request, reply).gone);
+    if (found === 'gone') return reply.hijack();
+    if (!(found instanceof Claim)) return replay(reply, found);
     request.claim = found;
     // Whatever becomes of it. Fires too where the caller goes away and nothing is sent.
     reply.raw.once('close', () => found.end());
+    return undefined;
   });
 
   app.addHook('onSend', async (request, reply, payload) => {

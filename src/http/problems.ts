@@ -30,6 +30,7 @@ export function handleError(error: FastifyError, request: FastifyRequest, reply:
 }
 
 export function sendProblem(reply: FastifyReply, problem: Problem): void {
+  reply.request.errno = problem.errno;
   void reply
     .code(problem.status)
     // The first two are set by a hook, too, which what the framework itself refuses does not pass.

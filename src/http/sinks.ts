@@ -5,6 +5,7 @@ import type { Sink } from '../feed/subscriber.ts';
 /** WebSocket close codes (RFC 6455 7.4.1 and the registry it opened). */
 export const GOING_AWAY = 1001;
 export const SERVICE_RESTART = 1012;
+export const POLICY_VIOLATION = 1008;
 const TRY_AGAIN_LATER = 1013;
 
 /** How long a socket may take to take the close frame. */

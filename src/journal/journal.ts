@@ -33,8 +33,9 @@ export type Change =
   | { write: 'event'; event: Event };
 
 export interface EventQuery {
-  client: string;
-  /** Only of these; all of the client's where it is missing. */
+  /** `null`: of all clients. */
+  client: string | null;
+  /** Only of these; all of the client's where it is missing. That they are the client's own is for the caller to know. */
   handles?: readonly string[];
   types?: readonly EventType[];
   /** Exclusive. */
@@ -43,7 +44,8 @@ export interface EventQuery {
 }
 
 export interface HandleQuery {
-  client: string;
+  /** `null`: of all clients. */
+  client: string | null;
   /** Only ended ones, or only live ones. */
   ended?: boolean;
   labels: readonly (readonly [key: string, value: string])[];
@@ -429,7 +431,7 @@ export class Journal {
     };
     // A handle belongs to one client, so its id says enough, and the index by handle serves.
     if (handles !== undefined) oneOf('handle', handles);
-    else {
+    else if (client !== null) {
       where.push('client = ?');
       values.push(client);
     }
@@ -441,7 +443,7 @@ export class Journal {
       .filter(
         (event) =>
           event.seq > since &&
-          (handles === undefined ? event.client === client : handles.includes(event.handle)) &&
+          (handles === undefined ? client === null || event.client === client : handles.includes(event.handle)) &&
           (types === undefined || types.includes(event.type)),
       );
     return waiting.length === 0 ? stored : [...stored, ...waiting].slice(0, limit);
@@ -485,11 +487,15 @@ export class Journal {
 
   /** The ids of a client's handles, newest first. */
   list({ client, ended, labels, before, limit }: HandleQuery): { id: string; seq: number }[] {
-    const where = ['h.client = ?', 'h.seq < ?'];
-    const values: SQLInputValue[] = [client, before];
+    const where = ['h.seq < ?'];
+    const values: SQLInputValue[] = [before];
+    if (client !== null) {
+      where.push('h.client = ?');
+      values.push(client);
+    }
     if (ended !== undefined) where.push(`p.state ${ended ? '=' : '<>'} 'exited'`);
     for (const [key, value] of labels) {
-      where.push('h.seq IN (SELECT handle FROM labels WHERE client = ? AND key = ? AND value = ?)');
+      where.push('h.seq IN (SELECT handle FROM labels WHERE client = coalesce(?, client) AND key = ? AND value = ?)');
       values.push(client, key, value);
     }
     const sql = `SELECT h.id, h.seq FROM handles h JOIN processes p ON p.id = h.process
@@ -522,10 +528,11 @@ export class Journal {
     return this.#rows('WHERE h.output > 0 AND h.output < 4').map(({ handle }) => handle);
   }
 
-  /** The numbers of all descriptions with captured output. */
-  outputs(): Set<number> {
-    const rows = this.#all<{ description: number }>('SELECT DISTINCT description FROM handles WHERE output > 0', []);
-    return new Set(rows.map(({ description }) => description));
+  /** Whose each description with captured output is. */
+  outputs(): Map<number, string> {
+    const sql = 'SELECT description, client FROM handles WHERE output > 0 ORDER BY seq DESC';
+    const rows = this.#all<{ description: number; client: string }>(sql, []);
+    return new Map(rows.map(({ description, client }) => [description, client])); // the first one's
   }
 
   /** @param where what few rows fit: these are sorted, rather than all looked through in their order, hence the `+` */

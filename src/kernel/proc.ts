@@ -48,6 +48,12 @@ export function threadGroupOf(tid: number): number | null {
   return line === null ? null : Number(line[1]);
 }
 
+/** Whose a process is, `null` where there is none. */
+export function readUids(pid: number): { real: number; saved: number } | null {
+  const line = /^Uid:\s*(\d+)\s+\d+\s+(\d+)/m.exec(read(`/proc/${pid}/status`) ?? '');
+  return line === null ? null : { real: Number(line[1]), saved: Number(line[2]) };
+}
+
 /** Every process that /proc shows, with what its stat says. */
 export function readAll(): Map<number, ProcStat> {
   const all = new Map<number, ProcStat>();

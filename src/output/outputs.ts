@@ -23,6 +23,8 @@ export interface OutputsParts {
   directory: string;
   /** Bytes that are kept of each stream, the newest ones. */
   maxOutput: number;
+  /** Bytes that a client may keep in all; `undefined` where that is not limited. */
+  quotaOf(client: string): number | undefined;
 }
 
 /** A stream that is captured, and whoever may still write to it. */
@@ -40,6 +42,12 @@ interface Capture {
 export class Outputs {
   readonly #directory: string;
   readonly #maxOutput: number;
+  readonly #quotaOf: OutputsParts['quotaOf'];
+  /** Whose each description is. */
+  readonly #owners = new Map<number, string>();
+  /** Bytes on disk, by the name of the file, and of each client in all. */
+  readonly #kept = new Map<string, number>();
+  readonly #keptOf = new Map<string, number>();
   readonly #watch: DirectoryWatch;
   /** By the journal's number of the description, those that may still be written to. */
   readonly #captures = new Map<number, Capture>();
@@ -51,7 +59,8 @@ export class Outputs {
   /** How many bytes were dropped because of the limit. */
   dropped = 0;
 
-  constructor({ directory, maxOutput }: OutputsParts) {
+  constructor({ directory, maxOutput, quotaOf }: OutputsParts) {
+    this.#quotaOf = quotaOf;
     this.#directory = directory;
     this.#maxOutput = maxOutput;
     this.#watch = new DirectoryWatch(directory);
@@ -68,11 +77,28 @@ export class Outputs {
   }
 
   /** Looks after what is captured of a process until its last writer is gone, from the spawn on or from a start of the daemon. */
-  track(description: Description): void {
+  track(description: Description, client: string): void {
     const { id, output } = description;
+    this.#owners.set(id, client);
     this.#captures.set(id, { id, streams: output.streams, description });
     // Its end may have been before our time; of a new one the kernel tells later.
     this.#settle(id);
+  }
+
+  /** Bytes that are kept for a client. */
+  keptOf(client: string): number {
+    return this.#keptOf.get(client) ?? 0;
+  }
+
+  #note(id: number, stream: Stream): void {
+    const client = this.#owners.get(id);
+    if (client === undefined) return;
+    const name = `${id}.${stream}`;
+    const bytes = 512 * (statSync(this.pathOf(id, stream), { throwIfNoEntry: false })?.blocks ?? 0);
+    this.#keptOf.set(client, this.keptOf(client) + bytes - (this.#kept.get(name) ?? 0));
+    if (bytes === 0) this.#kept.delete(name);
+    else this.#kept.set(name, bytes);
+    if (this.keptOf(client) === 0) this.#keptOf.delete(client);
   }
 
   /** Whether somebody can still write to what is captured. */
@@ -95,16 +121,25 @@ export class Outputs {
   discard(id: number, streams: readonly Stream[]): void {
     for (const stream of streams) {
       rmSync(this.pathOf(id, stream), { force: true });
+      this.#note(id, stream);
       this.#tell(`${id}.${stream}`);
     }
+    this.#owners.delete(id);
   }
 
-  /** Releases what an earlier daemon left for handles that are gone. */
-  sweep(known: ReadonlySet<number>): void {
+  /**
+   * Releases what an earlier daemon left for handles that are gone.
+   * @param known whose each description is that is not
+   */
+  sweep(known: ReadonlyMap<number, string>): void {
     for (const name of readdirSync(this.#directory)) {
-      const id = Number.parseInt(name, 10);
-      if (known.has(id)) continue;
-      if (!/^\d+\.(stdout|stderr)$/.test(name)) rmSync(join(this.#directory, name), { force: true });
+      const [number, stream] = name.split('.') as [string, Stream];
+      const id = Number(number);
+      const client = known.get(id);
+      if (client !== undefined) {
+        this.#owners.set(id, client);
+        this.#note(id, stream);
+      } else if (!/^\d+\.(stdout|stderr)$/.test(name)) rmSync(join(this.#directory, name), { force: true });
       else this.#captures.set(id, { id, streams: ['stdout', 'stderr'], description: null });
     }
     for (const [id, { description }] of [...this.#captures]) if (description === null) this.#settle(id);
@@ -149,7 +184,10 @@ export class Outputs {
     for (const name of written) {
       const [id, stream] = name.split('.') as [string, Stream];
       const capture = this.#captures.get(Number(id));
-      if (capture !== undefined) this.#limit(capture, stream);
+      if (capture !== undefined) {
+        this.#note(capture.id, stream);
+        this.#limit(capture, stream);
+      }
       this.#tell(name);
     }
     for (const name of overflow ? written : closed) this.#settleSoon(Number.parseInt(name, 10));
@@ -186,9 +224,18 @@ export class Outputs {
     for (const callback of [...(this.#followers.get(name) ?? [])]) callback();
   }
 
+  /** How much of a stream may be kept: what its client keeps of others is not there for it. */
+  #room(id: number, stream: Stream): number {
+    const client = this.#owners.get(id);
+    const quota = client === undefined ? undefined : this.#quotaOf(client);
+    if (quota === undefined) return this.#maxOutput;
+    const others = this.keptOf(client!) - (this.#kept.get(`${id}.${stream}`) ?? 0);
+    return Math.min(this.#maxOutput, Math.max(0, quota - others));
+  }
+
   /** Gives back what is beyond the limit, from the beginning on; of what is nobody's, all. */
   #limit({ id, description }: Capture, stream: Stream): void {
-    const limit = description === null ? 0 : this.#maxOutput;
+    const limit = description === null ? 0 : this.#room(id, stream);
     const fd =
       sizeOf(this.pathOf(id, stream)) >= limit + BLOCK ? openIfThere(this.pathOf(id, stream), constants.O_RDWR) : null;
     if (fd === null) return;
@@ -200,6 +247,7 @@ export class Outputs {
       if (end - from < (description === null ? 1 : Math.min(limit / 8, 2 ** 20))) return;
       punchHole(fd, from, end - from);
       this.dropped += end - from;
+      this.#note(id, stream);
     } catch (error) {
       // Then its disk decides how large it grows.
       if (!isErrno(error, 'EOPNOTSUPP', 'EIO', 'EROFS')) throw error;

@@ -13,10 +13,10 @@ export async function stopChildren(
   { table, signals, parking }: { table: ProcessTable; signals: Signals; parking: Parking },
   graceMs: number,
 ): Promise<number> {
-  const never = new AbortController().signal;
+  const caller = { client: null, gone: new AbortController().signal };
   const handles = [...table.values()].flatMap(({ relation, ending, handles: [handle] }) =>
     relation === 'child' && ending === null && handle !== undefined ? [handle] : [],
   );
-  await Promise.allSettled(handles.map((handle) => terminate(signals, parking, handle, graceMs, never)));
+  await Promise.allSettled(handles.map((handle) => terminate(signals, parking, handle, graceMs, caller)));
   return handles.length;
 }

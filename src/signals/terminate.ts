@@ -1,4 +1,5 @@
 import { constants } from 'node:os';
+import type { Caller } from '../clients/caller.ts';
 import type { Handle } from '../handles/handle.ts';
 import { isErrno } from '../kernel/errno.ts';
 import type { Parking } from '../waits/parking.ts';
@@ -11,16 +12,18 @@ const { SIGTERM, SIGCONT, SIGKILL } = constants.signals;
  * child that leads one, even if the child itself has ended by then. It does what it said even if the caller goes away.
  * @param graceMs milliseconds
  * @returns once it has ended; `gone` where the caller left before
- * @throws {Problem} EPERM; ESHUTDOWN
+ * @throws {Problem} EPERM; EDQUOT; ESHUTDOWN
  */
 export async function terminate(
   signals: Signals,
   parking: Parking,
   handle: Handle,
   graceMs: number,
-  gone: AbortSignal,
+  caller: Caller,
 ): Promise<'ended' | 'gone'> {
   const { process } = handle;
+  // Before anything is sent: who is refused has done nothing.
+  if (process.ending === null) caller.client?.requireRoom('parkedWaits');
   const target = signals.reach(handle);
   if (target !== null) {
     const { pidfd, scope } = target;
@@ -45,6 +48,6 @@ export async function terminate(
   }
   if (process.ending !== null) return 'ended';
   const isOver = (): 'ended' | null => (process.ending === null ? null : 'ended');
-  const result = await parking.park([handle], isOver, { timeoutMs: undefined, gone });
+  const result = await parking.park([handle], isOver, { timeoutMs: undefined, caller });
   return result === 'gone' ? 'gone' : 'ended';
 }

@@ -1,3 +1,4 @@
+import type { Caller } from '../clients/caller.ts';
 import type { Problem } from '../errors/problem.ts';
 import type { Handle } from '../handles/handle.ts';
 import type { ProcessTable } from '../processes/process-table.ts';
@@ -8,8 +9,7 @@ const LONGEST_MS = 2 ** 31 - 1;
 export interface ParkOptions {
   /** `undefined` waits for ever. */
   timeoutMs: number | undefined;
-  /** Fires when the caller has gone away: what it waited for is then nobody's. */
-  gone: AbortSignal;
+  caller: Caller;
 }
 
 /** Why a parked caller did not get what it waited for. */
@@ -35,15 +35,17 @@ export class Parking {
    *
    * A parked call holds what it waits on, as the kernel holds the file under a blocked system call: closing the handle does
    * not disturb it.
-   * @throws {Problem} what `attempt` throws; ESHUTDOWN when the daemon stops
+   * @throws {Problem} what `attempt` throws; EDQUOT; ESHUTDOWN when the daemon stops
    */
   park<T>(
     handles: readonly Handle[],
     attempt: (changed: Handle) => T | null,
-    { timeoutMs, gone }: ParkOptions,
+    { timeoutMs, caller: { client, gone } }: ParkOptions,
   ): Promise<T | Unparked> {
     if (this.#closed !== null) return Promise.reject(this.#closed);
     if (gone.aborted) return Promise.resolve('gone');
+    client?.requireRoom('parkedWaits');
+    client?.count('parkedWaits', 1);
     const { promise, resolve, reject } = Promise.withResolvers<T | Unparked>();
     const timer =
       timeoutMs === undefined ? undefined : setTimeout(() => settle('timed out'), Math.min(timeoutMs, LONGEST_MS));
@@ -54,6 +56,7 @@ export class Parking {
       return handle.process.watch(() => look(handle));
     });
     const leave = (): void => {
+      client?.count('parkedWaits', -1);
       clearTimeout(timer);
       gone.removeEventListener('abort', onGone);
       this.#parked.delete(refuse);

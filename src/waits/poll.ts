@@ -1,3 +1,4 @@
+import type { Caller } from '../clients/caller.ts';
 import { Problem } from '../errors/problem.ts';
 import type { Handle } from '../handles/handle.ts';
 import type { Outcome } from '../processes/outcome.ts';
@@ -11,7 +12,7 @@ export interface PollRequest {
   for: 'ended' | 'outcome';
   until: 'any' | 'all' | number;
   timeoutMs: number | undefined;
-  gone: AbortSignal;
+  caller: Caller;
 }
 
 export interface PollResult {
@@ -25,7 +26,7 @@ export interface PollResult {
  * @throws {Problem} EINVAL for a count that can never be reached, ESHUTDOWN
  */
 export async function poll(parking: Parking, request: PollRequest): Promise<PollResult | 'gone'> {
-  const { handles, timeoutMs, gone } = request;
+  const { handles, timeoutMs, caller } = request;
   const wanted = request.until === 'any' ? 1 : request.until === 'all' ? handles.length : request.until;
   if (wanted > handles.length)
     throw new Problem('EINVAL', `until is ${wanted}, but only ${handles.length} handles are given.`);
@@ -45,26 +46,26 @@ export async function poll(parking: Parking, request: PollRequest): Promise<Poll
     if (isReady(changed)) waiting.delete(changed);
     return enough() ? answer(false) : null;
   };
-  const result = await parking.park([...waiting], look, { timeoutMs, gone });
+  const result = await parking.park([...waiting], look, { timeoutMs, caller });
   return result === 'timed out' ? answer(true) : result;
 }
 
 /**
- * Waits until it is known how a process ended, at most so long, for whoever is then told what there is. A daemon that stops
- * meanwhile is no error to them.
+ * Waits until it is known how a process ended, at most so long, for whoever is then told what there is. That the daemon stops
+ * meanwhile, or that they may not wait, is no error to them.
  */
 export async function untilEnded(
   parking: Parking,
   handle: Handle,
   timeoutMs: number,
-  gone: AbortSignal,
+  caller: Caller,
 ): Promise<'told' | 'gone'> {
   const look = (): 'told' | null => (handle.process.ending?.outcome == null ? null : 'told');
   if (look() !== null) return 'told';
   try {
-    return (await parking.park([handle], look, { timeoutMs, gone })) === 'gone' ? 'gone' : 'told';
+    return (await parking.park([handle], look, { timeoutMs, caller })) === 'gone' ? 'gone' : 'told';
   } catch (error) {
-    if (error instanceof Problem && error.errno === 'ESHUTDOWN') return 'told';
+    if (error instanceof Problem && ['ESHUTDOWN', 'EDQUOT'].includes(error.errno)) return 'told';
     throw error;
   }
 }

@@ -1,3 +1,4 @@
+import type { Caller } from '../clients/caller.ts';
 import { Problem, type Retry } from '../errors/problem.ts';
 import type { Handle } from '../handles/handle.ts';
 import type { Change, Journal } from '../journal/journal.ts';
@@ -19,7 +20,7 @@ const RETRY_AFTER_MS = 250;
 export interface WaitRequest {
   options: readonly WaitOption[];
   timeoutMs: number | undefined;
-  gone: AbortSignal;
+  caller: Caller;
   /** The caller may ask again, and is then to be given what it collected. */
   claim?: Claim | undefined;
 }
@@ -51,7 +52,7 @@ export class Waits {
    * @returns what there is to report; `nothing` for WNOHANG
    * @throws {Problem} EAGAIN (nonblocking handle, nothing yet), ECHILD, EINVAL (no event asked for), ESHUTDOWN
    */
-  async waitid(handle: Handle, { options, timeoutMs, gone, claim }: WaitRequest): Promise<WaitAnswer> {
+  async waitid(handle: Handle, { options, timeoutMs, caller, claim }: WaitRequest): Promise<WaitAnswer> {
     const bits = options.reduce((all, option) => all | waitOptions[option], 0);
     if ((bits & (WEXITED | WSTOPPED | WCONTINUED)) === 0)
       throw new Problem('EINVAL', 'Give at least one of WEXITED, WSTOPPED and WCONTINUED among the options.', {
@@ -65,7 +66,7 @@ export class Waits {
     if (found !== null) return found;
     if ((bits & WNOHANG) !== 0) return 'nothing';
     if (nonblocking) throw this.#again(handle);
-    return this.#parts.parking.park([handle], () => this.#look(handle, bits, claim), { timeoutMs, gone });
+    return this.#parts.parking.park([handle], () => this.#look(handle, bits, claim), { timeoutMs, caller });
   }
 
   /**

@@ -1,0 +1,95 @@
+import { type FSWatcher, readFileSync, realpathSync, watch } from 'node:fs';
+import { dirname } from 'node:path';
+import type { Policy } from './policy.ts';
+import { readPolicy } from './policy-file.ts';
+
+/** An editor, or whoever renames a new version into place, does it in several steps. */
+const SETTLE_MS = 100;
+
+/** Reads a policy again whenever its file changes, be it written, replaced, or a symbolic link that is turned (as in a ConfigMap). */
+export class PolicyWatch {
+  readonly #path: string;
+  readonly #apply: (policy: Policy) => void;
+  /** Told when another version holds. */
+  onRead: (policy: Policy) => void = () => {};
+  /** Told when a version is refused: the one before still holds. */
+  onRefused: (error: Error) => void = () => {};
+  /** Whether what the file says now is not what holds. */
+  stale = false;
+  #watchers: FSWatcher[] = [];
+  #text: string | null = null;
+  #timer: NodeJS.Timeout | null = null;
+
+  constructor(path: string, apply: (policy: Policy) => void) {
+    this.#path = path;
+    this.#apply = apply;
+    this.#watch();
+  }
+
+  /**
+   * Reads it for the first time; what changes from now on is told.
+   * @throws {PolicyError} and {Error}, as `readPolicy` does
+   */
+  read(): Policy {
+    this.#text = textOf(this.#path);
+    return readPolicy(this.#path);
+  }
+
+  /** The directories, since what is watched by name alone is lost when another file takes its name. */
+  #watch(): void {
+    this.close();
+    const directories = new Set([dirname(this.#path)]);
+    try {
+      directories.add(dirname(realpathSync(this.#path)));
+    } catch {
+      // Not there now: the first directory tells when it is.
+    }
+    for (const directory of directories) {
+      try {
+        const watcher = watch(directory, { persistent: false }, () => {
+          this.#timer ??= setTimeout(() => this.#look(), SETTLE_MS).unref();
+        });
+        watcher.on('error', (error) => this.#refuse(error));
+        this.#watchers.push(watcher);
+      } catch (error) {
+        this.#refuse(error as Error);
+      }
+    }
+  }
+
+  #refuse(error: Error): void {
+    this.stale = true;
+    this.onRefused(error);
+  }
+
+  #look(): void {
+    this.#timer = null;
+    this.#watch();
+    const text = textOf(this.#path);
+    if (text === this.#text) return;
+    this.#text = text;
+    try {
+      const policy = readPolicy(this.#path);
+      this.#apply(policy);
+      this.stale = false;
+      this.onRead(policy);
+    } catch (error) {
+      this.#refuse(error as Error);
+    }
+  }
+
+  close(): void {
+    for (const watcher of this.#watchers) watcher.close();
+    this.#watchers = [];
+    if (this.#timer !== null) clearTimeout(this.#timer);
+    this.#timer = null;
+  }
+}
+
+function textOf(path: string): string | null {
+  try {
+    return readFileSync(path, 'utf8');
+  } catch {
+    return null;
+  }
+}

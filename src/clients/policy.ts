@@ -1,0 +1,109 @@
+import { z } from 'zod';
+import type { Quotas } from './quotas.ts';
+import { openScopes, type Rights } from './rights.ts';
+import { CLIENT_NAME, TOKEN_HASH } from './tokens.ts';
+
+/** What a policy gives one client. */
+export interface Entry {
+  rights: Rights;
+  quotas: Quotas;
+  /** SHA-256 of the tokens that are its, in hexadecimal. */
+  tokens: string[];
+}
+
+/** Who may do what. A client that is not named has the rights of the default, or is not let in. */
+export interface Policy {
+  clients: ReadonlyMap<string, Entry>;
+  default: Entry | null;
+}
+
+const absolute = z.string().regex(/^\/[^\0]*$/, 'must be an absolute path');
+const user = z.union([z.int().min(0).max(4294967294), z.string().regex(/^[^\0:]{1,256}$/)], {
+  error: 'must be a user’s name or uid',
+});
+
+const SpawnSchema = z.strictObject({
+  programs: z.array(absolute),
+  users: z.array(user).default([]),
+  directories: z.array(absolute).default([]),
+  environment: z.array(z.string().regex(/^[^=*\0]*\*?$/, 'must be a name, or the beginning of one and *')).default([]),
+});
+
+const count = z.int().min(0);
+const rate = z.number().positive();
+const QuotasSchema = z.strictObject({
+  handles: count.optional(),
+  parkedWaits: count.optional(),
+  sockets: count.optional(),
+  subscriptions: count.optional(),
+  connections: count.min(1).optional(),
+  spawnsPerSecond: rate.optional(),
+  requestsPerSecond: rate.optional(),
+  outputBytes: count.optional(),
+});
+
+const rights = {
+  open: z.enum(openScopes).default('none'),
+  spawn: z
+    .union([z.boolean(), SpawnSchema], { error: 'must be true, false, or an object with programs' })
+    .default(false),
+  signal: z.boolean().default(false),
+  observe: z.boolean().default(false),
+  admin: z.boolean().default(false),
+  metrics: z.boolean().default(false),
+  quotas: QuotasSchema.default({}),
+};
+const DefaultSchema = z.strictObject(rights);
+const ClientSchema = z.strictObject({
+  ...rights,
+  tokens: z
+    .array(z.string().regex(TOKEN_HASH, 'must be sha256: and 64 hexadecimal digits; see waitd token'))
+    .default([]),
+});
+
+/** The policy file, as it is written. Everything that is not given is refused. */
+export const PolicySchema = z
+  .strictObject({
+    clients: z
+      .record(z.string().regex(CLIENT_NAME, 'must be a client’s name: letters, digits and . _ : @ / -'), ClientSchema)
+      .default({}),
+    default: DefaultSchema.optional(),
+  })
+  .superRefine(({ clients, default: others }, context) => {
+    const fail = (path: (string | number)[], message: string): void =>
+      context.addIssue({ code: 'custom', path, message });
+    const owners = new Map<string, string>();
+    for (const [name, { open, tokens }] of Object.entries(clients)) {
+      if (open === 'uid' && uidOf(name) === null)
+        fail(['clients', name, 'open'], 'uid is for clients that are users, such as uid:1000');
+      for (const [index, token] of tokens.entries()) {
+        const owner = owners.get(token);
+        if (owner !== undefined) fail(['clients', name, 'tokens', index], `is ${owner}’s token already`);
+        owners.set(token, name);
+      }
+    }
+    if (others?.open === 'uid') fail(['default', 'open'], 'uid is for clients that are users, such as uid:1000');
+  });
+
+/** What a valid policy file means. */
+export function policyOf({ clients, default: others }: z.infer<typeof PolicySchema>): Policy {
+  return {
+    clients: new Map(Object.entries(clients).map(([name, entry]) => [name, entryOf(entry, entry.tokens)])),
+    default: others === undefined ? null : entryOf(others, []),
+  };
+}
+
+/** An admin may do everything. */
+function entryOf({ quotas, ...given }: Omit<z.infer<typeof ClientSchema>, 'tokens'>, tokens: string[]): Entry {
+  const { open, spawn, signal, observe, admin, metrics } = given;
+  const rights: Rights = admin
+    ? { open: 'any', spawn: spawn === false ? true : spawn, signal: true, observe: true, admin, metrics: true }
+    : { open, spawn, signal, observe, admin, metrics: metrics || observe };
+  return { rights, quotas, tokens: tokens.map((token) => token.slice('sha256:'.length).toLowerCase()) };
+}
+
+/** The uid of a client that is a Unix socket's user, `null` for others. */
+export function uidOf(client: string): number | null {
+  const match = /^uid:(\d{1,10})$/.exec(client);
+  return match === null ? null : Number(match[1]);
+}

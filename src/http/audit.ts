@@ -1,0 +1,56 @@
+import type { FastifyInstance, FastifyReply, FastifyRequest } from 'fastify';
+import type { Logger } from 'pino';
+import { Problem, type ProblemErrno } from '../errors/problem.ts';
+
+declare module 'fastify' {
+  interface FastifyRequest {
+    /** What is told of it beside who, what and how it went. No argument, no environment, no label: those may be secrets. */
+    audited: Record<string, string | number | boolean | null | undefined>;
+    /** Of the problem that it was answered with. */
+    errno: ProblemErrno | null;
+  }
+  interface FastifyContextConfig {
+    /** What it does, where that is audited. */
+    audit?: string | ((body: unknown) => string);
+  }
+}
+
+/** What is audited wherever it happens. */
+const refusals: ReadonlySet<ProblemErrno> = new Set<ProblemErrno>(['EACCES', 'EPERM', 'EDQUOT']);
+
+/** A line for everything that is done or refused: who, what, with which result, under which request id. */
+export function audit(app: FastifyInstance, log: Logger | null): void {
+  app.decorateRequest('audited', null as unknown as FastifyRequest['audited']);
+  app.decorateRequest('errno', null);
+  if (log === null) return;
+  // Not on the response: one whose caller has gone away has none, and was done all the same.
+  app.addHook('onRequest', async (request, reply) => {
+    if (request.routeOptions.config.audit !== undefined) reply.raw.once('close', () => write(log, request, reply));
+  });
+  app.addHook('onError', async (request, reply, error: Error) => {
+    const isRefusal = error instanceof Problem && refusals.has(error.errno);
+    if (isRefusal && request.routeOptions.config.audit === undefined)
+      reply.raw.once('close', () => write(log, request, reply));
+  });
+}
+
+function write(log: Logger, request: FastifyRequest, reply: FastifyReply): void {
+  const { audit: action = 'refusal' } = request.routeOptions.config;
+  const { id } = request.params as { id?: string };
+  log.info({
+    audit: typeof action === 'string' ? action : action(request.body),
+    client: request.client?.name ?? null,
+    peer: peerOf(request),
+    requestId: request.id,
+    ...(action === 'refusal' && { method: request.method, route: request.routeOptions.url ?? null }),
+    ...(id !== undefined && { handle: id }),
+    ...request.audited,
+    ...(reply.hasHeader('idempotent-replayed') && { replayed: true }),
+    result: request.errno ?? (reply.raw.writableFinished ? 'ok' : 'unanswered'),
+  });
+}
+
+function peerOf({ credentials, ip }: FastifyRequest): string {
+  const peer = credentials?.peer;
+  return typeof peer === 'object' && 'uid' in peer ? `uid:${peer.uid}` : (ip ?? 'unix');
+}
