@@ -6,7 +6,7 @@ import type { Daemon } from './daemon.ts';
 export class Metrics {
   readonly #registry = new Registry();
 
-  constructor({ handles, outputs, table, parking, feed, reaper, journal }: Daemon) {
+  constructor({ handles, outputs, table, parking, feed, reaper, journal, policy }: Daemon) {
     const gauge = (name: string, help: string, read: () => number): void => {
       new Gauge({
         name,
@@ -43,6 +43,9 @@ export class Metrics {
     gauge('waitd_kept_groups', 'Descriptors kept for groups that outlive their leader.', () => table.groups.size);
     gauge('waitd_journal_head', 'The seq of the newest event.', () => journal.head);
     gauge('waitd_journal_failing', '1 while the journal cannot be written.', () => Number(journal.fault !== null));
+    gauge('waitd_policy_stale', '1 while the policy file is refused and an older version holds.', () =>
+      Number(policy?.stale ?? false),
+    );
     counter('waitd_ended_total', 'Processes that ended while a handle was held on them.', 'reason', () => {
       const { orphans: _, ...reasons } = reaper.counts;
       return reasons;
