@@ -3,14 +3,7 @@ import { writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import t, { type Test } from 'tap';
 import { hashOf } from '../src/clients/tokens.ts';
-import {
-  Daemon,
-  eventually,
-  type RequestOptions,
-  type Response,
-  type Socket,
-  temporaryDirectory,
-} from './support/harness.ts';
+import { Daemon, type RequestOptions, type Response, type Socket, temporaryDirectory } from './support/harness.ts';
 
 const full = { open: 'any', spawn: true, signal: true };
 const clients = {
