@@ -148,6 +148,7 @@ t.test('who is not in the policy is not let in; who is may do what it says', asy
   t.equal((await daemon.get(`/v1/handles/${opened.id}`, as('opener'))).body.state, 'running', 'and it is still held');
   t.equal((await daemon.request('DELETE', `/v1/handles/${opened.id}`, as('opener'))).status, 204);
   t.equal((await daemon.post('/v1/handles', spawn, as('spawner'))).status, 201);
+  await daemon.signal(sleeper.id, 'SIGKILL');
 });
 
 t.test('open: own is what came of one’s own processes, uid what runs as one’s user', async (t) => {
