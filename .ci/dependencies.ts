@@ -14,7 +14,9 @@ const scripted = Object.entries(packages)
   .filter(([, { hasInstallScript }]) => hasInstallScript)
   .map(([path]) => path.slice(path.lastIndexOf('node_modules/') + 'node_modules/'.length));
 const faults = [
-  ...scripted.filter((name) => allowScripts[name] !== true).map((name) => `${name} has an install script that nobody allowed`),
+  ...scripted
+    .filter((name) => allowScripts[name] !== true)
+    .map((name) => `${name} has an install script that nobody allowed`),
   ...Object.keys(allowScripts)
     .filter((name) => !scripted.includes(name))
     .map((name) => `${name} is allowed an install script, and has none`),
