@@ -1,4 +1,3 @@
-import { createHash } from 'node:crypto';
 import type { FastifyInstance, FastifyReply, FastifyRequest } from 'fastify';
 import { Problem } from '../errors/problem.ts';
 import { type Answer, Claim, type Retries } from '../retries/retries.ts';
@@ -28,7 +27,7 @@ export function idempotency(app: FastifyInstance, retries: Retries): void {
   app.addHook('preHandler', async (request, reply) => {
     const given = request.headers[HEADER];
     if (given === undefined || request.method !== 'POST' || request.is404) return;
-    const facts = { client: request.client.name, key: checked(given), fingerprint: fingerprintOf(request) };
+    const facts = { client: request.client.name, key: checked(given), fingerprint: retries.fingerprintOf(textOf(request)) };
     const found = await retries.claim(facts, callerOf(request, reply).gone);
     if (found === 'gone') return reply.hijack();
     if (!(found instanceof Claim)) return replay(reply, found);
@@ -56,11 +55,8 @@ function checked(header: string | string[]): string {
   });
 }
 
-/** Nothing of the body can be read from it: it may hold secrets. */
-function fingerprintOf({ method, url, body }: FastifyRequest): string {
-  return createHash('sha256')
-    .update(JSON.stringify([method, url, body ?? null]))
-    .digest('base64url');
+function textOf({ method, url, body }: FastifyRequest): string {
+  return JSON.stringify([method, url, body ?? null]);
 }
 
 function answerOf(reply: FastifyReply, payload: unknown): Answer {

@@ -1,3 +1,4 @@
+import { createHmac } from 'node:crypto';
 import { Problem } from '../errors/problem.ts';
 import type { Journal, StoredKey } from '../journal/journal.ts';
 
@@ -58,6 +59,11 @@ export class Retries {
 
   constructor(journal: Journal) {
     this.#journal = journal;
+  }
+
+  /** What is kept of a request. Without the node's key nobody can try what its body was: it may hold secrets that are short. */
+  fingerprintOf(request: string): string {
+    return createHmac('sha256', this.#journal.identity.key).update(request).digest('base64url');
   }
 
   /**
