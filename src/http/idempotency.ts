@@ -27,7 +27,11 @@ export function idempotency(app: FastifyInstance, retries: Retries): void {
   app.addHook('preHandler', async (request, reply) => {
     const given = request.headers[HEADER];
     if (given === undefined || request.method !== 'POST' || request.is404) return;
-    const facts = { client: request.client.name, key: checked(given), fingerprint: retries.fingerprintOf(textOf(request)) };
+    const facts = {
+      client: request.client.name,
+      key: checked(given),
+      fingerprint: retries.fingerprintOf(textOf(request)),
+    };
     const found = await retries.claim(facts, callerOf(request, reply).gone);
     if (found === 'gone') return reply.hijack();
     if (!(found instanceof Claim)) return replay(reply, found);
