@@ -93,7 +93,8 @@ function auditorFor({ audit }: Config, isTerminal: boolean): Logger | null {
   const fd = where === 'stdout' ? 1 : openSync(where, 'a', 0o600);
   const destination = pino.destination({ dest: fd, sync: true });
   destination.on('error', () => {});
-  return pino({}, destination);
+  // Without pino's own pid and hostname: a pid in the audit is that of a process.
+  return pino({ base: null }, destination);
 }
 
 async function serve(config: Config): Promise<void> {

@@ -455,6 +455,8 @@ t.test('the audit: who, what, with which result, under which request', async (t)
   await ask('GET', '/metrics', 'none', 'r7');
   await ask('GET', '/v1/handles', 'a', 'r8');
   await ask('POST', '/v1/handles', 'a', 'r9', { spawn: { argv: ['no-such-program'] } });
+  // An answer is there a moment before its line.
+  await eventually(() => readFileSync(audit, 'utf8').split('\n').length > 8);
   const text = readFileSync(audit, 'utf8');
   const lines = text
     .trim()
