@@ -1,5 +1,5 @@
 import { readFileSync, statSync } from 'node:fs';
-import { type Document, isMap, isNode, isPair, isScalar, LineCounter, type Node, parseDocument } from 'yaml';
+import { type Document, isMap, isNode, isScalar, isSeq, LineCounter, parseDocument } from 'yaml';
 import { type Policy, PolicySchema, policyOf } from './policy.ts';
 
 /** A policy is a page of text; what is larger is something else. */
@@ -67,18 +67,14 @@ function contentsOf(document: Document, fail: (message: string) => PolicyError):
 /** Where in the text the key of a path stands, or of as much of it as there is. */
 function offsetOf({ contents }: Document, path: readonly string[]): number {
   let at: unknown = contents;
-  let offset = isNode(contents) ? (contents.range?.[0] ?? 0) : 0;
+  let offset = isNode(at) ? (at.range?.[0] ?? 0) : 0;
   for (const step of path) {
-    const found: Node | null = isMap(at)
-      ? ((at.items.find(({ key }) => isScalar(key) && String(key.value) === step)?.key as Node | undefined) ?? null)
-      : null;
-    const next = isMap(at)
-      ? at.get(step, true)
-      : (at as { get?(key: number, keep: boolean): unknown } | null)?.get?.(Number(step), true);
-    const here = found ?? (isNode(next) ? next : null);
-    if (here === null) break;
-    offset = here.range?.[0] ?? offset;
-    at = isPair(next) ? next.value : next;
+    const pair = isMap(at) ? at.items.find(({ key }) => isScalar(key) && String(key.value) === step) : undefined;
+    const value: unknown = isSeq(at) ? at.items[Number(step)] : pair?.value;
+    const named = pair?.key ?? value;
+    if (!isNode(named)) break;
+    offset = named.range?.[0] ?? offset;
+    at = value;
   }
   return offset;
 }
