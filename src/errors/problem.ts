@@ -74,6 +74,11 @@ export class Problem extends Error {
     return this.facts.status ?? table[this.errno][0];
   }
 
+  /** The same with more response headers. */
+  with(headers: Record<string, string>): Problem {
+    return new Problem(this.errno, this.message, { ...this.facts, headers: { ...this.facts.headers, ...headers } });
+  }
+
   /** Response headers: `Retry-After`, and what else the facts hold. */
   get headers(): Record<string, string> {
     return { ...(this.facts.retry && retryAfter(this.facts.retry)), ...this.facts.headers };

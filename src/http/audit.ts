@@ -1,6 +1,7 @@
 import type { FastifyInstance, FastifyReply, FastifyRequest } from 'fastify';
 import type { Logger } from 'pino';
 import { Problem, type ProblemErrno } from '../errors/problem.ts';
+import { passing } from './passing.ts';
 
 declare module 'fastify' {
   interface FastifyRequest {
@@ -24,9 +25,12 @@ export function audit(app: FastifyInstance, log: Logger | null): void {
   app.decorateRequest('errno', null);
   if (log === null) return;
   // Not on the response: one whose caller has gone away has none, and was done all the same.
-  app.addHook('onRequest', async (request, reply) => {
-    if (request.routeOptions.config.audit !== undefined) reply.raw.once('close', () => write(log, request, reply));
-  });
+  app.addHook(
+    'onRequest',
+    passing((request, reply) => {
+      if (request.routeOptions.config.audit !== undefined) reply.raw.once('close', () => write(log, request, reply));
+    }),
+  );
   app.addHook('onError', async (request, reply, error: Error) => {
     const isRefusal = error instanceof Problem && refusals.has(error.errno);
     if (isRefusal && request.routeOptions.config.audit === undefined)

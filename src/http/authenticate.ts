@@ -2,8 +2,10 @@ import type { Socket } from 'node:net';
 import type { FastifyInstance, FastifyRequest } from 'fastify';
 import { type Client, notAllowed } from '../clients/client.ts';
 import { type Clients, unauthenticated } from '../clients/clients.ts';
+import { Problem } from '../errors/problem.ts';
 import { keepCallers } from './callers.ts';
 import type { Listeners } from './listeners.ts';
+import { passing } from './passing.ts';
 
 declare module 'fastify' {
   interface FastifyRequest {
@@ -26,7 +28,7 @@ export function authenticate(app: FastifyInstance, clients: Clients, listeners: 
   const onConnection = new WeakMap<Socket, Client>();
   keepCallers(app, clients);
   app.decorateRequest('client', null as unknown as Client);
-  app.addHook('onRequest', async (request, reply) => {
+  const identify = (request: FastifyRequest): void => {
     const { open, needs } = request.routeOptions.config;
     if (open === true) return;
     const { socket } = request.raw;
@@ -34,20 +36,21 @@ export function authenticate(app: FastifyInstance, clients: Clients, listeners: 
     const client = clients.identify(credentials.peer, credentials.token);
     request.client = client;
     request.credentials = credentials;
-    if (onConnection.get(socket) !== client) {
-      // Refused, it has no use for the connection.
-      reply.header('connection', 'close');
-      countConnection(onConnection, socket, client);
-      reply.removeHeader('connection');
-    }
+    if (onConnection.get(socket) !== client) countConnection(onConnection, socket, client);
     client.requests.take(client.quotas.requestsPerSecond);
     if (needs !== undefined && !client.rights[needs]) throw notAllowed(`read the ${needs}`);
-  });
+  };
+  app.addHook('onRequest', passing(identify));
 }
 
 /** A connection counts for the client that used it last. */
 function countConnection(onConnection: WeakMap<Socket, Client>, socket: Socket, client: Client): void {
-  client.requireRoom('connections');
+  try {
+    client.requireRoom('connections');
+  } catch (error) {
+    // Refused, it has no use for this one.
+    throw error instanceof Problem ? error.with({ connection: 'close' }) : error;
+  }
   const before = onConnection.get(socket);
   if (before === undefined) socket.once('close', () => onConnection.get(socket)!.count('connections', -1));
   else before.count('connections', -1);

@@ -55,10 +55,20 @@ export class Callers {
   }
 }
 
-/** Who waits for the answer to a request, from now on until its connection is done with it. */
+/** Who waits for the answer to a request. It is looked after from when somebody asks whether it is gone: most are answered at once. */
 export function callerOf(request: FastifyRequest, reply: FastifyReply): Caller {
+  let gone: AbortSignal | undefined;
+  return {
+    client: request.client,
+    get gone() {
+      gone ??= goneSignal(request, reply);
+      return gone;
+    },
+  };
+}
+
+function goneSignal(request: FastifyRequest, { raw }: FastifyReply): AbortSignal {
   const controller = new AbortController();
-  const { raw } = reply;
   const leave = request.server.callers.add(request, () => raw.destroy());
   // On the response, not the request: a request also "closes" when its body has been read.
   raw.once('close', () => {
@@ -69,7 +79,7 @@ export function callerOf(request: FastifyRequest, reply: FastifyReply): Caller {
     leave();
     controller.abort();
   }
-  return { client: request.client, gone: controller.signal };
+  return controller.signal;
 }
 
 export function keepCallers(app: FastifyInstance, clients: Clients): void {

@@ -24,32 +24,42 @@ export function idempotency(app: FastifyInstance, retries: Retries): void {
   app.decorateRequest('claim', undefined);
 
   // After the schema, so that the body is compared as it is understood, whatever its spaces.
-  app.addHook('preHandler', async (request, reply) => {
-    const given = request.headers[HEADER];
-    if (given === undefined || request.method !== 'POST' || request.is404) return;
+  const begin = async (request: FastifyRequest, reply: FastifyReply, given: string | string[]): Promise<boolean> => {
     const facts = {
       client: request.client.name,
       key: checked(given),
       fingerprint: retries.fingerprintOf(textOf(request)),
     };
     const found = await retries.claim(facts, callerOf(request, reply).gone);
-    if (found === 'gone') return reply.hijack();
-    if (!(found instanceof Claim)) return replay(reply, found);
-    request.claim = found;
-    // Whatever becomes of it. Fires too where the caller goes away and nothing is sent.
-    reply.raw.once('close', () => found.end());
-    return undefined;
+    if (found === 'gone') reply.hijack();
+    else if (!(found instanceof Claim)) replay(reply, found);
+    else {
+      request.claim = found;
+      // Whatever becomes of it. Fires too where the caller goes away and nothing is sent.
+      reply.raw.once('close', () => found.end());
+      return true;
+    }
+    return false;
+  };
+  app.addHook('preHandler', (request, reply, done) => {
+    const given = request.headers[HEADER];
+    if (given === undefined || request.method !== 'POST' || request.is404) done();
+    // Without `done`, it ends here: it has been answered.
+    else begin(request, reply, given).then((goesOn) => goesOn && done(), done);
   });
 
-  app.addHook('onSend', async (request, reply, payload) => {
+  app.addHook('onSend', (request, reply, payload, done) => {
     const { claim } = request;
-    if (claim === undefined) return;
+    if (claim !== undefined) conclude(request, reply, payload, claim);
+    done(null, payload);
+  });
+  const conclude = (request: FastifyRequest, reply: FastifyReply, payload: unknown, claim: Claim): void => {
     const { id } = request.params as { id?: string };
     const handle = claim.handle ?? id;
     const done = reply.statusCode >= 200 && reply.statusCode < 300 && request.routeOptions.config.acts === true;
     if (done && handle !== undefined) retries.settle(claim, handle, answerOf(reply, payload));
     else claim.end();
-  });
+  };
 }
 
 function checked(header: string | string[]): string {
