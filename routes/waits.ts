@@ -9,7 +9,7 @@ import type { App } from '../src/http/app-type.ts';
 import { callerOf } from '../src/http/callers.ts';
 import { preferencesOf } from '../src/http/prefer.ts';
 import { poll } from '../src/waits/poll.ts';
-import { bodyOf } from '../src/waits/waitid.ts';
+import { bodyOf, type WaitAnswer } from '../src/waits/waitid.ts';
 
 const tags = ['waits'];
 
@@ -23,29 +23,36 @@ export function waitRoutes(app: App, { handles, waits, parking }: Daemon): void 
       body: Waitid,
       response: { 200: WaitidResult, 202: WaitidResult, ...problems(404, 409, 410, 413, 415) },
     },
-    handler: async (request, reply) => {
+    handler: (request, reply) => {
       const prefer = preferencesOf(request.headers.prefer);
       const purpose = request.body.options.includes('WNOWAIT') ? 'see' : 'take';
       const handle = handles.get(request.client, request.params.id, purpose);
       const timeoutMs = request.body.timeoutMs ?? prefer.waitMs;
-      try {
-        const answer = await waits.waitid(handle, {
-          options: request.body.options,
-          timeoutMs,
-          caller: callerOf(request, reply),
-          claim: request.claim,
-        });
-        if (answer === 'gone') return reply.hijack();
-        if (answer === 'timed out' && prefer.respondAsync) return answerLater(reply, waits, handle);
+      const respond = (answer: WaitAnswer): void => {
+        if (answer === 'gone') {
+          reply.hijack();
+          return;
+        }
+        if (answer === 'timed out' && prefer.respondAsync) {
+          answerLater(reply, waits, handle);
+          return;
+        }
         if (prefer.waitMs !== undefined && timeoutMs === prefer.waitMs)
           reply.header('preference-applied', `wait=${prefer.waitMs / 1000}`);
         const body: WaitidBody = bodyOf(handle, typeof answer === 'string' ? { outcome: null } : answer);
-        return reply.send(answer === 'timed out' ? { ...body, timedOut: true } : body);
+        reply.send(answer === 'timed out' ? { ...body, timedOut: true } : body);
+      };
+      try {
+        const caller = callerOf(request, reply);
+        const answer = waits.waitid(handle, { options: request.body.options, timeoutMs, caller, claim: request.claim });
+        // Most are answered at once, and then a promise would only cost.
+        if (answer instanceof Promise) return answer.then(respond);
+        respond(answer);
       } catch (problem) {
-        if (prefer.respondAsync && problem instanceof Problem && problem.errno === 'EAGAIN')
-          return answerLater(reply, waits, handle);
-        throw problem;
+        if (!prefer.respondAsync || !(problem instanceof Problem) || problem.errno !== 'EAGAIN') throw problem;
+        answerLater(reply, waits, handle);
       }
+      return undefined;
     },
   });
 
@@ -70,10 +77,10 @@ export function waitRoutes(app: App, { handles, waits, parking }: Daemon): void 
 }
 
 /** 202 of `respond-async`: nothing yet, and the same hint as with EAGAIN. */
-function answerLater(reply: FastifyReply, waits: Daemon['waits'], handle: Handle): FastifyReply {
+function answerLater(reply: FastifyReply, waits: Daemon['waits'], handle: Handle): void {
   const retry = waits.retry(handle);
   const body: WaitidBody = { ...bodyOf(handle, { outcome: null }), retry };
-  return reply
+  reply
     .code(202)
     .headers({ ...retryAfter(retry), 'preference-applied': 'respond-async' })
     .send(body);

@@ -33,6 +33,11 @@ export function checked(syscall: string, result: number): number {
   return result;
 }
 
+/** Of the call right before, where that gave -1. */
+export function lastErrno(): number {
+  return koffi.errno();
+}
+
 /**
  * A number that differs between architectures.
  * @throws {Error} on an architecture nobody has written it down for

@@ -2,7 +2,7 @@ import { constants, fstatSync, openSync, readFileSync } from 'node:fs';
 import { Descriptor } from './descriptor.ts';
 import { isErrno } from './errno.ts';
 import { bind, checked, syscall } from './libc.ts';
-import { P_PIDFD, type WaitEvent, waitid } from './waitid.ts';
+import { askWaitid, P_PIDFD, type WaitEvent, waitid } from './waitid.ts';
 
 // The same numbers on every architecture: calls since 5.0 share one table.
 const SYS_pidfd_send_signal = 424;
@@ -61,6 +61,11 @@ export class Pidfd extends Descriptor {
    */
   waitid(options: number): WaitEvent | null {
     return waitid(P_PIDFD, this.fd, options);
+  }
+
+  /** The same, without an error for EAGAIN and ECHILD. */
+  askWaitid(options: number): ReturnType<typeof askWaitid> {
+    return askWaitid(P_PIDFD, this.fd, options);
   }
 
   /**

@@ -1,4 +1,8 @@
-import { bind, byArchitecture, checked } from './libc.ts';
+import { constants } from 'node:os';
+import { SystemError } from './errno.ts';
+import { bind, byArchitecture, checked, lastErrno } from './libc.ts';
+
+const { EAGAIN, ECHILD } = constants.errno;
 
 /** Option bits of waitid(2). */
 export const WNOHANG = 1;
@@ -64,6 +68,23 @@ const long = (at: number): number => usageView.getUint32(at, true) + usageView.g
  */
 export function waitid(idtype: number, id: number, options: number): WaitEvent | null {
   checked('waitid', rawWaitid(SYS_waitid, idtype, id, info, options, usage));
+  return written();
+}
+
+/**
+ * The same, where EAGAIN and ECHILD are answers like any other: an error that is thrown costs five times the call.
+ * @throws {SystemError} EINVAL, EBADF
+ */
+export function askWaitid(idtype: number, id: number, options: number): WaitEvent | null | 'EAGAIN' | 'ECHILD' {
+  const result = rawWaitid(SYS_waitid, idtype, id, info, options, usage);
+  if (result === 0) return written();
+  const errno = lastErrno();
+  if (errno === EAGAIN) return 'EAGAIN';
+  if (errno === ECHILD) return 'ECHILD';
+  throw new SystemError('waitid', errno);
+}
+
+function written(): WaitEvent | null {
   // The union of siginfo_t begins at byte 16 on 64 bit. si_pid 0 means "no event".
   const pid = infoView.getInt32(16, true);
   if (pid === 0) return null;

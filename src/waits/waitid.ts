@@ -2,13 +2,12 @@ import type { Caller } from '../clients/caller.ts';
 import { Problem, type Retry } from '../errors/problem.ts';
 import type { Handle } from '../handles/handle.ts';
 import type { Change, Journal } from '../journal/journal.ts';
-import { isErrno } from '../kernel/errno.ts';
 import { type WaitEvent, WCONTINUED, WEXITED, WNOHANG, WNOWAIT, WSTOPPED } from '../kernel/waitid.ts';
 import type { Description } from '../processes/description.ts';
 import { type Outcome, outcomeOf, type Pause } from '../processes/outcome.ts';
 import type { Reaper } from '../processes/reaper.ts';
 import type { Claim } from '../retries/retries.ts';
-import type { Parking } from './parking.ts';
+import type { Parking, Unparked } from './parking.ts';
 
 /** The options of waitid(2) that travel. */
 export const waitOptions = { WEXITED, WSTOPPED, WCONTINUED, WNOHANG, WNOWAIT };
@@ -49,10 +48,13 @@ export class Waits {
 
   /**
    * One waitid on one handle.
-   * @returns what there is to report; `nothing` for WNOHANG
+   * @returns what there is to report, `nothing` for WNOHANG; a promise where it waits
    * @throws {Problem} EAGAIN (nonblocking handle, nothing yet), ECHILD, EINVAL (no event asked for), ESHUTDOWN
    */
-  async waitid(handle: Handle, { options, timeoutMs, caller, claim }: WaitRequest): Promise<WaitAnswer> {
+  waitid(
+    handle: Handle,
+    { options, timeoutMs, caller, claim }: WaitRequest,
+  ): Exclude<WaitAnswer, Unparked> | Promise<WaitAnswer> {
     const bits = options.reduce((all, option) => all | waitOptions[option], 0);
     if ((bits & (WEXITED | WSTOPPED | WCONTINUED)) === 0)
       throw new Problem('EINVAL', 'Give at least one of WEXITED, WSTOPPED and WCONTINUED among the options.', {
@@ -150,13 +152,9 @@ function keep(claim: Claim, handle: Handle, result: WaitResult): Change {
 
 /** One peek for an exit, as the description's own flag has it. */
 function askKernel({ pidfd, nonblocking }: Description, noHang: boolean): 'ended' | 'running' | 'not our child' {
-  try {
-    // On a blocking description the wait is ours to park, never the kernel's: WNOHANG always.
-    const hang = nonblocking && !noHang ? 0 : WNOHANG;
-    return pidfd!.waitid(WEXITED | WNOWAIT | hang) === null ? 'running' : 'ended';
-  } catch (error) {
-    if (isErrno(error, 'EAGAIN')) return 'running';
-    if (isErrno(error, 'ECHILD')) return 'not our child';
-    throw error;
-  }
+  // On a blocking description the wait is ours to park, never the kernel's: WNOHANG always.
+  const hang = nonblocking && !noHang ? 0 : WNOHANG;
+  const answer = pidfd!.askWaitid(WEXITED | WNOWAIT | hang);
+  if (answer === null || answer === 'EAGAIN') return 'running';
+  return answer === 'ECHILD' ? 'not our child' : 'ended';
 }
