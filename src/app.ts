@@ -31,7 +31,7 @@ import {
   REQUEST_TIMEOUT_MS,
 } from './http/limits.ts';
 import { Listeners } from './http/listeners.ts';
-import { handleError, refuseOddities, refuseUnparsed } from './http/problems.ts';
+import { answerProblems, handleError, refuseOddities, refuseUnparsed } from './http/problems.ts';
 import { parseQuery } from './http/query.ts';
 import { version } from './version.ts';
 
@@ -83,6 +83,7 @@ export async function build(
     preClose: (done: () => void) => done(),
     errorHandler: (error: Error) => logger.debug({ err: error }, 'a WebSocket broke'),
   });
+  answerProblems(app);
   audit(app, auditLog);
   guard(app, daemon.config.allowedHosts, theListeners);
   authenticate(app, daemon.clients, theListeners);

@@ -1,6 +1,6 @@
 import type { FastifyInstance, FastifyReply, FastifyRequest } from 'fastify';
 import type { Logger } from 'pino';
-import { Problem, type ProblemErrno } from '../errors/problem.ts';
+import type { ProblemErrno } from '../errors/problem.ts';
 import { passing } from './passing.ts';
 
 declare module 'fastify' {
@@ -9,6 +9,10 @@ declare module 'fastify' {
     audited: Record<string, string | number | boolean | null | undefined>;
     /** Of the problem that it was answered with. */
     errno: ProblemErrno | null;
+  }
+  interface FastifyInstance {
+    /** Told of every problem that is answered with. */
+    onRefusal(request: FastifyRequest, reply: FastifyReply, errno: ProblemErrno): void;
   }
   interface FastifyContextConfig {
     /** What it does, where that is audited. */
@@ -23,6 +27,10 @@ const refusals: ReadonlySet<ProblemErrno> = new Set<ProblemErrno>(['EACCES', 'EP
 export function audit(app: FastifyInstance, log: Logger | null): void {
   app.decorateRequest('audited', null as unknown as FastifyRequest['audited']);
   app.decorateRequest('errno', null);
+  app.decorate('onRefusal', (request: FastifyRequest, reply: FastifyReply, errno: ProblemErrno): void => {
+    if (log === null || !refusals.has(errno) || request.routeOptions.config.audit !== undefined) return;
+    reply.raw.once('close', () => write(log, request, reply));
+  });
   if (log === null) return;
   // Not on the response: one whose caller has gone away has none, and was done all the same.
   app.addHook(
@@ -31,11 +39,6 @@ export function audit(app: FastifyInstance, log: Logger | null): void {
       if (request.routeOptions.config.audit !== undefined) reply.raw.once('close', () => write(log, request, reply));
     }),
   );
-  app.addHook('onError', async (request, reply, error: Error) => {
-    const isRefusal = error instanceof Problem && refusals.has(error.errno);
-    if (isRefusal && request.routeOptions.config.audit === undefined)
-      reply.raw.once('close', () => write(log, request, reply));
-  });
 }
 
 function write(log: Logger, request: FastifyRequest, reply: FastifyReply): void {

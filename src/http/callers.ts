@@ -55,16 +55,32 @@ export class Callers {
   }
 }
 
-/** Who waits for the answer to a request. It is looked after from when somebody asks whether it is gone: most are answered at once. */
+/**
+ * Who waits for the answer to a request. It is looked after from when somebody asks whether it is gone: most are answered at
+ * once. A class, since an object with a getter of its own has a hidden class of its own, too.
+ */
+class Waiting implements Caller {
+  readonly #request: FastifyRequest;
+  readonly #reply: FastifyReply;
+  #gone: AbortSignal | null = null;
+
+  constructor(request: FastifyRequest, reply: FastifyReply) {
+    this.#request = request;
+    this.#reply = reply;
+  }
+
+  get client(): Client {
+    return this.#request.client;
+  }
+
+  get gone(): AbortSignal {
+    this.#gone ??= goneSignal(this.#request, this.#reply);
+    return this.#gone;
+  }
+}
+
 export function callerOf(request: FastifyRequest, reply: FastifyReply): Caller {
-  let gone: AbortSignal | undefined;
-  return {
-    client: request.client,
-    get gone() {
-      gone ??= goneSignal(request, reply);
-      return gone;
-    },
-  };
+  return new Waiting(request, reply);
 }
 
 function goneSignal(request: FastifyRequest, { raw }: FastifyReply): AbortSignal {
