@@ -37,9 +37,13 @@ export function handleRoutes(app: App, { handles, signals, parking }: Daemon): v
       response: { 201: HandleSchema, ...problems(404, 410, 413, 415, 422, 501) },
     },
     handler: async (request, reply) => {
-      const handle = make(request);
+      const handle = await make(request);
       const { pid } = handle.process;
-      request.audited = { handle: handle.id, pid, ...(request.body.spawn && { program: handle.process.argv[0] }) };
+      request.audited = {
+        handle: handle.id,
+        pid,
+        ...(request.body.spawn && { program: handle.process.argv[0], user: request.body.spawn.user }),
+      };
       const { waitMs } = preferencesOf(request.headers.prefer);
       if (request.body.spawn !== undefined && waitMs !== undefined) {
         if ((await untilEnded(parking, handle, waitMs, callerOf(request, reply))) === 'gone') return reply.hijack();
@@ -49,7 +53,15 @@ export function handleRoutes(app: App, { handles, signals, parking }: Daemon): v
     },
   });
 
-  function make({ client, claim, body }: { client: Client; claim?: Claim | undefined; body: CreateBody }): Handle {
+  function make({
+    client,
+    claim,
+    body,
+  }: {
+    client: Client;
+    claim?: Claim | undefined;
+    body: CreateBody;
+  }): Handle | Promise<Handle> {
     const { spawn, open, dup, nonblocking = false, labels } = body;
     // An earlier try got as far as that before the daemon died.
     if (claim?.handle != null) return handles.get(client, claim.handle);

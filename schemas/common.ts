@@ -29,7 +29,7 @@ const signalName = z.string().meta({ examples: ['SIGKILL'] });
 export const Outcome = z
   .discriminatedUnion('reason', [
     z.object({ reason: z.literal('exited'), exitCode: z.int().min(0).max(255) }),
-    z.object({ reason: z.literal('killed'), signal: signalName }),
+    z.object({ reason: z.literal('killed'), signal: signalName, oom: z.literal(true).optional() }),
     z.object({ reason: z.literal('dumped'), signal: signalName }),
     z.object({ reason: z.literal('unknown'), detail: z.string() }),
   ])

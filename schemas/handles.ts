@@ -1,6 +1,7 @@
 import { z } from 'zod';
 import type { HandleView } from '../src/handles/handle.ts';
 import type { LaunchRequest } from '../src/handles/launch.ts';
+import { resourceNames } from '../src/kernel/limits.ts';
 import { cString, handleId, Outcome, ProcessView, Rusage, signal } from './common.ts';
 
 const absolutePath = cString.startsWith('/', 'must be an absolute path').max(4096);
@@ -19,9 +20,26 @@ const labels = <V extends z.ZodType>(value: V) =>
 const File = z.strictObject({ file: absolutePath, append: z.boolean().optional() });
 const Output = z.union([z.enum(['null', 'inherit', 'capture']), File]);
 
+const id = z.union([z.int().min(0).max(4294967294), cString.regex(/^[^:\n]{1,256}$/)], {
+  error: 'must be a name or a number',
+});
+
+/** `null` is none. */
+const bound = z
+  .union([z.int().min(0), z.literal('unlimited')], { error: 'must be a whole number or "unlimited"' })
+  .transform((value) => (value === 'unlimited' ? null : value));
+const Limit = z
+  .union([bound, z.strictObject({ soft: bound, hard: bound })])
+  .transform((value) => (typeof value === 'object' && value !== null ? value : { soft: value, hard: value }));
+
 export const Spawn = z
   .strictObject({
-    argv: z.tuple([cString], cString),
+    argv: z
+      .tuple(
+        [cString],
+        z.union([cString, z.strictObject({ secret: cString })], { error: 'must be text, or {"secret": text}' }),
+      )
+      .meta({ description: 'A secret argument goes to the program, and is shown to nobody: *** stands for it.' }),
     env: z
       .record(cString.regex(/^[^=]+$/, 'must be a name without ='), cString)
       .default({})
@@ -32,6 +50,26 @@ export const Spawn = z
       .default('null'),
     stdout: Output.default('null'),
     stderr: z.union([z.enum(['null', 'inherit', 'capture', 'stdout']), File]).default('null'),
+    user: id.optional().meta({ description: 'Name or uid; HOME and the groups are that user’s.' }),
+    group: id.optional().meta({ description: 'Name or gid, instead of the user’s own.' }),
+    limits: z
+      .partialRecord(z.enum(resourceNames), Limit)
+      .optional()
+      .meta({ description: 'setrlimit(2), each in its own unit: soft and hard alike, or each.' }),
+    nice: z.int().min(-20).max(19).optional(),
+    umask: z
+      .string()
+      .regex(/^[0-7]{3,4}$/, 'must be three or four octal digits')
+      .optional(),
+    noNewPrivileges: z.boolean().optional(),
+    cgroup: z
+      .strictObject({
+        memoryMax: z.int().min(4096).optional().meta({ description: 'Bytes' }),
+        pidsMax: z.int().min(1).max(4194304).optional(),
+        cpuPercent: z.number().min(1).max(100_000).optional().meta({ description: 'Of one processor' }),
+      })
+      .optional()
+      .meta({ description: 'A cgroup of its own, which scope tree kills whole.' }),
   })
   .meta({ id: 'Spawn', examples: [{ argv: ['sleep', '5'], cwd: '/tmp' }] });
 Spawn satisfies z.ZodType<LaunchRequest>;

@@ -1,5 +1,6 @@
 import { mkdirSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
+import { Cgroups } from './cgroups/cgroups.ts';
 import { Clients } from './clients/clients.ts';
 import { PolicyWatch } from './clients/policy-watch.ts';
 import { firstToken, readTokens, Tokens } from './clients/tokens.ts';
@@ -88,7 +89,8 @@ export function startDaemon(config: Config, handoff: Handoff | null = null, pass
   const store = notifier === null || !features.inode ? null : new PidfdStore(notifier, kept);
   const table = new ProcessTable(store);
   const adoption = new Adoption(table);
-  const reaper = new Reaper({ table, journal, adoption, feed, tellsReap: features.inode });
+  const cgroups = new Cgroups(config.cgroup ?? null, journal.node);
+  const reaper = new Reaper({ table, journal, adoption, feed, cgroups, tellsReap: features.inode });
   const outputs = new Outputs({
     directory: output,
     maxOutput: config.maxOutput,
@@ -103,10 +105,11 @@ export function startDaemon(config: Config, handoff: Handoff | null = null, pass
     features,
     descriptors: descriptors - KEPT_FROM_HANDLES,
     outputs,
+    cgroups,
   });
   const parking = new Parking(table);
   const waits = new Waits({ journal, reaper, parking, nonblocking: features.nonblocking });
-  const signals = new Signals(table, features);
+  const signals = new Signals(table, features, cgroups);
   const retries = new Retries(journal);
   const retention = new Retention(journal, handles, config.keep);
 
@@ -117,6 +120,7 @@ export function startDaemon(config: Config, handoff: Handoff | null = null, pass
   reaper.start();
   outputs.onEnded = (description) => handles.endOutput(description);
   handles.resumeOutput();
+  handles.resumeCgroups();
   retention.start();
 
   return {
@@ -145,6 +149,7 @@ export function startDaemon(config: Config, handoff: Handoff | null = null, pass
       policy?.close();
       retention.stop();
       outputs.stop();
+      cgroups.stop();
       reaper.stop();
       store?.close();
       journal.close();

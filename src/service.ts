@@ -101,6 +101,7 @@ export class Service {
     }
     this.#listeners.stop();
     await this.#quiet('stopping', DRAIN_MS);
+    await this.#daemon.handles.begun();
     this.#daemon.close();
     this.#logger.info('stopped');
     process.exit(0);
@@ -159,6 +160,7 @@ export class Service {
   async #replace(graceMs: number): Promise<void> {
     this.#handedOn ??= this.#listeners.handOn();
     if (graceMs > 0) await this.#quiet('restarting', graceMs);
+    await this.#daemon.handles.begun();
     if (this.#ending === 'stop') return;
     try {
       execute({ ...this.#daemon.handOver(), listeners: this.#handedOn, failures: this.#failures });

@@ -1,3 +1,4 @@
+import { existsSync } from 'node:fs';
 import { homedir } from 'node:os';
 import { join, resolve } from 'node:path';
 import { z } from 'zod';
@@ -17,6 +18,8 @@ export interface Config {
   audit: string | undefined;
   insecureNoAuth: boolean;
   allowedHosts: string[];
+  /** The path of a cgroup to make others in. */
+  cgroup: string | undefined;
   subreaper: boolean;
   /** Bytes. */
   socketBuffer: number;
@@ -83,6 +86,7 @@ export function readConfig(argv: readonly string[], environment: NodeJS.ProcessE
     audit: check('audit', z.string().optional()),
     insecureNoAuth: raw['insecure-no-auth'] === true,
     allowedHosts: check('allowed-host', z.array(z.string().toLowerCase()).default([])),
+    cgroup: check('cgroup', cgroupDirectory.optional()),
     subreaper: raw['no-subreaper'] !== true,
     socketBuffer: check('socket-buffer', wholeNumber(4096, 2 ** 30).default(2 ** 20)),
     maxEvents: check('max-events', wholeNumber(1000, 1e9).default(1_000_000)),
@@ -101,6 +105,13 @@ export function readConfig(argv: readonly string[], environment: NodeJS.ProcessE
     ),
   };
 }
+
+const cgroupDirectory = z
+  .string()
+  .refine(
+    (path) => path.startsWith('/') && existsSync(join(path, 'cgroup.procs')),
+    'must be the path of a cgroup (v2)',
+  );
 
 const absolute = z.string().startsWith('/', 'must be an absolute path');
 

@@ -42,6 +42,11 @@ export const options = [
     repeatable: true,
     help: 'a Host that TCP clients may name, beside IP addresses and localhost',
   },
+  {
+    flag: 'cgroup',
+    value: 'DIR',
+    help: 'a cgroup (v2) of the daemon’s alone, below which those that a spawn asks for are made',
+  },
   { flag: 'no-subreaper', help: 'leave orphans of spawned processes to init' },
   { flag: 'socket-buffer', value: 'BYTES', help: 'what may wait for one slow subscriber (default 1048576)' },
   {

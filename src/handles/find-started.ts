@@ -2,6 +2,7 @@ import { existsSync, readlinkSync, realpathSync } from 'node:fs';
 import { isErrno } from '../kernel/errno.ts';
 import { Pidfd } from '../kernel/pidfd.ts';
 import { type ProcStat, readAll, readArgv, startedAt } from '../kernel/proc.ts';
+import { HIDDEN } from './launch.ts';
 
 /** How much later than it was written down a process may have begun: the fork follows at once. */
 const LATEST_MS = 1000;
@@ -67,7 +68,7 @@ function isCommand(found: readonly string[], wanted: readonly string[]): boolean
   return (
     found.length >= wanted.length &&
     (name === wanted[0] || name!.endsWith(`/${wanted[0]}`)) &&
-    args.every((arg, at) => arg === wanted[at + 1])
+    args.every((arg, at) => arg === wanted[at + 1] || wanted[at + 1] === HIDDEN)
   );
 }
 

@@ -1,4 +1,5 @@
 import { constants } from 'node:os';
+import type { Cgroups } from '../cgroups/cgroups.ts';
 import { type Client, notAllowed } from '../clients/client.ts';
 import { requireQuota } from '../clients/quotas.ts';
 import { Problem } from '../errors/problem.ts';
@@ -17,7 +18,7 @@ import type { Reaper } from '../processes/reaper.ts';
 import type { Claim } from '../retries/retries.ts';
 import { type Gone, Handle, type HandleView, type Labels, viewOfHandle } from './handle.ts';
 import { HandleIds } from './handle-ids.ts';
-import { keepBelow, type LaunchRequest, launch } from './launch.ts';
+import { keepBelow, type Launched, type LaunchRequest, launch, shownOf } from './launch.ts';
 import { requireOpenable } from './openable.ts';
 import { permitted } from './permit-spawn.ts';
 
@@ -52,6 +53,7 @@ export interface HandlesParts {
   /** Handles take no descriptor with this number or a higher one. */
   descriptors: number;
   outputs: Outputs;
+  cgroups: Cgroups;
 }
 
 /** What a new handle is made of. */
@@ -70,6 +72,8 @@ export class Handles {
   readonly #live = new Map<string, Handle>();
   /** How many of these each client has. */
   readonly #liveOf = new Map<string, number>();
+  /** Processes that are not yet the programs that were asked for. */
+  readonly #beginning = new Set<Promise<void>>();
   #refusal: Problem | null = null;
 
   constructor(parts: HandlesParts) {
@@ -77,7 +81,10 @@ export class Handles {
     this.#ids = new HandleIds(parts.journal.identity.key);
     parts.journal.living = () => this.#live.values();
     parts.reaper.onRetired = (process) => {
-      for (const handle of process.handles) this.#forget(handle);
+      for (const handle of process.handles) {
+        this.#forget(handle);
+        parts.cgroups.release(handle.description.id);
+      }
     };
   }
 
@@ -98,24 +105,24 @@ export class Handles {
    * Starts a program and holds it.
    * @throws {Problem} of {@link launch}; EPERM, EDQUOT; ENOSPC where nothing can be written down; EMFILE
    */
-  spawn(asking: Client, wanted: LaunchRequest, options: OpenOptions): Handle {
-    const { journal, features, descriptors, outputs } = this.#parts;
+  spawn(asking: Client, wanted: LaunchRequest, options: OpenOptions): Handle | Promise<Handle> {
+    const { journal, features, descriptors, outputs, cgroups } = this.#parts;
     const { name: client } = asking;
     const request = permitted(asking.rights.spawn, wanted);
     asking.spawns.take(asking.quotas.spawnsPerSecond);
     this.#requireRoom('posix_spawn', asking);
     if (captured(request).length > 0) requireQuota(asking.quotas, 'outputBytes', outputs.keptOf(client) + 1);
     const id = this.#ids.make(client);
-    const facts = { id: journal.nextNumber, argv: request.argv, relation: 'child' as const };
+    const facts = { id: journal.nextNumber, argv: request.argv.map(shownOf), relation: 'child' as const };
     const descriptionId = journal.nextNumber;
     const output = { streams: captured(request), ended: false };
     const intent = options.claim && this.#intend(id, client, facts, { id: descriptionId, output }, options);
-    try {
-      const files = outputs.filesFor(descriptionId);
-      const { pid, pidfd } = this.#withDescriptors(() => {
-        outputs.discard(descriptionId, output.streams); // of a try that failed
-        return launch(request, files, flag(options, features), descriptors);
-      });
+    const undo = (): void => {
+      if (intent !== undefined) journal.commit([{ write: 'never', handle: intent }]);
+      outputs.discard(descriptionId, output.streams);
+      if (request.cgroup !== undefined) cgroups.release(descriptionId);
+    };
+    const hold = ({ pid, pidfd }: Launched): Handle => {
       const inode = features.inode ? pidfd.inode : null;
       const process = new Process({ ...facts, pid, inode, startedAt: Date.now() });
       const description = new Description(descriptionId, process, pidfd, options.nonblocking, output);
@@ -128,11 +135,45 @@ export class Handles {
         pidfd.close();
         throw error;
       }
+    };
+    try {
+      if (request.cgroup !== undefined) cgroups.create(descriptionId, request.cgroup);
+      const files = {
+        ...outputs.filesFor(descriptionId),
+        enterCgroup: (pid: number) => cgroups.enter(descriptionId, pid),
+      };
+      const launched = this.#withDescriptors(() => {
+        outputs.discard(descriptionId, output.streams); // of a try that failed
+        return launch(request, files, flag(options, features), descriptors);
+      });
+      return launched.begun === null ? hold(launched) : this.#begin(launched, hold, undo);
     } catch (error) {
-      if (intent !== undefined) journal.commit([{ write: 'never', handle: intent }]);
-      outputs.discard(descriptionId, output.streams);
+      undo();
       throw error;
     }
+  }
+
+  /** Holds a process once it is the program that was asked for. */
+  async #begin(launched: Launched, hold: (launched: Launched) => Handle, undo: () => void): Promise<Handle> {
+    const over = this.#parts.reaper.spare(launched.pid);
+    const { promise, resolve } = Promise.withResolvers<void>();
+    this.#beginning.add(promise);
+    try {
+      await launched.begun;
+      return hold(launched);
+    } catch (error) {
+      undo();
+      throw error;
+    } finally {
+      over();
+      this.#beginning.delete(promise);
+      resolve();
+    }
+  }
+
+  /** Resolves when no process is on its way to its program. */
+  async begun(): Promise<void> {
+    while (this.#beginning.size > 0) await Promise.all(this.#beginning);
   }
 
   /**
@@ -310,7 +351,7 @@ export class Handles {
   }
 
   #letGo(handle: Handle): void {
-    const { table, adoption, outputs } = this.#parts;
+    const { table, adoption, outputs, cgroups } = this.#parts;
     if (handle.description.output.streams.length > 0 && this.#on(handle.description).length === 0)
       outputs.release(handle.description);
     if (!this.#forget(handle)) {
@@ -318,7 +359,10 @@ export class Handles {
       return;
     }
     handle.process.detach(handle);
-    if (handle.process.handles.size === 0) adoption.forget(handle.process);
+    if (handle.process.handles.size === 0) {
+      adoption.forget(handle.process);
+      cgroups.release(handle.description.id);
+    }
     table.release(handle.description);
   }
 
@@ -338,6 +382,11 @@ export class Handles {
     batch.write({ write: 'output', description });
     for (const handle of this.#on(description)) batch.event('output', handle, handle.process.ending ?? {});
     batch.commit(feed);
+  }
+
+  /** Does away with the cgroups that an earlier daemon left and nobody needs. */
+  resumeCgroups(): void {
+    this.#parts.cgroups.releaseAllBut(new Set([...this.#live.values()].map(({ description }) => description.id)));
   }
 
   /** Goes on with captured output whose end an earlier daemon had not told, and does away with what belongs to nobody. */

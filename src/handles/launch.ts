@@ -1,13 +1,16 @@
 import { constants, openSync, statSync, unlinkSync, writeSync } from 'node:fs';
 import { homedir, constants as osConstants } from 'node:os';
-import { join } from 'node:path';
+import { join, resolve } from 'node:path';
 import { isProblemErrno, Problem } from '../errors/problem.ts';
 import { Descriptor } from '../kernel/descriptor.ts';
 import { SystemError } from '../kernel/errno.ts';
 import { openLiterally } from '../kernel/file.ts';
 import { Pidfd } from '../kernel/pidfd.ts';
-import { lookUp, spawn } from '../kernel/spawn.ts';
+import { makePipe } from '../kernel/pipe.ts';
+import { lookUp, type SpawnRequest, spawn } from '../kernel/spawn.ts';
 import { P_PID, WEXITED, waitid } from '../kernel/waitid.ts';
+import { become, bound, chainFor, requireFormat, scriptOf, undo } from './exec-chain.ts';
+import { type GuiseRequest, identityOf, isPlain } from './guise.ts';
 
 export type StdinSource = 'null' | { text: string } | { base64: string };
 export type OutputTarget =
@@ -17,9 +20,18 @@ export type OutputTarget =
   /** `literally`: no part of the path may be a symbolic link. */
   | { file: string; append?: boolean | undefined; literally?: boolean };
 
+/** One that is secret goes to the program, and is shown to nobody. */
+export type Argument = string | { secret: string };
+
+/** What stands for a secret wherever a command line is shown or kept. */
+export const HIDDEN = '***';
+
+const textOf = (argument: Argument): string => (typeof argument === 'string' ? argument : argument.secret);
+export const shownOf = (argument: Argument): string => (typeof argument === 'string' ? argument : HIDDEN);
+
 /** A program to start, as a client asks for it. */
-export interface LaunchRequest {
-  argv: [string, ...string[]];
+export interface LaunchRequest extends GuiseRequest {
+  argv: [string, ...Argument[]];
   /** Where it is, if that is known; else it is looked for. */
   program?: string;
   env: Readonly<Record<string, string>>;
@@ -35,6 +47,8 @@ export interface LaunchFiles {
   output(stream: 'stdout' | 'stderr'): string;
   /** A private directory. */
   scratch: string;
+  /** Moves a process into the cgroup that was made for it. */
+  enterCgroup(pid: number): void;
 }
 
 /** What every process gets, unless the request says otherwise. The daemon's own environment may hold secrets. */
@@ -45,39 +59,106 @@ const basicEnvironment = {
 };
 
 /** What the process gets of an environment. */
-export function environmentOf({ env }: LaunchRequest): Record<string, string> & { PATH: string } {
-  return { ...basicEnvironment, ...env };
+export function environmentOf(
+  { env }: LaunchRequest,
+  home: string = basicEnvironment.HOME,
+): Record<string, string> & { PATH: string } {
+  return { ...basicEnvironment, HOME: home, ...env };
+}
+
+/** A process that was started. */
+export interface Launched {
+  pid: number;
+  pidfd: Pidfd;
+  /** Where it is on its way to the program: when it is there, or that it came to nothing. `null` where it is there already. */
+  begun: Promise<void> | null;
 }
 
 /**
  * Starts a program and opens a pidfd on it. Race-free, as nobody but the daemon reaps its children.
  * @param descriptors the process's pidfd gets a lower number than this
  * @throws {Problem} what the contract says of a spawn: 422 for the program or the working directory, 403 for one that may
- *   not be executed, 413, 503
+ *   not be executed, 413, 503; EPERM and 422 of whom it is to run as; EOPNOTSUPP
  */
 export function launch(
   request: LaunchRequest,
   files: LaunchFiles,
   nonblocking: boolean,
   descriptors: number,
-): { pid: number; pidfd: Pidfd } {
-  const env = environmentOf(request);
+): Launched {
   using opened = new DisposableStack();
   const keep = (fd: number): Descriptor => opened.use(new Descriptor(fd));
   try {
     requireDirectory(request.cwd);
     const stdin = source(request.stdin, files, keep);
     const stdout = target(request.stdout, 'stdout', files, keep);
-    const stderr = request.stderr === 'stdout' ? 'stdout' : target(request.stderr, 'stderr', files, keep);
+    const stderr = request.stderr === 'stdout' ? ('stdout' as const) : target(request.stderr, 'stderr', files, keep);
     // Held until the process is there, so that a full descriptor table is noticed before anything is started.
     const reserve = keepBelow(keep(openSync('/dev/null', constants.O_RDONLY)), descriptors);
+    const stdio = { stdin, stdout, stderr } as const;
+    if (!isPlain(request)) return launchAs(request, stdio, files, nonblocking, reserve);
+    const env = environmentOf(request);
     const path = request.program ?? lookUp(request.argv[0], env.PATH);
-    const pid = spawn({ path, argv: request.argv, env, cwd: request.cwd, stdin, stdout, stderr });
+    const pid = spawn({ path, argv: request.argv.map(textOf), env, cwd: request.cwd, ...stdio });
     reserve.close();
-    return { pid, pidfd: openOrEnd(pid, nonblocking) };
+    return { pid, pidfd: openOrEnd(pid, nonblocking), begun: null };
   } catch (error) {
     throw explain(error);
   }
+}
+
+/** As somebody else, or bounded: through a chain of tools that are one process with the program. */
+function launchAs(
+  request: LaunchRequest,
+  stdio: Pick<SpawnRequest, 'stdin' | 'stdout' | 'stderr'>,
+  { enterCgroup }: LaunchFiles,
+  nonblocking: boolean,
+  reserve: Descriptor,
+): Launched {
+  const identity = identityOf(request);
+  const env = environmentOf(request, identity?.home);
+  requireNames(env);
+  const path = request.program ?? lookUp(request.argv[0], env.PATH);
+  requireFormat(resolve(request.cwd, path));
+  const argv = [request.program ?? request.argv[0], ...request.argv.slice(1).map(textOf)];
+  const chain = chainFor({ argv, guise: request, identity });
+  const { reader, writer } = makePipe();
+  const close = (): void => {
+    reader.close();
+    writer.close();
+  };
+  try {
+    const pid = spawn({ path: chain.path, argv: chain.argv, env: {}, cwd: '/', ...stdio, gate: reader.fd });
+    reserve.close();
+    const pidfd = openOrEnd(pid, nonblocking);
+    const begin = async (): Promise<void> => {
+      try {
+        if (request.cgroup !== undefined) enterCgroup(pid);
+        bound(pid, request);
+        await become({ pid, pidfd, chain, reader, writer }, scriptOf(request, request.cwd, env));
+      } catch (error) {
+        undo(pid, pidfd);
+        throw explain(error);
+      } finally {
+        close();
+      }
+    };
+    return { pid, pidfd, begun: begin() };
+  } catch (error) {
+    close();
+    throw error;
+  }
+}
+
+/** A shell exports no others. */
+function requireNames(env: Readonly<Record<string, string>>): void {
+  const odd = Object.keys(env).find((name) => !/^[A-Za-z_][A-Za-z0-9_]*$/.test(name));
+  if (odd === undefined) return;
+  const message =
+    'must be letters, digits and _ together with user, group, limits, nice, umask, noNewPrivileges or cgroup';
+  throw new Problem('EINVAL', `The name of a variable ${message}.`, {
+    errors: [{ path: `/spawn/env/${odd}`, message }],
+  });
 }
 
 type Keep = (fd: number) => Descriptor;

@@ -3,6 +3,7 @@ import { basename, dirname, join, resolve } from 'node:path';
 import { notAllowed } from '../clients/client.ts';
 import type { SpawnRule } from '../clients/rights.ts';
 import { lookUp } from '../kernel/spawn.ts';
+import { findGroup, findUser, groupsOf } from '../kernel/users.ts';
 import { environmentOf, explain, type LaunchRequest, type OutputTarget } from './launch.ts';
 
 /**
@@ -19,10 +20,29 @@ export function permitted(rule: SpawnRule | boolean, request: LaunchRequest): La
   const program = programOf(request, cwd);
   const place = real(program);
   if (place === null || !rule.programs.some((path) => isProgram(path, place))) throw notAllowed('spawn this program');
+  const user = permittedUser(rule, request);
   const stdout = outputWithin(rule, request.stdout);
   const stderr = request.stderr === 'stdout' ? 'stdout' : outputWithin(rule, request.stderr);
-  return { ...request, program: place, cwd, stdout, stderr };
+  return { ...request, user, program: place, cwd, stdout, stderr };
 }
+
+/** The first of the list is for who names none; and nobody is in groups that its user is not in. */
+function permittedUser({ users }: SpawnRule, { user = users[0], group }: LaunchRequest): string | number | undefined {
+  if (users.includes('*')) return user === '*' ? undefined : user;
+  const uid = user === undefined ? process.getuid!() : uidOf(user);
+  const allowed = users.length === 0 ? [process.getuid!()] : users.map(uidOf);
+  if (uid === null || !allowed.includes(uid)) throw notAllowed('run programs as this user');
+  if (group !== undefined) {
+    const found = findUser(uid);
+    const gid = typeof group === 'number' ? group : findGroup(group);
+    if (found === null || gid === null || !groupsOf(found).includes(gid))
+      throw notAllowed('run programs in a group that their user is not in');
+  }
+  return user;
+}
+
+const uidOf = (user: string | number): number | null =>
+  typeof user === 'number' ? user : (findUser(user)?.uid ?? null);
 
 function matches(pattern: string, name: string): boolean {
   return pattern.endsWith('*') ? name.startsWith(pattern.slice(0, -1)) : name === pattern;

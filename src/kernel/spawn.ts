@@ -15,6 +15,8 @@ export interface SpawnRequest {
   stdin: number;
   stdout: number;
   stderr: number | 'stdout';
+  /** What becomes descriptor 3, for what is not yet the program itself. */
+  gate?: number;
 }
 
 const posixSpawn = bind(
@@ -62,7 +64,8 @@ export function spawn(request: SpawnRequest): number {
     // Also where both numbers are the same, which clears the CLOEXEC that Node puts on its own 0, 1 and 2.
     actionsDup(actions, request.stdout, 1);
     actionsDup(actions, request.stderr === 'stdout' ? 1 : request.stderr, 2);
-    actionsCloseFrom?.(actions, 3);
+    if (request.gate !== undefined) actionsDup(actions, request.gate, 3);
+    actionsCloseFrom?.(actions, request.gate === undefined ? 3 : 4);
     actionsChdir(actions, request.cwd);
     const pid = [0];
     const env = Object.entries(request.env).map(([name, value]) => `${name}=${value}`);

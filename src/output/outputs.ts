@@ -72,7 +72,7 @@ export class Outputs {
   }
 
   /** Where a new process writes what is captured. */
-  filesFor(id: number): LaunchFiles {
+  filesFor(id: number): Pick<LaunchFiles, 'output' | 'scratch'> {
     return { output: (stream) => this.pathOf(id, stream), scratch: this.#directory };
   }
 

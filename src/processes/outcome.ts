@@ -4,7 +4,8 @@ import type { Siginfo } from '../kernel/waitid.ts';
 /** How a process ended. Never a number that was no exit code. */
 export type Outcome =
   | { reason: 'exited'; exitCode: number }
-  | { reason: 'killed'; signal: string }
+  /** `oom`: by the kernel, because its cgroup had no memory left. */
+  | { reason: 'killed'; signal: string; oom?: true | undefined }
   | { reason: 'dumped'; signal: string }
   | { reason: 'unknown'; detail: string };
 

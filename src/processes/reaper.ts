@@ -1,3 +1,4 @@
+import type { Cgroups } from '../cgroups/cgroups.ts';
 import type { EventSink } from '../journal/batch.ts';
 import { Batch } from '../journal/batch.ts';
 import type { Journal } from '../journal/journal.ts';
@@ -30,6 +31,7 @@ export interface ReaperParts {
   journal: Journal;
   adoption: Adoption;
   feed: EventSink;
+  cgroups: Cgroups;
   /** Whether EPOLLHUP tells of a reap (6.9), and PIDFD_GET_INFO of the exit (6.15). */
   tellsReap: boolean;
 }
@@ -42,6 +44,8 @@ export class Reaper {
   readonly #parts: ReaperParts;
   /** Ended, told, but not on disk yet: they stay zombies, and in memory, until they are. */
   readonly #unwritten = new Set<Process>();
+  /** Pids of those that somebody else takes, should they end now. */
+  readonly #spared = new Set<number>();
   /** By pid. */
   readonly #ownChildren = new Map<number, OwnChild>();
   #childSignal: NodeJS.Timeout | null = null;
@@ -100,6 +104,18 @@ export class Reaper {
     return own.ended.promise;
   }
 
+  /**
+   * Leaves a child that has no handle yet to its caller.
+   * @returns to be called when that is over
+   */
+  spare(pid: number): () => void {
+    this.#spared.add(pid);
+    return () => {
+      this.#spared.delete(pid);
+      this.#reapOrphans(); // it may have hidden some
+    };
+  }
+
   #reapOwnChild(own: OwnChild): void {
     const event = own.pidfd.waitid(WEXITED | WNOHANG);
     if (event === null) return;
@@ -150,13 +166,21 @@ export class Reaper {
         batch.change('adopted', process);
       }
       const { siginfo, rusage } = peeked;
-      this.#note(batch, process, { outcome: outcomeOf(siginfo) as Outcome, siginfo, rusage });
+      const outcome = this.#withMemory(process, outcomeOf(siginfo) as Outcome);
+      this.#note(batch, process, { outcome, siginfo, rusage });
       return true;
     }
     const reaped = hungUp || !this.#parts.tellsReap;
-    const outcome = reaped ? foreignOutcome(pidfd.exitStatus()) : null;
+    const outcome = reaped ? this.#withMemory(process, foreignOutcome(pidfd.exitStatus())) : null;
     this.#note(batch, process, { outcome, siginfo: null, rusage: null });
     return reaped;
+  }
+
+  /** Whether it was the lack of memory that killed it. */
+  #withMemory({ descriptions }: Process, outcome: Outcome): Outcome {
+    if (outcome.reason !== 'killed' || outcome.signal !== 'SIGKILL') return outcome;
+    const { cgroups } = this.#parts;
+    return [...descriptions].some(({ id }) => cgroups.wasOutOfMemory(id)) ? { ...outcome, oom: true } : outcome;
   }
 
   #note(batch: Batch, process: Process, facts: Omit<Ending, 'reaped'>): void {
@@ -239,6 +263,7 @@ export class Reaper {
       const own = this.#ownChildren.get(pid);
       const process = this.#parts.table.get(pid);
       if (own !== undefined) this.#reapOwnChild(own);
+      else if (this.#spared.has(pid)) return;
       else if (process === undefined) {
         orNothing(() => waitid(P_PID, pid, WEXITED | WNOHANG));
         this.counts.orphans += 1;

@@ -1,4 +1,5 @@
 import { constants } from 'node:os';
+import type { Cgroups } from '../cgroups/cgroups.ts';
 import { Problem } from '../errors/problem.ts';
 import type { Handle } from '../handles/handle.ts';
 import { isErrno } from '../kernel/errno.ts';
@@ -17,8 +18,10 @@ export type Scope = SignalScope | 'tree';
 export class Signals {
   readonly #table: ProcessTable;
   readonly #features: Features;
+  readonly #cgroups: Cgroups;
 
-  constructor(table: ProcessTable, features: Features) {
+  constructor(table: ProcessTable, features: Features, cgroups: Cgroups) {
+    this.#cgroups = cgroups;
     this.#table = table;
     this.#features = features;
   }
@@ -91,7 +94,10 @@ export class Signals {
     const isThere = process.ending === null;
     const leads = isThere && readStat(process.pid)?.session === process.pid;
     const session = leads ? process.pid : this.#table.groups.session(process);
-    const find = (): number[] => descendants({ pid: isThere ? process.pid : null, session });
+    const { id } = handle.description;
+    const find = (): number[] => [
+      ...new Set([...descendants({ pid: isThere ? process.pid : null, session }), ...this.#cgroups.pids(id)]),
+    ];
     const deliver = (pidfd: Pidfd, signal: number): void => {
       try {
         pidfd.signal(signal);
@@ -102,7 +108,9 @@ export class Signals {
     if (find().includes(globalThis.process.pid)) throw itself();
     // Stopped first, none of them can fork or hand its children on while the others are being killed.
     if (number === SIGKILL) eachOnce(find, (pidfd) => deliver(pidfd, SIGSTOP));
-    if (eachOnce(find, (pidfd) => deliver(pidfd, number)) === 0) throw ended();
+    const reached = eachOnce(find, (pidfd) => deliver(pidfd, number));
+    if (number === SIGKILL) this.#cgroups.kill(id);
+    if (reached === 0) throw ended();
   }
 }
 

@@ -1,0 +1,44 @@
+import { bind, checked } from './libc.ts';
+
+const prlimit = bind('int prlimit(int pid, int resource, void *wanted, void *old)');
+
+/** RLIMIT_ constants, the same on both architectures that we run on. */
+const resources = {
+  cpu: 0,
+  fsize: 1,
+  data: 2,
+  stack: 3,
+  core: 4,
+  rss: 5,
+  nproc: 6,
+  nofile: 7,
+  memlock: 8,
+  as: 9,
+  locks: 10,
+  sigpending: 11,
+  msgqueue: 12,
+  nice: 13,
+  rtprio: 14,
+  rttime: 15,
+} as const;
+export type Resource = keyof typeof resources;
+export const resourceNames = Object.keys(resources) as [Resource, ...Resource[]];
+
+const RLIM_INFINITY = 2n ** 64n - 1n;
+
+/** A limit in the resource's own unit; `null` is none. */
+export interface Limit {
+  soft: number | null;
+  hard: number | null;
+}
+
+/**
+ * Sets a limit of another process, prlimit(2).
+ * @throws {SystemError} EPERM, EINVAL (soft above hard), ESRCH
+ */
+export function setLimit(pid: number, resource: Resource, { soft, hard }: Limit): void {
+  const wanted = Buffer.alloc(16);
+  wanted.writeBigUInt64LE(soft === null ? RLIM_INFINITY : BigInt(soft), 0);
+  wanted.writeBigUInt64LE(hard === null ? RLIM_INFINITY : BigInt(hard), 8);
+  checked('prlimit', prlimit(pid, resources[resource], wanted, null));
+}
