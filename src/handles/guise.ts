@@ -40,9 +40,7 @@ export function identityOf({ user, group }: GuiseRequest): Identity | null {
   const found = user === undefined ? null : wanted(user, group);
   const gid = group === undefined ? found!.gid : typeof group === 'number' ? group : gidOf(group);
   const uid = found?.uid ?? process.getuid!();
-  const own = uid === process.getuid!() && gid === process.getgid!();
-  // Root with no more than the name of another of its groups keeps nothing of what it had.
-  if (own && (uid !== 0 || user === undefined)) return null;
+  if (uid === process.getuid!() && gid === process.getgid!()) return null;
   if (!mayBecomeOthers())
     throw new Problem(
       'EPERM',
