@@ -1,3 +1,4 @@
+import type { OutgoingHttpHeaders } from 'node:http';
 import type { FastifyReply, FastifyRequest } from 'fastify';
 import type { WebSocket } from 'ws';
 import { z } from 'zod';
@@ -13,6 +14,7 @@ import { callerOf } from '../src/http/callers.ts';
 import { EVENTS_PATH } from '../src/http/guard.ts';
 import {
   closeSocket,
+  dropSilent,
   eventStreamSink,
   GOING_AWAY,
   POLICY_VIOLATION,
@@ -93,9 +95,8 @@ export function eventRoutes(app: App, { handles, feed }: Daemon): void {
     reply.hijack();
     const { raw } = reply;
     raw.writeHead(200, {
+      ...(reply.getHeaders() as OutgoingHttpHeaders),
       'content-type': 'text/event-stream',
-      'cache-control': 'no-store',
-      'x-request-id': request.id,
       'x-accel-buffering': 'no',
     });
     const { client } = request;
@@ -134,6 +135,7 @@ export function eventRoutes(app: App, { handles, feed }: Daemon): void {
       else if (frame.type === 'subscribe') subscriber.subscribe(frame.handles, frame.since);
       else subscriber.unsubscribe(frame.handles);
     });
+    dropSilent(socket);
     subscriber.start(query.handle, query.since);
   }
 }

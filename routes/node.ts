@@ -4,8 +4,16 @@ import { problems } from '../schemas/common.ts';
 import { Health, type NodeBody, NodeSchema } from '../schemas/node.ts';
 import type { Daemon } from '../src/daemon.ts';
 import type { App } from '../src/http/app-type.ts';
-import { LONGEST_URL } from '../src/http/guard.ts';
-import { BODY_LIMIT, FRAME_LIMIT } from '../src/http/limits.ts';
+import {
+  BODY_LIMIT,
+  FRAME_LIMIT,
+  HEADERS_LIMIT,
+  HEADERS_TIMEOUT_MS,
+  KEEP_ALIVE_TIMEOUT_MS,
+  REQUEST_TIMEOUT_MS,
+  strangersAmong,
+  URL_LIMIT,
+} from '../src/http/limits.ts';
 import { Metrics } from '../src/metrics.ts';
 import { version } from '../src/version.ts';
 
@@ -66,8 +74,13 @@ export function nodeRoutes(app: App, daemon: Daemon): void {
         limits: {
           descriptors: daemon.descriptors,
           bodyBytes: BODY_LIMIT,
-          urlBytes: LONGEST_URL,
+          headerBytes: HEADERS_LIMIT,
+          urlBytes: URL_LIMIT,
           frameBytes: FRAME_LIMIT,
+          headersTimeoutMs: HEADERS_TIMEOUT_MS,
+          requestTimeoutMs: REQUEST_TIMEOUT_MS,
+          keepAliveTimeoutMs: KEEP_ALIVE_TIMEOUT_MS,
+          unauthenticatedConnections: strangersAmong(daemon.descriptors),
           socketBufferBytes: config.socketBuffer,
           events: config.maxEvents,
           outputBytes: config.maxOutput,

@@ -71,7 +71,6 @@ const headersOf = (offset: number) => ({
   'content-type': 'application/octet-stream',
   'waitd-offset': offset,
   'accept-ranges': 'bytes',
-  'x-content-type-options': 'nosniff',
 });
 
 function send(reply: FastifyReply, offset: number, bytes: Readable): FastifyReply {

@@ -17,8 +17,13 @@ export const NodeSchema = z
     limits: z.object({
       descriptors: z.int(),
       bodyBytes: z.int(),
+      headerBytes: z.int(),
       urlBytes: z.int(),
       frameBytes: z.int(),
+      headersTimeoutMs: z.int(),
+      requestTimeoutMs: z.int(),
+      keepAliveTimeoutMs: z.int(),
+      unauthenticatedConnections: z.int(),
       socketBufferBytes: z.int(),
       events: z.int(),
       outputBytes: z.int(),

@@ -21,21 +21,25 @@ import type { Daemon } from './daemon.ts';
 import type { App } from './http/app-type.ts';
 import { audit } from './http/audit.ts';
 import { authenticate } from './http/authenticate.ts';
+import { answerPreflights, asPage, checkOrigin } from './http/browsers.ts';
 import { guard, refuseUnknown, SUBPROTOCOL } from './http/guard.ts';
 import { idempotency } from './http/idempotency.ts';
 import {
   BODY_LIMIT,
   FRAME_LIMIT,
+  HEADERS_LIMIT,
   HEADERS_TIMEOUT_MS,
   KEEP_ALIVE_TIMEOUT_MS,
   REQUEST_TIMEOUT_MS,
+  TIMEOUTS_CHECK_MS,
 } from './http/limits.ts';
 import { Listeners } from './http/listeners.ts';
 import { answerProblems, handleError, refuseOddities, refuseUnparsed } from './http/problems.ts';
 import { parseQuery } from './http/query.ts';
+import { peerByTls, tlsServer } from './http/tls.ts';
 import { version } from './version.ts';
 
-/** What a request passes, in this order: id, audit, guard (Host, URL, upgrade), credentials, schema, route. */
+/** What a request passes, in this order: id, audit, Origin, guard (Host, URL, upgrade), credentials, schema, route. */
 export async function build(
   daemon: Daemon,
   logger: FastifyBaseLogger,
@@ -51,7 +55,11 @@ export async function build(
     return503OnClosing: false,
     routerOptions: { querystringParser: parseQuery, ignoreTrailingSlash: false, maxParamLength: 200 },
     http: {
+      maxHeaderSize: HEADERS_LIMIT,
       headersTimeout: HEADERS_TIMEOUT_MS,
+      connectionsCheckingInterval: TIMEOUTS_CHECK_MS,
+      // Node would take the first of two and drop the other, where whoever stands before it may have looked at that.
+      joinDuplicateHeaders: true,
       // Node would answer a missing Host itself, without a problem document.
       requireHostHeader: false,
       shouldUpgradeCallback: (request: IncomingMessage) => request.headers.upgrade?.toLowerCase() === 'websocket',
@@ -85,7 +93,9 @@ export async function build(
   });
   answerProblems(app);
   audit(app, auditLog);
+  checkOrigin(app, daemon.config.allowedOrigins);
   guard(app, daemon.config.allowedHosts, theListeners);
+  answerPreflights(app);
   authenticate(app, daemon.clients, theListeners);
   idempotency(app, daemon.retries);
   refuseUnknown(app);
@@ -104,7 +114,10 @@ export async function build(
     transform: jsonSchemaTransform,
     transformObject: jsonSchemaTransformObject,
   });
-  await app.register(swaggerUi, { routePrefix: '/docs', staticCSP: true });
+  await app.register(async (docs) => {
+    docs.addHook('onRequest', asPage);
+    await docs.register(swaggerUi, { routePrefix: '/docs' });
+  });
 
   handleRoutes(app, daemon);
   waitRoutes(app, daemon);
@@ -116,7 +129,13 @@ export async function build(
 
   await app.ready();
   refuseOddities(app.server);
-  listeners = new Listeners(app.server, daemon.descriptors);
+  const { tls: files } = daemon.config;
+  listeners = new Listeners({
+    http: app.server,
+    descriptors: daemon.descriptors,
+    tls: files === null ? null : tlsServer(files, logger),
+    peerByTls: (socket) => peerByTls(socket, logger),
+  });
   return { app, listeners };
 }
 

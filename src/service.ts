@@ -1,7 +1,7 @@
 import { closeSync } from 'node:fs';
 import type { Logger } from 'pino';
 import { build } from './app.ts';
-import type { Config } from './config/config.ts';
+import { type Config, speaksTls } from './config/config.ts';
 import { type Daemon, startDaemon, stopping } from './daemon.ts';
 import type { Why } from './feed/feed.ts';
 import type { App } from './http/app-type.ts';
@@ -75,7 +75,7 @@ export class Service {
       const inherited = handoff?.listeners.find((listener) => listener.address === nameOf(address));
       const served = await this.#listeners.listen(address, inherited?.fd);
       this.addresses.push(served);
-      this.#logger.info({ address: served }, 'listening');
+      this.#logger.info({ address: served, ...(speaksTls(config, address) && { tls: true }) }, 'listening');
     }
     for (const { address, fd } of handoff?.listeners ?? [])
       if (!config.listen.some((wanted) => nameOf(wanted) === address)) closeSync(fd); // not served any more

@@ -5,8 +5,11 @@ import type { Quotas } from './quotas.ts';
 import { unlimited } from './rights.ts';
 import { hashOf, Tokens } from './tokens.ts';
 
-/** How a request came: by a Unix socket from a user, or by TCP from anybody. */
-export type Peer = { uid: number } | 'tcp';
+/**
+ * How a request came: by a Unix socket from a user, by TLS from whoever holds the key of a certificate (its name is `null` where
+ * it has none), or by TCP from anybody.
+ */
+export type Peer = { uid: number } | { certificate: string | null } | 'tcp';
 
 export interface ClientsParts {
   tokens: Tokens;
@@ -88,6 +91,10 @@ export class Clients {
     if (peer === 'tcp') {
       if (this.#anonymousTcp) return 'anonymous';
       throw unauthenticated('Present a token: Authorization: Bearer <token>.');
+    }
+    if ('certificate' in peer) {
+      if (peer.certificate !== null) return `cert:${peer.certificate}`;
+      throw unauthenticated('This certificate names nobody: it needs a DNS, URI or email subjectAltName, or a token.');
     }
     if (this.#policy === null && peer.uid !== this.#ownUid && peer.uid !== 0)
       throw new Problem('EPERM', 'On this socket only the daemon’s own user and root are let in: present a token.');

@@ -1,5 +1,6 @@
 import { createHash, randomBytes, timingSafeEqual } from 'node:crypto';
-import { existsSync, readFileSync, statSync } from 'node:fs';
+import { existsSync, readFileSync } from 'node:fs';
+import { requirePrivate } from '../files/require-private.ts';
 import { writeWhole } from '../files/write-whole.ts';
 
 export const CLIENT_NAME = /^[A-Za-z0-9][A-Za-z0-9._:@/-]{0,127}$/;
@@ -39,7 +40,7 @@ export function newToken(): string {
  * @throws {Error} where others than its owner may read it, or a line does not fit; never with a token in the text
  */
 export function readTokens(path: string): Tokens {
-  requirePrivate(path);
+  requirePrivate(path, 'tokens');
   const tokens = new Tokens();
   const seen = new Set<string>();
   for (const [index, line] of readFileSync(path, 'utf8').split('\n').entries()) {
@@ -66,16 +67,8 @@ export function readTokens(path: string): Tokens {
 /** The token that is made at first start and kept; it belongs to the daemon's own user. */
 export function firstToken(path: string, client: string): Tokens {
   if (!existsSync(path)) writeWhole(path, `${newToken()}\n`);
-  requirePrivate(path);
+  requirePrivate(path, 'tokens');
   const tokens = new Tokens();
   tokens.add(client, hashOf(readFileSync(path, 'utf8').trim()));
   return tokens;
-}
-
-function requirePrivate(path: string): void {
-  const mode = statSync(path).mode & 0o777;
-  if ((mode & 0o077) !== 0)
-    throw new Error(
-      `${path} has mode ${mode.toString(8).padStart(4, '0')}, so others can use its tokens: chmod 0600 it`,
-    );
 }

@@ -8,6 +8,13 @@ import { environmentName, type RawConfig, readOptions, UsageError } from './opti
 /** Where to serve. */
 export type Address = { unix: string } | { host: string; port: number };
 
+/** Paths, PEM. */
+export interface TlsFiles {
+  cert: string;
+  key: string;
+  clientCa: string | undefined;
+}
+
 export interface Config {
   listen: Address[];
   stateDir: string;
@@ -17,7 +24,10 @@ export interface Config {
   /** Where the audit goes: a path, `stdout` or `off`; `undefined` where nobody has said. */
   audit: string | undefined;
   insecureNoAuth: boolean;
+  /** What TCP speaks TLS with; `null` where it does not. */
+  tls: TlsFiles | null;
   allowedHosts: string[];
+  allowedOrigins: string[];
   /** The path of a cgroup to make others in. */
   cgroup: string | undefined;
   subreaper: boolean;
@@ -32,6 +42,11 @@ export interface Config {
   /** Only find out whether it would start. */
   check: boolean;
   logLevel: string;
+}
+
+/** Whether TLS is spoken at an address: on TCP, where there is a certificate. */
+export function speaksTls({ tls }: Config, address: Address): boolean {
+  return tls !== null && 'host' in address;
 }
 
 /** sun_path is 108 bytes with its NUL (unix(7)). */
@@ -85,7 +100,13 @@ export function readConfig(argv: readonly string[], environment: NodeJS.ProcessE
     ),
     audit: check('audit', z.string().optional()),
     insecureNoAuth: raw['insecure-no-auth'] === true,
+    tls: tlsFiles({
+      cert: check('tls-cert', z.string().optional()),
+      key: check('tls-key', z.string().optional()),
+      clientCa: check('tls-client-ca', z.string().optional()),
+    }),
     allowedHosts: check('allowed-host', z.array(z.string().toLowerCase()).default([])),
+    allowedOrigins: check('allowed-origin', z.array(origin).default([])),
     cgroup: check('cgroup', cgroupDirectory.optional()),
     subreaper: raw['no-subreaper'] !== true,
     socketBuffer: check('socket-buffer', wholeNumber(4096, 2 ** 30).default(2 ** 20)),
@@ -105,6 +126,21 @@ export function readConfig(argv: readonly string[], environment: NodeJS.ProcessE
     ),
   };
 }
+
+function tlsFiles({ cert, key, clientCa }: { [File in keyof TlsFiles]: string | undefined }): TlsFiles | null {
+  if (cert !== undefined && key !== undefined) return { cert, key, clientCa };
+  if (cert !== undefined) throw new UsageError('--tls-cert needs its --tls-key');
+  if (key !== undefined) throw new UsageError('--tls-key needs its --tls-cert');
+  if (clientCa !== undefined) throw new UsageError('--tls-client-ca needs --tls-cert and --tls-key');
+  return null;
+}
+
+/** As a browser writes it: scheme and host in small letters, no default port, no path. Its own are http and https. */
+const origin = z
+  .string()
+  .toLowerCase()
+  .regex(/^[a-z][a-z0-9+.-]*:\/\/[^\s/?#@,*]+$/, 'must be an origin such as https://dash.example')
+  .transform((text) => (/^https?:/.test(text) && URL.canParse(text) ? new URL(text).origin : text));
 
 const cgroupDirectory = z
   .string()

@@ -36,11 +36,24 @@ export const options = [
     help: 'a line for every spawn, open, signal, close and refusal (default stdout, at a terminal off)',
   },
   { flag: 'insecure-no-auth', help: 'serve TCP without credentials, to anybody who can connect' },
+  { flag: 'tls-cert', value: 'FILE', help: 'TCP speaks TLS with this certificate and its chain, PEM; needs --tls-key' },
+  { flag: 'tls-key', value: 'FILE', help: 'the key of the certificate, PEM, mode 0600' },
+  {
+    flag: 'tls-client-ca',
+    value: 'FILE',
+    help: 'clients may prove who they are by certificates that these authorities have signed, PEM; needs --tls-cert',
+  },
   {
     flag: 'allowed-host',
     value: 'NAME',
     repeatable: true,
     help: 'a Host that TCP clients may name, beside IP addresses and localhost',
+  },
+  {
+    flag: 'allowed-origin',
+    value: 'ORIGIN',
+    repeatable: true,
+    help: 'whose web pages may call, such as https://dash.example, beside those that are served from here',
   },
   {
     flag: 'cgroup',

@@ -1,9 +1,10 @@
-import { isIP } from 'node:net';
+import { isIPv4, isIPv6 } from 'node:net';
 import type { FastifyInstance, FastifyReply, FastifyRequest } from 'fastify';
 import { Problem } from '../errors/problem.ts';
 import { protocolsOf } from './authenticate.ts';
+import { URL_LIMIT } from './limits.ts';
 import type { Listeners } from './listeners.ts';
-import { sendProblem } from './problems.ts';
+import { sendProblem, usualHeaders } from './problems.ts';
 
 declare module 'fastify' {
   interface FastifyContextConfig {
@@ -12,19 +13,19 @@ declare module 'fastify' {
   }
 }
 
-/** Longer ones are no URL of ours. */
-export const LONGEST_URL = 8192;
 export const SUBPROTOCOL = 'waitd.v1';
 export const EVENTS_PATH = '/v1/events';
 
 /** What HTTP asks of every request and answer, before any route sees it. */
 export function guard(app: FastifyInstance, allowedHosts: readonly string[], listeners: () => Listeners): void {
   app.addHook('onRequest', async (request, reply) => {
-    reply.headers({ 'cache-control': 'no-store', 'x-request-id': request.id });
+    reply.headers(usualHeaders(request.id));
     if (listeners().draining) reply.header('connection', 'close');
-    if (request.raw.url!.length > LONGEST_URL)
-      throw new Problem('EPROTO', `The URL is over ${LONGEST_URL} bytes.`, { status: 414 });
-    if (listeners().peerOf(request.raw.socket) === 'tcp') checkHost(request.headers.host, allowedHosts);
+    if (request.raw.url!.length > URL_LIMIT)
+      throw new Problem('EPROTO', `The URL is over ${URL_LIMIT} bytes.`, { status: 414 });
+    checkTarget(request);
+    const peer = listeners().peerOf(request.raw.socket);
+    if (peer === 'tcp' || 'certificate' in peer) checkHost(request.headers.host, allowedHosts);
     if (listeners().isOneOfTheLast(request.raw.socket) && request.routeOptions.config.health !== true)
       throw outOfDescriptors();
     if (request.ws) checkUpgrade(request);
@@ -39,22 +40,30 @@ function outOfDescriptors(): Problem {
   });
 }
 
+/** A proxy that trusts the one and a server that trusts the other would not mean the same host (RFC 9112 3.2.2). */
+function checkTarget({ raw, headers }: FastifyRequest): void {
+  if (raw.url!.startsWith('/')) return;
+  const absolute = /^[a-z][a-z0-9+.-]*:\/\/([^/?#]*)/i.exec(raw.url!);
+  if (absolute !== null && absolute[1]!.toLowerCase() !== headers.host?.toLowerCase())
+    throw new Problem('EPROTO', 'The host in the URL and the Host header are not the same.', { status: 400 });
+}
+
+/** A name, an IPv4 address, or an IPv6 address in brackets; and perhaps a port (RFC 9110 7.2). No user, and not two of them. */
+const HOST = /^(?:\[([\da-f:.]+)\]|([\w.-]+))(?::\d{0,5})?$/;
+
 /**
  * A web page can make a browser call a name of its own that resolves to this machine (DNS rebinding); it cannot make it
  * send another Host.
  */
 function checkHost(host: string | undefined, allowedHosts: readonly string[]): void {
   if (host === undefined) throw new Problem('EPROTO', 'HTTP/1.1 asks for a Host header.', { status: 400 });
-  const name = host.toLowerCase().replace(/:\d+$/, '');
-  const isAddress = isIP(name.replace(/^\[(.*)\]$/, '$1')) !== 0;
-  if (!isAddress && name !== 'localhost' && !allowedHosts.includes(name))
-    throw new Problem(
-      'EPERM',
-      'This Host is not served: use an IP address or localhost, or start with --allowed-host.',
-      {
-        status: 421,
-      },
-    );
+  const match = HOST.exec(host.toLowerCase());
+  if (match === null)
+    throw new Problem('EPROTO', 'The Host header must be one host and perhaps a port.', { status: 400 });
+  const [, address = '', name = ''] = match;
+  if (isIPv6(address) || isIPv4(name) || name === 'localhost' || allowedHosts.includes(name)) return;
+  const detail = 'This Host is not served: use an IP address or localhost, or start with --allowed-host.';
+  throw new Problem('EPERM', detail, { status: 421 });
 }
 
 function checkUpgrade({ headers, routeOptions }: FastifyRequest): void {

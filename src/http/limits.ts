@@ -1,12 +1,38 @@
 /** Bytes. More than the kernel takes of arguments and environment together (2 MiB with the usual stack limit). */
 export const BODY_LIMIT = 4 * 2 ** 20;
 
+/** Bytes of a request's first line and headers together. */
+export const HEADERS_LIMIT = 16 * 2 ** 10;
+
+/** Bytes. Longer ones are no URL of ours. */
+export const URL_LIMIT = 8 * 2 ** 10;
+
 /** Bytes of one WebSocket frame from a client: a thousand handles and room to spare. */
 export const FRAME_LIMIT = 128 * 2 ** 10;
 
-/** How long a request's headers, and then its body, may take to arrive. A parked answer has no limit. */
+/** How long a TLS handshake may take. */
+export const HANDSHAKE_TIMEOUT_MS = 10_000;
+
+/**
+ * How long a request's headers, and then all of it, may take to arrive, from the connection or from the request before. A parked
+ * answer has no limit.
+ */
 export const HEADERS_TIMEOUT_MS = 10_000;
 export const REQUEST_TIMEOUT_MS = 60_000;
 
+/** How often Node looks who has been too slow; 30 s if it is not told. */
+export const TIMEOUTS_CHECK_MS = 1000;
+
 /** How long a connection may stay open without a request. */
 export const KEEP_ALIVE_TIMEOUT_MS = 75_000;
+
+/** How often a WebSocket is asked whether its other end is still there. */
+export const PING_INTERVAL_MS = 30_000;
+
+/** Finds a client that is gone without a word; a parked wait has no other timeout. */
+export const TCP_KEEP_ALIVE_MS = 30_000;
+
+/** How many TCP connections may be open on which nobody has shown yet who is asking. */
+export function strangersAmong(descriptors: number): number {
+  return Math.floor(descriptors / 4);
+}

@@ -3,6 +3,7 @@ import type { Server as HttpServer } from 'node:http';
 import { connect, createServer, type Server, type Socket } from 'node:net';
 import { dirname } from 'node:path';
 import { setTimeout } from 'node:timers/promises';
+import type { TLSSocket, Server as TlsServer } from 'node:tls';
 import type { Peer } from '../clients/clients.ts';
 import type { Address } from '../config/config.ts';
 import { duplicateOverExec } from '../kernel/descriptor.ts';
@@ -10,9 +11,7 @@ import { isErrno } from '../kernel/errno.ts';
 import { tryLock } from '../kernel/lock.ts';
 import { peerOf } from '../kernel/peer.ts';
 import { bindUnix } from '../kernel/unix-socket.ts';
-
-/** Finds a client that is gone without a word; a parked wait has no other timeout. */
-const KEEP_ALIVE_MS = 30_000;
+import { strangersAmong, TCP_KEEP_ALIVE_MS } from './limits.ts';
 
 /** How long a request may be under way to us, on this machine or from near it. */
 const UNDER_WAY_MS = 100;
@@ -28,6 +27,16 @@ interface Place {
   server: Server;
 }
 
+export interface ListenersParts {
+  http: HttpServer;
+  /** How many descriptors there can be. */
+  descriptors: number;
+  /** `null` where TCP is plain. */
+  tls: TlsServer | null;
+  /** Who is at the other end of a handshake that is done. */
+  peerByTls: (socket: TLSSocket) => Peer | 'refused';
+}
+
 /** A listening socket that lives over execve(2), and where it serves, as it is named in the settings. */
 export interface HandedOn {
   address: string;
@@ -36,23 +45,34 @@ export interface HandedOn {
 
 /**
  * The places where the daemon is served. Each accepts, notes who is at the other end, and hands the connection to the one
- * HTTP server, which need not listen itself (node:http documents this use of its `connection` event).
+ * HTTP server, which need not listen itself (node:http documents this use of its `connection` event). With TLS the connection
+ * goes to the HTTP server once its handshake is done, as node:https does it.
  */
 export class Listeners {
   readonly #http: HttpServer;
+  readonly #tls: TlsServer | null;
   readonly #places: Place[] = [];
   readonly #sockets = new Set<Socket>();
+  /** Those by TCP on which nobody has shown yet who is asking, the oldest first. */
+  readonly #strangers = new Set<Socket>();
+  readonly #mostStrangers: number;
   readonly #peers = new WeakMap<object, Peer>();
   readonly #last = new WeakSet<object>();
   readonly #descriptors: number;
   #draining = false;
 
-  /** @param descriptors how many there can be */
-  constructor(http: HttpServer, descriptors: number) {
+  constructor({ http, descriptors, tls, peerByTls }: ListenersParts) {
     this.#http = http;
+    this.#tls = tls;
     this.#descriptors = descriptors;
+    this.#mostStrangers = strangersAmong(descriptors);
     // The server starts its header and request timeouts when it listens, and it never will.
     http.emit('listening');
+    tls?.on('secureConnection', (socket) => {
+      const peer = peerByTls(socket);
+      if (peer === 'refused') socket.destroySoon();
+      else this.#serve(socket, () => peer);
+    });
   }
 
   /** Who is at the other end of a connection. */
@@ -71,13 +91,14 @@ export class Listeners {
    * @throws {Error} in one sentence: in use by another daemon, or not to be had
    */
   async listen(address: Address, inherited?: number): Promise<string> {
+    const isUnix = 'unix' in address;
     const server = createServer({
-      allowHalfOpen: true,
+      // As node:http and node:https have it.
+      allowHalfOpen: isUnix || this.#tls === null,
       noDelay: true,
       keepAlive: true,
-      keepAliveInitialDelay: KEEP_ALIVE_MS,
+      keepAliveInitialDelay: TCP_KEEP_ALIVE_MS,
     });
-    const isUnix = 'unix' in address;
     server.on('connection', (socket) => this.#accept(socket, isUnix));
     if (inherited !== undefined) await start(server, { fd: inherited });
     else if (isUnix) await listenUnix(server, address.unix);
@@ -89,19 +110,45 @@ export class Listeners {
   }
 
   #accept(socket: Socket, isUnix: boolean): void {
+    this.#sockets.add(socket);
+    socket.once('close', () => {
+      this.#sockets.delete(socket);
+      this.#strangers.delete(socket);
+    });
+    // SO_PEERCRED is of the moment of connect(2), so it holds for the life of the connection.
+    if (isUnix) this.#serve(socket, (fd) => ({ uid: peerOf(fd).uid }));
+    else {
+      this.#boundStrangers(socket);
+      if (this.#tls === null) this.#serve(socket, () => 'tcp');
+      else this.#tls.emit('connection', socket);
+    }
+  }
+
+  #serve(socket: Socket, peerOn: (fd: number) => Peer): void {
     try {
-      // SO_PEERCRED is of the moment of connect(2), so it holds for the life of the connection.
       const fd = descriptorOf(socket);
-      this.#peers.set(socket, isUnix ? { uid: peerOf(fd).uid } : 'tcp');
+      this.#peers.set(socket, peerOn(fd));
       // The kernel gives the lowest number that is free.
       if (fd >= this.#descriptors - KEPT_FOR_HEALTH) this.#last.add(socket);
     } catch {
       socket.destroy(); // gone already
       return;
     }
-    this.#sockets.add(socket);
-    socket.once('close', () => this.#sockets.delete(socket));
     this.#http.emit('connection', socket);
+  }
+
+  /** Whoever only connects must not take what those need who may. */
+  #boundStrangers(socket: Socket): void {
+    this.#strangers.add(socket);
+    if (this.#strangers.size <= this.#mostStrangers) return;
+    const [oldest] = this.#strangers;
+    this.#strangers.delete(oldest!);
+    oldest!.destroy();
+  }
+
+  /** Somebody has shown on this connection who is asking. */
+  noteKnown(socket: Socket): void {
+    this.#strangers.delete(carrierOf(socket));
   }
 
   /** Accepts nobody any more; a Unix socket's file goes. */
@@ -148,6 +195,11 @@ function descriptorOf(socket: Socket | Server): number {
   const { _handle: handle } = socket as unknown as { _handle: { fd: number } | null };
   if (handle === null) throw new Error('socket is closed');
   return handle.fd;
+}
+
+/** The accepted connection that TLS is spoken on; one that is plain is its own. Node has no public name for this either. */
+function carrierOf(socket: Socket): Socket {
+  return (socket as Socket & { _parent: Socket | null })._parent ?? socket;
 }
 
 async function listenUnix(server: Server, path: string): Promise<void> {

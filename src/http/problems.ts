@@ -1,9 +1,10 @@
 import { randomUUID } from 'node:crypto';
-import { type IncomingMessage, maxHeaderSize, type Server, STATUS_CODES } from 'node:http';
+import { type IncomingMessage, type Server, STATUS_CODES } from 'node:http';
 import type { Duplex } from 'node:stream';
 import type { FastifyError, FastifyInstance, FastifyReply, FastifyRequest } from 'fastify';
 import { hasZodFastifySchemaValidationErrors } from 'fastify-type-provider-zod';
 import { Problem } from '../errors/problem.ts';
+import { HEADERS_LIMIT } from './limits.ts';
 
 /** What Fastify itself refuses, by its codes. */
 const refused: Record<string, Problem> = {
@@ -19,7 +20,7 @@ const refused: Record<string, Problem> = {
 
 /** What Node's HTTP parser refuses, before there is a request. */
 const unparsed: Record<string, Problem> = {
-  HPE_HEADER_OVERFLOW: new Problem('EPROTO', `The headers are over ${maxHeaderSize} bytes.`, { status: 431 }),
+  HPE_HEADER_OVERFLOW: new Problem('EPROTO', `The headers are over ${HEADERS_LIMIT} bytes.`, { status: 431 }),
   ERR_HTTP_REQUEST_TIMEOUT: new Problem('EPROTO', 'The request took too long to arrive.', { status: 408 }),
   HPE_CHUNK_EXTENSIONS_OVERFLOW: new Problem('E2BIG', 'The chunk extensions are over the limit.'),
 };
@@ -57,11 +58,16 @@ export function sendProblem(reply: FastifyReply, problem: Problem): void {
   request.server.onRefusal(request, reply, problem.errno);
   void reply
     .code(problem.status)
-    // The first two are set by a hook, too, which what the framework itself refuses does not pass.
-    .headers({ 'cache-control': 'no-store', 'x-request-id': reply.request.id, ...problem.headers })
+    // What the framework itself refuses does not pass the hook that sets the first of them.
+    .headers({ ...usualHeaders(reply.request.id), ...problem.headers })
     .type('application/problem+json')
     .serializer((document: unknown) => JSON.stringify(document))
     .send(problem.toDocument(reply.request.id));
+}
+
+/** What every answer bears. Nobody is to guess at its type. */
+export function usualHeaders(requestId: string): Record<string, string> {
+  return { 'cache-control': 'no-store', 'x-content-type-options': 'nosniff', 'x-request-id': requestId };
 }
 
 function problemOf(error: FastifyError, request: FastifyRequest): Problem {
@@ -113,8 +119,7 @@ function endWith(socket: Duplex, problem: Problem, requestId: string): void {
   const headers = {
     'content-type': 'application/problem+json',
     'content-length': String(Buffer.byteLength(body)),
-    'cache-control': 'no-store',
-    'x-request-id': requestId,
+    ...usualHeaders(requestId),
     connection: 'close',
     ...problem.headers,
   };

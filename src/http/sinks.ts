@@ -1,6 +1,7 @@
 import type { ServerResponse } from 'node:http';
 import type { WebSocket } from 'ws';
 import type { Sink } from '../feed/subscriber.ts';
+import { PING_INTERVAL_MS } from './limits.ts';
 
 /** WebSocket close codes (RFC 6455 7.4.1 and the registry it opened). */
 export const GOING_AWAY = 1001;
@@ -27,6 +28,20 @@ export function closeSocket(socket: WebSocket, code: number, reason: string): vo
   socket.close(code, reason);
   const timer = setTimeout(() => socket.terminate(), CLOSE_GRACE_MS);
   socket.once('close', () => clearTimeout(timer));
+}
+
+/** Asks a socket again and again whether its other end is there, and drops one that has not answered by the next time. */
+export function dropSilent(socket: WebSocket): void {
+  let answered = true;
+  socket.on('pong', () => {
+    answered = true;
+  });
+  const timer = setInterval(() => {
+    if (!answered) return socket.terminate();
+    answered = false;
+    socket.ping();
+  }, PING_INTERVAL_MS);
+  socket.once('close', () => clearInterval(timer));
 }
 
 /** Frames as server-sent events: unnamed, with the seq of an event as its id. */

@@ -1,0 +1,86 @@
+import type { FastifyInstance, FastifyReply, FastifyRequest } from 'fastify';
+import { Problem } from '../errors/problem.ts';
+import { passing } from './passing.ts';
+
+/** What a page from elsewhere may read of an answer, beside what CORS lets it read anyway. */
+const EXPOSED = [
+  'Content-Range',
+  'Idempotent-Replayed',
+  'Link',
+  'Location',
+  'Preference-Applied',
+  'Retry-After',
+  'Waitd-Offset',
+  'X-Request-Id',
+].join(', ');
+
+/** The same for every path, be it there or not: nobody has shown yet who is asking. */
+const PREFLIGHT = {
+  'access-control-allow-methods': 'GET, HEAD, POST, PATCH, DELETE',
+  'access-control-allow-headers':
+    'Authorization, Content-Type, Idempotency-Key, Last-Event-ID, Prefer, Range, X-Request-Id',
+  'access-control-max-age': '600',
+};
+
+/** For pages, which the API has none of but its documentation: nothing from elsewhere, in nobody's frame. */
+const PAGE = {
+  'content-security-policy': [
+    "default-src 'none'",
+    "connect-src 'self'",
+    "font-src 'self' data:",
+    "img-src 'self' data:",
+    "script-src 'self'",
+    "style-src 'self'",
+    "base-uri 'none'",
+    "form-action 'none'",
+    "frame-ancestors 'none'",
+  ].join('; '),
+  'cross-origin-opener-policy': 'same-origin',
+  'referrer-policy': 'no-referrer',
+  'x-frame-options': 'DENY',
+};
+
+/**
+ * Whose pages may call: those that were served from here, and those listed. A browser says of every call from elsewhere, and of
+ * every WebSocket, where its page is from (RFC 6454 7.3); a refusal comes before anything is done.
+ */
+export function checkOrigin(app: FastifyInstance, allowed: readonly string[]): void {
+  app.addHook(
+    'onRequest',
+    passing((request, reply) => {
+      const { origin } = request.headers;
+      // The answer to the one is no answer to the other.
+      if (allowed.length > 0) reply.header('vary', 'Origin');
+      if (origin === undefined || isOwn(request, origin)) return;
+      if (!allowed.includes(origin))
+        throw new Problem('EPERM', 'Pages of this origin may not call: start with --allowed-origin.');
+      reply.headers({ 'access-control-allow-origin': origin, 'access-control-expose-headers': EXPOSED });
+    }),
+  );
+}
+
+function isOwn({ protocol, headers }: FastifyRequest, origin: string): boolean {
+  if (headers.host === undefined) return false;
+  const own = `${protocol}://${headers.host}`;
+  // As a browser writes an origin: without the default port.
+  return origin === own || (URL.canParse(own) && origin === new URL(own).origin);
+}
+
+/** A browser asks before it makes a call that no form could make. It asks without credentials, and learns nothing but that. */
+export function answerPreflights(app: FastifyInstance): void {
+  app.addHook('onRequest', (request, reply, done) => {
+    if (isPreflight(request) && reply.hasHeader('access-control-allow-origin'))
+      reply.code(204).headers(PREFLIGHT).send();
+    else done();
+  });
+}
+
+function isPreflight({ method, headers }: FastifyRequest): boolean {
+  return method === 'OPTIONS' && headers['access-control-request-method'] !== undefined;
+}
+
+/** A hook for routes that serve pages. */
+export function asPage(_request: FastifyRequest, reply: FastifyReply, done: () => void): void {
+  reply.headers(PAGE);
+  done();
+}

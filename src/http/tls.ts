@@ -1,0 +1,89 @@
+import { createPrivateKey, X509Certificate } from 'node:crypto';
+import { readFileSync } from 'node:fs';
+import { createServer, type Server, type TLSSocket, type TlsOptions } from 'node:tls';
+import type { FastifyBaseLogger } from 'fastify';
+import { certificateName } from '../clients/certificate.ts';
+import type { Peer } from '../clients/clients.ts';
+import type { TlsFiles } from '../config/config.ts';
+import { requirePrivate } from '../files/require-private.ts';
+import { HANDSHAKE_TIMEOUT_MS } from './limits.ts';
+
+/**
+ * What makes TLS of accepted connections; it never listens itself.
+ * @throws {Error} in one sentence: a file cannot be read, holds something else, or others can read the key
+ */
+export function tlsServer({ cert, key, clientCa }: TlsFiles, logger: FastifyBaseLogger): Server {
+  const files = { cert: readPem(cert), key: readPem(key) };
+  requirePrivate(key, 'key');
+  const [leaf] = certificatesIn(cert, files.cert);
+  requireKeyOf(leaf!, cert, key, files.key);
+  const authorities = clientCa === undefined ? null : certificatesIn(clientCa, readPem(clientCa));
+  const server = serverOf(cert, {
+    ...files,
+    minVersion: 'TLSv1.2',
+    ALPNProtocols: ['http/1.1'],
+    handshakeTimeout: HANDSHAKE_TIMEOUT_MS,
+    // Whoever has no certificate may have a token, so it is up to `peerByTls` to turn away those with a bad one.
+    ...(authorities !== null && { ca: authorities.map(String), requestCert: true, rejectUnauthorized: false }),
+  });
+  server.on('tlsClientError', (err, socket) => {
+    logger.debug({ err }, 'a TLS handshake failed');
+    socket.destroy();
+  });
+  return server;
+}
+
+/**
+ * Who is at the other end of a handshake that is done.
+ * @returns `refused` where it showed a certificate that does not verify
+ */
+export function peerByTls(socket: TLSSocket, logger: FastifyBaseLogger): Peer | 'refused' {
+  const shown = socket.getPeerX509Certificate();
+  if (shown === undefined) return 'tcp';
+  if (socket.authorized) return { certificate: certificateName(shown.subjectAltName) };
+  const { subject, serialNumber } = shown;
+  const reason = String(socket.authorizationError);
+  logger.warn({ from: socket.remoteAddress, subject, serialNumber, reason }, 'a client certificate is refused');
+  return 'refused';
+}
+
+/** What OpenSSL alone knows to refuse: a key that is too short, a curve that it has not. */
+function serverOf(cert: string, options: TlsOptions): Server {
+  try {
+    return createServer(options);
+  } catch (error) {
+    throw new Error(`${cert} cannot be served with: ${(error as NodeJS.ErrnoException).code}`);
+  }
+}
+
+function readPem(path: string): string {
+  try {
+    return readFileSync(path, 'utf8');
+  } catch (error) {
+    throw new Error(`${path} cannot be read: ${(error as NodeJS.ErrnoException).code}`);
+  }
+}
+
+/** Each is parsed here, since what OpenSSL finds no certificate in it takes for an empty list. */
+function certificatesIn(path: string, text: string): X509Certificate[] {
+  const blocks = text.match(/-----BEGIN CERTIFICATE-----[\s\S]*?-----END CERTIFICATE-----/g) ?? [];
+  if (blocks.length === 0) throw new Error(`${path} holds no certificate: it must be PEM`);
+  return blocks.map((block, index) => {
+    try {
+      return new X509Certificate(block);
+    } catch {
+      throw new Error(`${path}: its certificate ${index + 1} is not well-formed`);
+    }
+  });
+}
+
+function requireKeyOf(leaf: X509Certificate, cert: string, path: string, text: string): void {
+  let key: ReturnType<typeof createPrivateKey>;
+  try {
+    key = createPrivateKey(text);
+  } catch {
+    throw new Error(`${path} holds no key that can be used: it must be PEM, without a passphrase`);
+  }
+  if (!leaf.checkPrivateKey(key))
+    throw new Error(`${path} is not the key of ${cert}: the certificate of the daemon comes first in its file`);
+}
