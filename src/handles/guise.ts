@@ -1,7 +1,7 @@
 import { readFileSync } from 'node:fs';
 import type { CgroupLimits } from '../cgroups/cgroups.ts';
 import { Problem } from '../errors/problem.ts';
-import type { Limit, Resource } from '../kernel/limits.ts';
+import type { Bound, Resource } from '../kernel/limits.ts';
 import { findGroup, findUser, groupsOf, type User } from '../kernel/users.ts';
 
 /** As whom a program is to run, and within which bounds. */
@@ -10,7 +10,8 @@ export interface GuiseRequest {
   user?: string | number | undefined;
   /** Name or gid. */
   group?: string | number | undefined;
-  limits?: Partial<Record<Resource, Limit>> | undefined;
+  /** One for both is soft and hard alike. */
+  limits?: Partial<Record<Resource, Bound | { soft: Bound; hard: Bound }>> | undefined;
   nice?: number | undefined;
   /** Octal. */
   umask?: string | undefined;
