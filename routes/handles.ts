@@ -34,7 +34,7 @@ export function handleRoutes(app: App, { handles, signals, parking }: Daemon): v
       tags,
       summary: 'Spawn, open or dup',
       body: CreateHandle,
-      response: { 201: HandleSchema, ...problems(404, 410, 413, 415, 422, 501) },
+      response: { 201: HandleSchema, ...problems(404, 410, 422, 501) },
     },
     handler: async (request, reply) => {
       const handle = await make(request);
@@ -98,7 +98,7 @@ export function handleRoutes(app: App, { handles, signals, parking }: Daemon): v
       summary: 'Change O_NONBLOCK and labels',
       params: HandleParams,
       body: UpdateHandle,
-      response: { 200: HandleSchema, ...problems(404, 410, 413, 415) },
+      response: { 200: HandleSchema, ...problems(404, 410) },
     },
     handler: (request, reply) => {
       const handle = handles.get(request.client, request.params.id, 'change');
@@ -114,7 +114,7 @@ export function handleRoutes(app: App, { handles, signals, parking }: Daemon): v
       summary: 'Close; the process lives on unless a signal is given',
       params: HandleParams,
       querystring: CloseQuery,
-      response: { 204: z.void().meta({ description: 'Closed' }), ...problems(404, 410) },
+      response: { 204: z.null().meta({ description: 'Closed' }), ...problems(404, 410) },
     },
     handler: (request, reply) => {
       const { client, params, query } = request;
@@ -122,7 +122,7 @@ export function handleRoutes(app: App, { handles, signals, parking }: Daemon): v
       const handle = handles.get(client, params.id, 'change');
       if (query.signal !== undefined) signals.sendIfThere(handles.get(client, params.id, 'signal'), query.signal);
       handles.close(handle);
-      reply.code(204).send();
+      reply.code(204).send(null);
     },
   });
 }

@@ -26,7 +26,7 @@ export function nodeRoutes(app: App, daemon: Daemon): void {
 
   app.get('/livez', {
     config: { open: true, health: true },
-    schema: { tags, summary: 'Is it alive?', response: { 200: Health } },
+    schema: { tags, summary: 'Is it alive?', response: { 200: Health, ...problems() } },
     handler: (_request, reply) => {
       reply.send({ status: 'ok', checks: {} });
     },
@@ -34,7 +34,7 @@ export function nodeRoutes(app: App, daemon: Daemon): void {
 
   app.get('/readyz', {
     config: { open: true, health: true },
-    schema: { tags, summary: 'Can it take work?', response: { 200: Health, 503: Health } },
+    schema: { tags, summary: 'Can it take work?', response: { ...problems(), 200: Health, 503: Health } },
     handler: (_request, reply) => {
       const { fault } = journal;
       if (fault === null) reply.send({ status: 'ok', checks: { journal: 'ok' } });

@@ -19,12 +19,12 @@ export function signalRoutes(app: App, { handles, signals, parking }: Daemon): v
       summary: 'Signal the process, its group or its tree',
       params: HandleParams,
       body: Signal,
-      response: { 204: z.void().meta({ description: 'Sent' }), ...problems(404, 410, 413, 415, 501) },
+      response: { 204: z.null().meta({ description: 'Sent' }), ...problems(404, 410, 422, 501) },
     },
     handler: (request, reply) => {
       request.audited = { signal: request.body.signal, scope: request.body.scope };
       signals.send(handles.get(request.client, request.params.id, 'signal'), request.body.signal, request.body.scope);
-      reply.code(204).send();
+      reply.code(204).send(null);
     },
   });
 
@@ -35,7 +35,7 @@ export function signalRoutes(app: App, { handles, signals, parking }: Daemon): v
       summary: 'SIGTERM, SIGCONT, and SIGKILL after the grace; answers once it has ended',
       params: HandleParams,
       body: Terminate,
-      response: { 200: WaitidResult, ...problems(404, 410, 413, 415) },
+      response: { 200: WaitidResult, ...problems(404, 410, 422) },
     },
     handler: async (request, reply) => {
       const handle = handles.get(request.client, request.params.id, 'signal');

@@ -21,7 +21,7 @@ export function waitRoutes(app: App, { handles, waits, parking }: Daemon): void 
       summary: 'Wait, and collect unless WNOWAIT is given',
       params: HandleParams,
       body: Waitid,
-      response: { 200: WaitidResult, 202: WaitidResult, ...problems(404, 409, 410, 413, 415) },
+      response: { 200: WaitidResult, 202: WaitidResult, ...problems(404, 409, 410, 422) },
     },
     handler: (request, reply) => {
       const prefer = preferencesOf(request.headers.prefer);
@@ -61,7 +61,7 @@ export function waitRoutes(app: App, { handles, waits, parking }: Daemon): void 
       tags,
       summary: 'Wait for any, all or a number of handles; collects nothing',
       body: Poll,
-      response: { 200: PollResult, ...problems(404, 410, 413, 415) },
+      response: { 200: PollResult, ...problems(404, 410, 422) },
     },
     handler: async (request, reply) => {
       const { handles: ids, timeoutMs, ...rest } = request.body;

@@ -126,7 +126,7 @@ export const ProblemSchema = z
 
 /** The answers that any route may give, and those named. */
 export function problems(...statuses: number[]): Record<number, ReturnType<typeof problemResponse>> {
-  const always = [400, 401, 403, 421, 431, 500, 503];
+  const always = [400, 401, 403, 413, 414, 415, 421, 429, 431, 500, 503];
   return Object.fromEntries([...always, ...statuses].map((status) => [status, problemResponse()]));
 }
 

@@ -24,13 +24,8 @@ const id = z.union([z.int().min(0).max(4294967294), cString.regex(/^[^:\n]{1,256
   error: 'must be a name or a number',
 });
 
-/** `null` is none. */
-const bound = z
-  .union([z.int().min(0), z.literal('unlimited')], { error: 'must be a whole number or "unlimited"' })
-  .transform((value) => (value === 'unlimited' ? null : value));
-const Limit = z
-  .union([bound, z.strictObject({ soft: bound, hard: bound })])
-  .transform((value) => (typeof value === 'object' && value !== null ? value : { soft: value, hard: value }));
+const bound = z.union([z.int().min(0), z.literal('unlimited')], { error: 'must be a whole number or "unlimited"' });
+const Limit = z.union([bound, z.strictObject({ soft: bound, hard: bound })]);
 
 export const Spawn = z
   .strictObject({

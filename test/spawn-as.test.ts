@@ -24,19 +24,20 @@ async function run(
   daemon: Daemon,
   argv: unknown[],
   more: object = {},
+  tcp = false,
 ): Promise<{ status: number; text: string; body: Response['body'] }> {
   const { status, body } = await daemon.post(
     '/v1/handles',
     { spawn: { argv, stdout: 'capture', ...more } },
-    { headers: ENDED },
+    { headers: ENDED, tcp },
   );
   if (status !== 201) return { status, text: '', body };
-  return { status, text: (await daemon.get(`/v1/handles/${body.id}/stdout`)).text, body };
+  return { status, text: (await daemon.get(`/v1/handles/${body.id}/stdout`, { tcp })).text, body };
 }
 
 /** What a process sees of itself. */
-async function look(daemon: Daemon, more: object): Promise<Record<string, string>> {
-  const { text, body, status } = await run(daemon, ['cat', '/proc/self/status', '/proc/self/limits'], more);
+async function look(daemon: Daemon, more: object, tcp = false): Promise<Record<string, string>> {
+  const { text, body, status } = await run(daemon, ['cat', '/proc/self/status', '/proc/self/limits'], more, tcp);
   if (status !== 201) throw new Error(JSON.stringify(body));
   return Object.fromEntries(
     text.split('\n').map((line) => {
@@ -257,24 +258,29 @@ t.test('without privilege it lowers, and becomes nobody else', async (t) => {
   for (const prefix of prefixes) {
     const daemon = await unprivileged(t, prefix);
     const namespaced = prefix.includes('unshare');
+    // Over TCP: by its uid, this test is not let in.
     const own = namespaced ? 0 : 65534;
-    const seen = await look(daemon, {
-      user: own,
-      limits: { nofile: 32 },
-      nice: 4,
-      umask: '077',
-      noNewPrivileges: true,
-    });
+    const seen = await look(
+      daemon,
+      {
+        user: own,
+        limits: { nofile: 32 },
+        nice: 4,
+        umask: '077',
+        noNewPrivileges: true,
+      },
+      true,
+    );
     t.match(seen, { 'Max open files': '32 32 files', NoNewPrivs: '1', Umask: '0077' });
     const refused = { status: 403, body: { errno: 'EPERM' } };
     const spawn = (more: object): Promise<Response> =>
-      daemon.post('/v1/handles', { spawn: { argv: ['true'], ...more } });
+      daemon.post('/v1/handles', { spawn: { argv: ['true'], ...more } }, { tcp: true });
     t.match(await spawn({ user: namespaced ? 'daemon' : 'root' }), refused, 'in a namespace too: it has no such user');
     t.match(await spawn({ nice: -3 }), refused);
     t.match(await spawn({ limits: { nofile: 2 ** 30 } }), refused);
-    t.equal((await daemon.get('/v1/handles')).body.handles.length, 1);
+    t.equal((await daemon.get('/v1/handles', { tcp: true })).body.handles.length, 1);
     t.same(childrenOf(daemon.pid), []);
-    t.same((await run(daemon, ['ls', '-1', '/proc/self/fd'])).text, '0\n1\n2\n3\n');
+    t.same((await run(daemon, ['ls', '-1', '/proc/self/fd'], {}, true)).text, '0\n1\n2\n3\n');
     await daemon.stop();
   }
 });

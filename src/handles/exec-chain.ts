@@ -6,7 +6,7 @@ import { setTimeout } from 'node:timers/promises';
 import { Problem } from '../errors/problem.ts';
 import type { Descriptor } from '../kernel/descriptor.ts';
 import { isErrno } from '../kernel/errno.ts';
-import { type Limit, type Resource, setLimit } from '../kernel/limits.ts';
+import { type Resource, setLimit } from '../kernel/limits.ts';
 import type { Pidfd } from '../kernel/pidfd.ts';
 import { unread } from '../kernel/pipe.ts';
 import { lookUp } from '../kernel/spawn.ts';
@@ -133,9 +133,10 @@ export interface Underway {
  * @throws {Problem} EPERM, EINVAL
  */
 export function bound(pid: number, { limits = {}, nice }: GuiseRequest): void {
-  for (const [resource, limit] of Object.entries(limits) as [Resource, Limit][])
+  for (const [resource, limit] of Object.entries(limits))
     try {
-      setLimit(pid, resource, limit);
+      const { soft, hard } = typeof limit === 'object' ? limit : { soft: limit, hard: limit };
+      setLimit(pid, resource as Resource, soft, hard);
     } catch (error) {
       throw explain(error, 'prlimit', `the limit ${resource}`, 'raise');
     }

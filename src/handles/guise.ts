@@ -1,7 +1,7 @@
 import { readFileSync } from 'node:fs';
 import type { CgroupLimits } from '../cgroups/cgroups.ts';
 import { Problem } from '../errors/problem.ts';
-import type { Limit, Resource } from '../kernel/limits.ts';
+import type { Bound, Resource } from '../kernel/limits.ts';
 import { findGroup, findUser, groupsOf, type User } from '../kernel/users.ts';
 
 /** As whom a program is to run, and within which bounds. */
@@ -10,7 +10,8 @@ export interface GuiseRequest {
   user?: string | number | undefined;
   /** Name or gid. */
   group?: string | number | undefined;
-  limits?: Partial<Record<Resource, Limit>> | undefined;
+  /** One for both is soft and hard alike. */
+  limits?: Partial<Record<Resource, Bound | { soft: Bound; hard: Bound }>> | undefined;
   nice?: number | undefined;
   /** Octal. */
   umask?: string | undefined;
@@ -40,9 +41,7 @@ export function identityOf({ user, group }: GuiseRequest): Identity | null {
   const found = user === undefined ? null : wanted(user, group);
   const gid = group === undefined ? found!.gid : typeof group === 'number' ? group : gidOf(group);
   const uid = found?.uid ?? process.getuid!();
-  const own = uid === process.getuid!() && gid === process.getgid!();
-  // Root with no more than the name of another of its groups keeps nothing of what it had.
-  if (own && (uid !== 0 || user === undefined)) return null;
+  if (uid === process.getuid!() && gid === process.getgid!()) return null;
   if (!mayBecomeOthers())
     throw new Problem(
       'EPERM',

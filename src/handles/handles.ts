@@ -16,6 +16,7 @@ import { Process, type ProcessState } from '../processes/process.ts';
 import type { ProcessTable } from '../processes/process-table.ts';
 import type { Reaper } from '../processes/reaper.ts';
 import type { Claim } from '../retries/retries.ts';
+import { isPlain } from './guise.ts';
 import { type Gone, Handle, type HandleView, type Labels, viewOfHandle } from './handle.ts';
 import { HandleIds } from './handle-ids.ts';
 import { keepBelow, type Launched, type LaunchRequest, launch, shownOf } from './launch.ts';
@@ -61,6 +62,8 @@ interface HoldFacts extends OpenOptions {
   id: string;
   client: string;
   description: Description;
+  /** The cursor from before its first event, where that was decided before. */
+  seq?: number;
   /** Whether its process is a new one for us. */
   watch: boolean;
 }
@@ -113,10 +116,13 @@ export class Handles {
     this.#requireRoom('posix_spawn', asking);
     if (captured(request).length > 0) requireQuota(asking.quotas, 'outputBytes', outputs.keptOf(client) + 1);
     const id = this.#ids.make(client);
-    const facts = { id: journal.nextNumber, argv: request.argv.map(shownOf), relation: 'child' as const };
-    const descriptionId = journal.nextNumber;
+    // One that takes a while takes its seq at once: others are made meanwhile.
+    const number = isPlain(request) ? journal.nextNumber : journal.nextSeq();
+    const seq = number - 1;
+    const facts = { id: number, argv: request.argv.map(shownOf), relation: 'child' as const };
+    const descriptionId = number;
     const output = { streams: captured(request), ended: false };
-    const intent = options.claim && this.#intend(id, client, facts, { id: descriptionId, output }, options);
+    const intent = options.claim && this.#intend({ id, client, seq }, facts, { id: descriptionId, output }, options);
     const undo = (): void => {
       if (intent !== undefined) journal.commit([{ write: 'never', handle: intent }]);
       outputs.discard(descriptionId, output.streams);
@@ -127,7 +133,7 @@ export class Handles {
       const process = new Process({ ...facts, pid, inode, startedAt: Date.now() });
       const description = new Description(descriptionId, process, pidfd, options.nonblocking, output);
       try {
-        const handle = this.#hold({ ...options, id, client, description, watch: true });
+        const handle = this.#hold({ ...options, id, client, description, seq, watch: true });
         if (output.streams.length > 0) outputs.track(description, client);
         return handle;
       } catch (error) {
@@ -182,8 +188,7 @@ export class Handles {
    * @returns the handle as far as it is known
    */
   #intend(
-    id: string,
-    client: string,
+    { id, client, seq }: Pick<Handle, 'id' | 'client' | 'seq'>,
     facts: Pick<Process, 'id' | 'argv' | 'relation'>,
     { id: number, output }: Pick<Description, 'id' | 'output'>,
     { nonblocking, labels, claim }: OpenOptions,
@@ -191,7 +196,7 @@ export class Handles {
     const { journal } = this.#parts;
     const process = new Process({ ...facts, pid: 0, inode: null, startedAt: Date.now() });
     const description = new Description(number, process, null, nonblocking, output);
-    const handle = new Handle({ id, client, description, labels, createdAt: Date.now(), seq: journal.head });
+    const handle = new Handle({ id, client, description, labels, createdAt: Date.now(), seq });
     const written = journal.commit([
       { write: 'process', process },
       { write: 'handle', handle },
@@ -418,10 +423,10 @@ export class Handles {
   }
 
   /** Makes the handle, writes it, tells of it. From its `seq` on, no event of it can be missed. */
-  #hold({ id, client, description, labels, claim, watch }: HoldFacts): Handle {
+  #hold({ id, client, description, labels, claim, watch, seq = this.#parts.journal.head }: HoldFacts): Handle {
     const { journal, feed, table } = this.#parts;
     const { process } = description;
-    const handle = new Handle({ id, client, description, labels, createdAt: Date.now(), seq: journal.head });
+    const handle = new Handle({ id, client, description, labels, createdAt: Date.now(), seq });
     const batch = new Batch(journal);
     batch.write({ write: 'process', process });
     batch.write({ write: 'handle', handle });

@@ -26,19 +26,16 @@ export const resourceNames = Object.keys(resources) as [Resource, ...Resource[]]
 
 const RLIM_INFINITY = 2n ** 64n - 1n;
 
-/** A limit in the resource's own unit; `null` is none. */
-export interface Limit {
-  soft: number | null;
-  hard: number | null;
-}
+/** In the resource's own unit. */
+export type Bound = number | 'unlimited';
 
 /**
  * Sets a limit of another process, prlimit(2).
  * @throws {SystemError} EPERM, EINVAL (soft above hard), ESRCH
  */
-export function setLimit(pid: number, resource: Resource, { soft, hard }: Limit): void {
+export function setLimit(pid: number, resource: Resource, soft: Bound, hard: Bound): void {
   const wanted = Buffer.alloc(16);
-  wanted.writeBigUInt64LE(soft === null ? RLIM_INFINITY : BigInt(soft), 0);
-  wanted.writeBigUInt64LE(hard === null ? RLIM_INFINITY : BigInt(hard), 8);
+  for (const [at, bound] of [soft, hard].entries())
+    wanted.writeBigUInt64LE(bound === 'unlimited' ? RLIM_INFINITY : BigInt(bound), 8 * at);
   checked('prlimit', prlimit(pid, resources[resource], wanted, null));
 }

@@ -204,6 +204,11 @@ export class Outputs {
   #settle(id: number): void {
     const capture = this.#captures.get(id);
     if (capture === undefined || this.#isWritten(capture)) return;
+    // Whoever was quick has ended before it was told that anything was written.
+    for (const stream of capture.streams) {
+      this.#note(id, stream);
+      this.#limit(capture, stream);
+    }
     this.#captures.delete(id);
     if (capture.description === null) this.discard(id, capture.streams);
     else this.onEnded(capture.description);

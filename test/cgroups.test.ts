@@ -1,0 +1,145 @@
+import { existsSync, mkdtempSync, readdirSync, readFileSync, rmdirSync, writeFileSync } from 'node:fs';
+import { join } from 'node:path';
+import t, { type Test } from 'tap';
+import { Daemon, eventually, Gate, stateOf, temporaryDirectory } from './support/harness.ts';
+
+/** Where this machine has its cgroups of version 2. */
+const TREE = ['/sys/fs/cgroup', '/sys/fs/cgroup/unified'].find((path) => existsSync(join(path, 'cgroup.procs')));
+
+function writable(): boolean {
+  if (TREE === undefined) return false;
+  try {
+    rmdirSync(mkdtempSync(join(TREE, 'waitd-test-')));
+    return true;
+  } catch {
+    return false;
+  }
+}
+const real = writable() ? {} : { skip: 'no cgroup (v2) can be made here' };
+
+/** A cgroup of the test's own. */
+function cgroupFor(t: Test): string {
+  const path = mkdtempSync(join(TREE!, 'waitd-test-'));
+  t.teardown(() =>
+    eventually(() => readdirSync(path, { withFileTypes: true }).every((entry) => !entry.isDirectory())).then(() =>
+      rmdirSync(path),
+    ),
+  );
+  return path;
+}
+
+const made = (directory: string): string[] =>
+  readdirSync(directory, { withFileTypes: true })
+    .filter((entry) => entry.isDirectory())
+    .map(({ name }) => name);
+
+t.test('a spawn that asks has a fresh cgroup, which goes when nobody is in it', real, async (t) => {
+  const directory = cgroupFor(t);
+  const daemon = await Daemon.start(t, { args: ['--cgroup', directory] });
+  const gate = new Gate(t);
+  const argv = ['sh', '-c', `cat /proc/self/cgroup; read -r _ < ${gate.path}`];
+  const handle = await daemon.spawn(argv, {}, { stdout: 'capture', cgroup: {} });
+  const [name = ''] = made(directory);
+  t.equal(made(directory).length, 1);
+  t.same(
+    readFileSync(join(directory, name, 'cgroup.procs'), 'utf8')
+      .trim()
+      .split('\n'),
+    [String(handle.process.pid)],
+  );
+  await eventually(async () => (await daemon.get(`/v1/handles/${handle.id}/stdout`)).text.includes(`/${name}\n`));
+  gate.open();
+  await daemon.waitid(handle.id);
+  await eventually(() => made(directory).length === 0);
+  const others = await Promise.all([
+    daemon.spawn(['true'], {}, { cgroup: {} }),
+    daemon.spawn(['true'], {}, { cgroup: {} }),
+  ]);
+  for (const { id } of others)
+    t.match((await daemon.waitid(id)).body.outcome, { exitCode: 0 }, 'never one that was killed');
+  t.equal((await daemon.post('/v1/handles', { spawn: { argv: ['/no/such'], cgroup: {} } })).status, 422);
+  await eventually(() => made(directory).length === 0);
+});
+
+t.test('scope tree reaches everybody in it, and SIGKILL all at once', real, async (t) => {
+  const directory = cgroupFor(t);
+  const daemon = await Daemon.start(t, { args: ['--cgroup', directory] });
+  // One that leaves its parents, its session and its group behind.
+  const script = 'setsid sh -c "setsid sleep 1000 & setsid sleep 1001 &" & wait; sleep 1002';
+  for (const signal of ['SIGTERM', 'SIGKILL']) {
+    const { id } = await daemon.spawn(['sh', '-c', script], {}, { cgroup: {} });
+    const file = join(directory, made(directory)[0]!, 'cgroup.procs');
+    const inIt = (): number[] => readFileSync(file, 'utf8').trim().split('\n').filter(Boolean).map(Number);
+    await eventually(
+      () => inIt().filter((pid) => readFileSync(`/proc/${pid}/cmdline`, 'utf8').startsWith('sleep')).length === 3,
+    );
+    const pids = inIt();
+    t.equal((await daemon.signal(id, signal, 'tree')).status, 204);
+    await eventually(() => pids.every((pid) => stateOf(pid) === null));
+    await eventually(() => made(directory).length === 0);
+  }
+});
+
+t.test('what outlives its handle or its daemon is swept once it is empty', real, async (t) => {
+  const directory = cgroupFor(t);
+  const args = ['--cgroup', directory];
+  const daemon = await Daemon.start(t, { args });
+  const closed = await daemon.spawn(['sleep', '1000'], {}, { cgroup: {} });
+  const left = await daemon.spawn(['sleep', '1000'], {}, { cgroup: {} });
+  await daemon.request('DELETE', `/v1/handles/${closed.id}`);
+  t.equal(made(directory).length, 2);
+  process.kill(closed.process.pid, 'SIGKILL');
+  await eventually(() => made(directory).length === 1);
+  await daemon.kill();
+  process.kill(left.process.pid, 'SIGKILL');
+  await eventually(() => stateOf(left.process.pid) === null || stateOf(left.process.pid) === 'Z');
+  const heir = await Daemon.start(t, { directory: daemon.directory, args });
+  await eventually(() => made(directory).length === 0);
+  await heir.stop();
+});
+
+t.test('without a controller that is needed nothing is started, and --cgroup must be one', async (t) => {
+  const refused = Daemon.begin(t, { args: ['--cgroup', temporaryDirectory(t)] });
+  t.equal(await refused.exited, 2);
+  t.match(refused.log.join(''), /--cgroup or WAITD_CGROUP: must be the path of a cgroup/);
+  if (TREE === undefined || 'skip' in real) return;
+  const directory = cgroupFor(t);
+  if (
+    existsSync(join(directory, 'memory.max')) ||
+    readFileSync(join(directory, 'cgroup.controllers'), 'utf8').includes('memory')
+  )
+    return;
+  const daemon = await Daemon.start(t, { args: ['--cgroup', directory] });
+  const answer = await daemon.post('/v1/handles', { spawn: { argv: ['true'], cgroup: { memoryMax: 2 ** 20 } } });
+  t.match(answer.body, { status: 501, errno: 'EOPNOTSUPP', detail: /memory controller/ });
+  t.same(made(directory), []);
+});
+
+/**
+ * Ordinary files stand for the kernel's, since not every machine hands the memory controller to version 2. That a process is
+ * killed for want of memory is played: what is shown is what is written where the kernel reads it, and that its counter is told.
+ */
+t.test('bounds are written where the kernel reads them, and an OOM kill is told in the outcome', async (t) => {
+  const directory = temporaryDirectory(t);
+  writeFileSync(join(directory, 'cgroup.procs'), '');
+  const env = {
+    NODE_OPTIONS: `--import ${join(import.meta.dirname, 'support/controllers.ts')}`,
+    FAKE_CGROUP: directory,
+  };
+  const daemon = await Daemon.start(t, { args: ['--cgroup', directory], env });
+  const cgroup = { memoryMax: 2 ** 26, pidsMax: 30, cpuPercent: 150 };
+  const handle = await daemon.spawn(['sleep', '1000'], {}, { cgroup });
+  const [name = ''] = made(directory);
+  const read = (file: string): string => readFileSync(join(directory, name, file), 'utf8');
+  t.equal(read('cgroup.procs'), String(handle.process.pid));
+  t.same(['memory.max', 'memory.swap.max', 'pids.max', 'cpu.max'].map(read), ['67108864', '0', '30', '150000 100000']);
+  writeFileSync(join(directory, name, 'memory.events'), 'low 0\noom 1\noom_kill 1\n');
+  process.kill(handle.process.pid, 'SIGKILL');
+  t.match((await daemon.waitid(handle.id)).body.outcome, { reason: 'killed', signal: 'SIGKILL', oom: true });
+  t.match((await daemon.get(`/v1/handles/${handle.id}`)).body.outcome, { oom: true });
+  t.match((await daemon.events(handle.id)).at(-1).outcome, { oom: true });
+
+  const other = await daemon.spawn(['sleep', '1000'], {}, { cgroup });
+  await daemon.signal(other.id, 'SIGKILL');
+  t.notOk((await daemon.waitid(other.id)).body.outcome.oom, 'killed by somebody else');
+});

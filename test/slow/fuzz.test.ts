@@ -1,0 +1,154 @@
+import { strict as assert } from 'node:assert';
+import { spawn } from 'node:child_process';
+import { readdirSync } from 'node:fs';
+import { join } from 'node:path';
+import fc from 'fast-check';
+import t, { type Test } from 'tap';
+import { childrenOf, Daemon, eventually, type Response, temporaryDirectory } from '../support/harness.ts';
+import { ApiDocument } from './fuzz/document.ts';
+import { type FuzzRequest, Generator, type IdChoice } from './fuzz/generate.ts';
+
+const RUNS = Number(process.env.FUZZ_RUNS ?? 20_000);
+const SEED = Number(process.env.FUZZ_SEED ?? Math.floor(Math.random() * 2 ** 31));
+const ROUND = 500;
+const AT_ONCE = 16;
+
+/** The ids that requests are made of. */
+class Pool {
+  readonly #ids: Record<IdChoice['id'], string[]> = {
+    mine: [],
+    ended: [],
+    closed: [],
+    odd: ['h_nosuch', 'h_', '..', '%00', `h_${'A'.repeat(28)}`, 'x'.repeat(150), '__proto__'],
+  };
+
+  note(kind: 'mine' | 'ended' | 'closed', id: string): void {
+    this.#ids[kind].push(id);
+    if (this.#ids[kind].length > 200) this.#ids[kind].shift();
+  }
+
+  choose({ id, index }: IdChoice): string {
+    const ids = this.#ids[id].length === 0 ? this.#ids.odd : this.#ids[id];
+    return ids[index % ids.length]!;
+  }
+
+  forget(id: string): void {
+    for (const kind of ['mine', 'ended'] as const) {
+      const at = this.#ids[kind].indexOf(id);
+      if (at !== -1) this.#ids[kind].splice(at, 1);
+    }
+  }
+
+  clear(): void {
+    this.#ids.mine.length = 0;
+    this.#ids.ended.length = 0;
+  }
+}
+
+interface Scene {
+  daemon: Daemon;
+  document: ApiDocument;
+  pool: Pool;
+  /** How often each route was answered with each status. */
+  answered: Map<string, number>;
+}
+
+async function send({ daemon, document, pool, answered }: Scene, request: FuzzRequest): Promise<void> {
+  const { route, method, headers, abortAfterMs } = request;
+  const ids = request.ids.map((choice) => pool.choose(choice));
+  const fill = (text: string): string => text.replace(/ID([0-3])/g, (_, at) => ids[Number(at)]!);
+  const path = fill(request.path.replace('{id}', encodeURIComponent(ids[0]!)));
+  const body = request.body === undefined ? undefined : fill(request.body);
+  const gone = abortAfterMs === null ? undefined : AbortSignal.timeout(abortAfterMs);
+  let answer: Response;
+  try {
+    answer = await daemon.request(method, path, {
+      headers,
+      ...(body !== undefined && { body }),
+      ...(gone && { signal: gone }),
+    });
+  } catch (error) {
+    if (gone?.aborted) return;
+    throw new Error(`${method} ${path} ${JSON.stringify(headers)} ${body}: ${error}`);
+  }
+  const name = `${route === null ? 'none' : `${method} ${route.path}`} ${answer.status}`;
+  answered.set(name, (answered.get(name) ?? 0) + 1);
+  const fault = document.judge(route, answer);
+  if (fault !== null)
+    throw new Error(`${method} ${path} ${JSON.stringify(headers)} ${body}\n${answer.status} ${answer.text}\n${fault}`);
+  if (answer.status === 201) pool.note(answer.body.state === 'exited' ? 'ended' : 'mine', answer.body.id);
+  if (method === 'DELETE' && answer.status === 204) {
+    pool.forget(ids[0]!);
+    pool.note('closed', ids[0]!);
+  }
+}
+
+/** Nothing is left of all that. */
+async function settle({ daemon, pool }: Scene, descriptors: number): Promise<void> {
+  pool.clear();
+  for (;;) {
+    const { handles } = (await daemon.get('/v1/handles?limit=1000')).body;
+    if (handles.length === 0) break;
+    await Promise.all(
+      handles.map(({ id }: { id: string }) => daemon.request('DELETE', `/v1/handles/${id}?signal=SIGKILL`)),
+    );
+  }
+  // Those whose handles were closed live on.
+  for (const pid of childrenOf(daemon.pid)) process.kill(pid, 'SIGKILL');
+  const metrics = async (): Promise<string> => (await daemon.get('/metrics')).text;
+  await eventually(async () => /^waitd_parked_calls 0$/m.test(await metrics()));
+  await eventually(async () => /^waitd_subscribers 0$/m.test(await metrics()));
+  await eventually(() => childrenOf(daemon.pid).length === 0);
+  await eventually(() => readdirSync(join(daemon.directory, 'state', 'output')).length === 0);
+  daemon.disconnect();
+  await eventually(() => daemon.descriptors <= descriptors);
+}
+
+async function begin(t: Test): Promise<{ scene: Scene; generator: Generator; descriptors: number }> {
+  const directory = temporaryDirectory(t);
+  const daemon = await Daemon.start(t);
+  const sleepers = Array.from({ length: 3 }, () => spawn('sleep', ['10000']));
+  t.teardown(() => {
+    for (const sleeper of sleepers) sleeper.kill('SIGKILL');
+  });
+  const document = new ApiDocument((await daemon.get('/openapi.json')).body);
+  const generator = new Generator(document, { directory, pids: sleepers.map(({ pid }) => pid!) });
+  const scene = { daemon, document, pool: new Pool(), answered: new Map<string, number>() };
+  await daemon.spawn(['true'], {}, { stdout: 'capture' });
+  await settle(scene, Number.POSITIVE_INFINITY);
+  return { scene, generator, descriptors: daemon.descriptors };
+}
+
+t.test(`${RUNS} requests, right and wrong, FUZZ_SEED=${SEED}`, async (t) => {
+  const { scene, generator, descriptors } = await begin(t);
+  const { daemon, pool } = scene;
+  const requests = generator.requests();
+  for (let done = 0; done < RUNS; done += ROUND) {
+    const round = fc.sample(requests, { numRuns: Math.min(ROUND, RUNS - done), seed: SEED + done });
+    // Some to begin with, of each kind.
+    for (const nonblocking of [true, false]) {
+      const output = { stdout: 'capture', stderr: 'capture' };
+      pool.note('mine', (await daemon.spawn(['sleep', '1000'], { nonblocking }, output)).id);
+      pool.note('ended', (await daemon.spawn(['sh', '-c', 'seq 20'], { nonblocking }, output)).id);
+    }
+    const waiting = [...round];
+    const work = async (): Promise<void> => {
+      for (let request = waiting.pop(); request !== undefined; request = waiting.pop()) await send(scene, request);
+    };
+    await Promise.all(Array.from({ length: AT_ONCE }, work));
+    if (done % (4 * ROUND) === 0) await settle(scene, descriptors);
+    assert.equal(daemon.child.exitCode, null);
+  }
+  await settle(scene, descriptors);
+  // A suite whose requests are all refused would show nothing.
+  for (const { method, path } of scene.document.routes)
+    t.ok(
+      [200, 201, 204].some((status) => scene.answered.has(`${method} ${path} ${status}`)),
+      `${method} ${path} was answered`,
+    );
+  t.notOk(
+    daemon.log.some((line) => line.includes('a fault of ours')),
+    'the log tells of no fault',
+  );
+  t.equal((await daemon.get('/livez')).status, 200);
+});
