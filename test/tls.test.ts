@@ -1,5 +1,5 @@
-import { spawnSync } from 'node:child_process';
-import { chmodSync, readFileSync, writeFileSync } from 'node:fs';
+import { spawn as spawnChild, spawnSync } from 'node:child_process';
+import { chmodSync, copyFileSync, readFileSync, writeFileSync } from 'node:fs';
 import { request as httpRequest } from 'node:http';
 import { type RequestOptions, request } from 'node:https';
 import { connect as connectPlain } from 'node:net';
@@ -174,6 +174,40 @@ t.test('a client is who its certificate says: the first DNS, URI or email name',
   t.equal((await ask(daemon, '/v1/handles')).status, 401, 'without a certificate a token is needed');
   const evil = { ...known, headers: { host: 'evil.example' } };
   t.equal((await ask(daemon, '/v1/handles', evil)).status, 421, 'the Host is looked at all the same');
+  t.equal(await daemon.stop(), 0);
+});
+
+t.test('on a terminal it says how to call it by TLS', async (t) => {
+  const directory = temporaryDirectory(t);
+  const places = `--listen tcp:127.0.0.1:0 --state-dir ${directory}/state`;
+  const command = `${process.execPath} ${MAIN} serve ${places} ${flags(server).join(' ')}`;
+  const child = spawnChild('script', ['-qec', command, '/dev/null'], { stdio: ['ignore', 'pipe', 'inherit'] });
+  t.teardown(() => child.kill('SIGKILL'));
+  let text = '';
+  for await (const data of child.stdout) {
+    text += data;
+    if (text.includes('Ctrl-C')) break;
+  }
+  t.match(text, /curl -H .* --cacert \S+server.pem https:\/\/127.0.0.1:\d+\/v1\/handles/);
+  child.kill('SIGTERM');
+});
+
+t.test('the call by TLS in the README is answered', async (t) => {
+  const daemon = await Daemon.start(t, { args: withClients });
+  const pair = ours.issue('client', { names: ['DNS.1=readme'] });
+  for (const [from, to] of [
+    [ours.cert, 'ca.pem'],
+    [pair.cert, 'client.pem'],
+    [pair.key, 'client-key.pem'],
+  ] as const)
+    if (from !== join(directory, to)) copyFileSync(from, join(directory, to));
+  const readme = readFileSync(join(import.meta.dirname, '../README.md'), 'utf8');
+  const [command = ''] = /^curl --cacert.*$/m.exec(readme) ?? [];
+  const { stdout } = spawnSync('sh', ['-c', command.replace('7411', String(daemon.port))], {
+    cwd: directory,
+    encoding: 'utf8',
+  });
+  t.same(JSON.parse(stdout), { handles: [], next: null });
   t.equal(await daemon.stop(), 0);
 });
 
