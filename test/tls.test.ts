@@ -232,6 +232,47 @@ t.test('a certificate that does not verify ends before anything is asked', async
   t.equal(await daemon.stop(), 0);
 });
 
+t.test('a session that is taken up again is as good as it was, and no better', async (t) => {
+  const daemon = await Daemon.start(t, { args: withClients });
+  const good = shown(ours.issue('again', { names: ['DNS.1=again'] }));
+  const bad = shown(theirs.issue('again', { names: ['DNS.1=again'] }));
+  /** What a session answers, and its ticket. */
+  const talk = (options: ConnectionOptions): Promise<{ text: string; ticket: Buffer | undefined; reused: boolean }> => {
+    const { promise, resolve } = Promise.withResolvers<{ text: string; ticket: Buffer | undefined; reused: boolean }>();
+    let text = '';
+    let ticket: Buffer | undefined;
+    let reused = false;
+    const socket = connect({ host: '127.0.0.1', port: daemon.port, ca, servername: 'localhost', ...options }, () => {
+      reused = socket.isSessionReused();
+      socket.write('GET /v1/events HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n');
+    });
+    socket.on('session', (session) => {
+      ticket = session;
+    });
+    socket.on('data', (data) => {
+      text += data;
+    });
+    socket.on('error', () => {}); // told by close as well
+    socket.on('close', () => resolve({ text, ticket, reused }));
+    return promise;
+  };
+  for (const maxVersion of ['TLSv1.2', 'TLSv1.3'] as const)
+    for (const [pair, says] of [
+      [good, /^HTTP\/1.1 200/],
+      [bad, /^$/],
+    ] as const) {
+      const first = await talk({ ...pair, maxVersion });
+      t.match(first.text, says);
+      const { ticket: session } = first;
+      if (session === undefined) continue; // none was given before the end
+      t.match((await talk({ ...pair, maxVersion, session })).text, says, 'with the same certificate');
+      const bare = await talk({ maxVersion, session });
+      if (pair === bad) t.notMatch(bare.text, /^HTTP\/1.1 200/);
+      else t.match(bare, { reused: true, text: says }, 'the session bears the certificate');
+    }
+  t.equal(await daemon.stop(), 0);
+});
+
 t.test('the names of a certificate are read as they were written, or not at all', async (t) => {
   t.equal(certificateName(undefined), null);
   t.equal(certificateName(''), null);
