@@ -21,7 +21,7 @@ import type { Daemon } from './daemon.ts';
 import type { App } from './http/app-type.ts';
 import { audit } from './http/audit.ts';
 import { authenticate } from './http/authenticate.ts';
-import { answerPreflights, asPage, checkOrigin } from './http/browsers.ts';
+import { answerPreflights, asPages, checkOrigin } from './http/browsers.ts';
 import { guard, refuseUnknown, SUBPROTOCOL } from './http/guard.ts';
 import { idempotency } from './http/idempotency.ts';
 import {
@@ -115,7 +115,7 @@ export async function build(
     transformObject: jsonSchemaTransformObject,
   });
   await app.register(async (docs) => {
-    docs.addHook('onRequest', asPage);
+    asPages(docs);
     await docs.register(swaggerUi, { routePrefix: '/docs' });
   });
 

@@ -1,4 +1,4 @@
-import type { FastifyInstance, FastifyReply, FastifyRequest } from 'fastify';
+import type { FastifyInstance, FastifyRequest } from 'fastify';
 import { Problem } from '../errors/problem.ts';
 import { passing } from './passing.ts';
 
@@ -24,6 +24,7 @@ const PREFLIGHT = {
 
 /** For pages, which the API has none of but its documentation: nothing from elsewhere, in nobody's frame. */
 const PAGE = {
+  'cache-control': 'no-store',
   'content-security-policy': [
     "default-src 'none'",
     "connect-src 'self'",
@@ -79,8 +80,10 @@ function isPreflight({ method, headers }: FastifyRequest): boolean {
   return method === 'OPTIONS' && headers['access-control-request-method'] !== undefined;
 }
 
-/** A hook for routes that serve pages. */
-export function asPage(_request: FastifyRequest, reply: FastifyReply, done: () => void): void {
-  reply.headers(PAGE);
-  done();
+/** For routes that serve pages. At the end of each, since files are sent with a caching of their own. */
+export function asPages(app: FastifyInstance): void {
+  app.addHook('onSend', (_request, reply, payload, done) => {
+    reply.headers(PAGE);
+    done(null, payload);
+  });
 }

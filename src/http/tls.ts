@@ -8,6 +8,9 @@ import type { TlsFiles } from '../config/config.ts';
 import { requirePrivate } from '../files/require-private.ts';
 import { HANDSHAKE_TIMEOUT_MS } from './limits.ts';
 
+/** What of a stranger's certificate is logged. */
+const LONGEST_SUBJECT = 200;
+
 /**
  * What makes TLS of accepted connections; it never listens itself.
  * @throws {Error} in one sentence: a file cannot be read, holds something else, or others can read the key
@@ -41,7 +44,8 @@ export function peerByTls(socket: TLSSocket, logger: FastifyBaseLogger): Peer | 
   const shown = socket.getPeerX509Certificate();
   if (shown === undefined) return 'tcp';
   if (socket.authorized) return { certificate: certificateName(shown.subjectAltName) };
-  const { subject, serialNumber } = shown;
+  const { serialNumber } = shown;
+  const subject = shown.subject?.slice(0, LONGEST_SUBJECT);
   const reason = String(socket.authorizationError);
   logger.warn({ from: socket.remoteAddress, subject, serialNumber, reason }, 'a client certificate is refused');
   return 'refused';
