@@ -133,6 +133,7 @@ export async function build(
   listeners = new Listeners({
     http: app.server,
     descriptors: daemon.descriptors,
+    socket: daemon.config.socket,
     tls: files === null ? null : tlsServer(files, logger),
     peerByTls: (socket) => peerByTls(socket, logger),
   });

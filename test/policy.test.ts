@@ -1,5 +1,5 @@
 import { spawnSync } from 'node:child_process';
-import { chmodSync, mkdirSync, readFileSync, renameSync, symlinkSync, writeFileSync } from 'node:fs';
+import { chmodSync, mkdirSync, readFileSync, renameSync, statSync, symlinkSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import t, { type Test } from 'tap';
 import { hashOf } from '../src/clients/tokens.ts';
@@ -475,4 +475,32 @@ t.test('the audit: who, what, with which result, under which request', async (t)
   t.equal(lines.length, 8);
   t.notMatch(text, secret);
   t.notMatch(text, tokenOf('a'));
+});
+
+const asRoot = process.getuid!() === 0 ? {} : { skip: 'only root can be other users' };
+
+t.test('other users come by the Unix socket where its mode, its group and the policy let them', asRoot, async (t) => {
+  const directory = temporaryDirectory(t);
+  chmodSync(directory, 0o755);
+  const file = join(directory, 'policy');
+  write(file, { clients: { 'uid:65534': { open: 'uid' } } });
+  const args = ['--policy', file, '--socket-group', 'nogroup'];
+  const daemon = await Daemon.start(t, { directory, args });
+  const { mode, gid } = statSync(daemon.socket);
+  t.match([(mode & 0o777).toString(8), gid], ['660', 65534]);
+  const ask = (uid: number, ...more: string[]): string => {
+    const curl = ['curl', '-sS', '-m', '10', '--unix-socket', daemon.socket, ...more, 'http://localhost/v1/handles'];
+    const identity = [`--reuid=${uid}`, '--regid=65534', '--clear-groups'];
+    return spawnSync('setpriv', [...identity, ...curl], { encoding: 'utf8' }).stdout;
+  };
+  t.match(ask(65534), '"handles":[]');
+  t.match(ask(1), '"errno":"EPERM"', 'it can connect, and is not let in');
+  t.match(ask(65534, '-H', 'content-type: application/json', '-d', '{"open":{"pid":1}}'), '"errno":"EPERM"');
+  for (const wrong of [
+    ['--socket-mode', '9'],
+    ['--socket-group', 'no-such-group'],
+  ]) {
+    const refused = Daemon.begin(t, { args: wrong });
+    t.equal(await refused.exited, 2);
+  }
 });

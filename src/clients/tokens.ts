@@ -3,7 +3,8 @@ import { existsSync, readFileSync } from 'node:fs';
 import { requirePrivate } from '../files/require-private.ts';
 import { writeWhole } from '../files/write-whole.ts';
 
-export const CLIENT_NAME = /^[A-Za-z0-9][A-Za-z0-9._:@/-]{0,127}$/;
+/** A certificate's name may hold whatever a URI may. */
+export const CLIENT_NAME = /^(?:cert:[\x21-\x7e]{1,255}|[A-Za-z0-9][A-Za-z0-9._:@/-]{0,127})$/;
 export const TOKEN_HASH = /^sha256:[0-9a-fA-F]{64}$/;
 const SHORTEST_TOKEN = 16;
 

@@ -3,6 +3,7 @@ import { homedir } from 'node:os';
 import { join, resolve } from 'node:path';
 import { z } from 'zod';
 import type { Keep } from '../handles/retention.ts';
+import { findGroup } from '../kernel/users.ts';
 import { environmentName, type RawConfig, readOptions, UsageError } from './options.ts';
 
 /** Where to serve. */
@@ -15,8 +16,16 @@ export interface TlsFiles {
   clientCa: string | undefined;
 }
 
+/** Who may connect to a Unix socket. */
+export interface SocketAccess {
+  mode: number;
+  /** `undefined` leaves the daemon's own. */
+  gid: number | undefined;
+}
+
 export interface Config {
   listen: Address[];
+  socket: SocketAccess;
   stateDir: string;
   tokens: string | undefined;
   /** The path of the policy. */
@@ -89,6 +98,7 @@ export function readConfig(argv: readonly string[], environment: NodeJS.ProcessE
       { unix: join(runtimeDirectory(root, environment), 'waitd.sock') },
       { host: '127.0.0.1', port: 7411 },
     ],
+    socket: socketAccess(check('socket-mode', octal.optional()), check('socket-group', group.optional())),
     stateDir: check('state-dir', absolute.optional()) ?? stateDirectory(root, environment),
     tokens: check('tokens', z.string().optional()),
     policy: check(
@@ -125,6 +135,21 @@ export function readConfig(argv: readonly string[], environment: NodeJS.ProcessE
       z.enum(['trace', 'debug', 'info', 'warn', 'error', 'fatal', 'silent']).default('info'),
     ),
   };
+}
+
+const octal = z
+  .string()
+  .regex(/^0?[0-7]{3}$/, 'must be octal, such as 0660')
+  .transform((text) => Number.parseInt(text, 8));
+
+const group = z.string().transform((text, context): number => {
+  const gid = /^\d{1,9}$/.test(text) ? Number(text) : findGroup(text);
+  if (gid === null) context.addIssue({ code: 'custom', message: 'is no group of this machine' });
+  return gid ?? z.NEVER;
+});
+
+function socketAccess(mode: number | undefined, gid: number | undefined): SocketAccess {
+  return { mode: mode ?? (gid === undefined ? 0o600 : 0o660), gid };
 }
 
 function tlsFiles({ cert, key, clientCa }: { [File in keyof TlsFiles]: string | undefined }): TlsFiles | null {

@@ -23,6 +23,12 @@ export const options = [
     repeatable: true,
     help: 'where to serve; port 0 picks one (default: a Unix socket, and tcp:127.0.0.1:7411)',
   },
+  {
+    flag: 'socket-mode',
+    value: 'MODE',
+    help: 'of Unix sockets, octal; others than the daemon’s own user need a policy as well (default 0600)',
+  },
+  { flag: 'socket-group', value: 'GROUP', help: 'of Unix sockets, name or gid; their mode is 0660 then' },
   { flag: 'state-dir', value: 'DIR', help: 'the journal, captured output and the first token (0700)' },
   { flag: 'tokens', value: 'FILE', help: 'bearer tokens, a line "client-name token" each; mode 0600' },
   {

@@ -1,11 +1,11 @@
-import { existsSync, mkdirSync, rmSync, statSync, unlinkSync } from 'node:fs';
+import { chmodSync, chownSync, existsSync, mkdirSync, rmSync, statSync, unlinkSync } from 'node:fs';
 import type { Server as HttpServer } from 'node:http';
 import { connect, createServer, type Server, type Socket } from 'node:net';
 import { dirname } from 'node:path';
 import { setTimeout } from 'node:timers/promises';
 import type { TLSSocket, Server as TlsServer } from 'node:tls';
 import type { Peer } from '../clients/clients.ts';
-import type { Address } from '../config/config.ts';
+import type { Address, SocketAccess } from '../config/config.ts';
 import { duplicateOverExec } from '../kernel/descriptor.ts';
 import { isErrno } from '../kernel/errno.ts';
 import { tryLock } from '../kernel/lock.ts';
@@ -31,6 +31,7 @@ export interface ListenersParts {
   http: HttpServer;
   /** How many descriptors there can be. */
   descriptors: number;
+  socket: SocketAccess;
   /** `null` where TCP is plain. */
   tls: TlsServer | null;
   /** Who is at the other end of a handshake that is done. */
@@ -50,6 +51,7 @@ export interface HandedOn {
  */
 export class Listeners {
   readonly #http: HttpServer;
+  readonly #access: SocketAccess;
   readonly #tls: TlsServer | null;
   readonly #places: Place[] = [];
   readonly #sockets = new Set<Socket>();
@@ -61,7 +63,8 @@ export class Listeners {
   readonly #descriptors: number;
   #draining = false;
 
-  constructor({ http, descriptors, tls, peerByTls }: ListenersParts) {
+  constructor({ http, descriptors, socket: access, tls, peerByTls }: ListenersParts) {
+    this.#access = access;
     this.#http = http;
     this.#tls = tls;
     this.#descriptors = descriptors;
@@ -101,7 +104,7 @@ export class Listeners {
     });
     server.on('connection', (socket) => this.#accept(socket, isUnix));
     if (inherited !== undefined) await start(server, { fd: inherited });
-    else if (isUnix) await listenUnix(server, address.unix);
+    else if (isUnix) await listenUnix(server, address.unix, this.#access);
     else await listenTcp(server, address.host, address.port);
     this.#places.push({ address, server });
     if (isUnix) return `unix:${address.unix}`;
@@ -202,9 +205,11 @@ function carrierOf(socket: Socket): Socket {
   return (socket as Socket & { _parent: Socket | null })._parent ?? socket;
 }
 
-async function listenUnix(server: Server, path: string): Promise<void> {
+async function listenUnix(server: Server, path: string, access: SocketAccess): Promise<void> {
   const directory = dirname(path);
-  if (!existsSync(directory)) mkdirSync(directory, { recursive: true, mode: 0o700 });
+  // Who may connect must get there.
+  const mode = (access.mode & 0o077) === 0 ? 0o700 : 0o755;
+  if (!existsSync(directory)) mkdirSync(directory, { recursive: true, mode });
   // Two daemons that both find a stale socket must not both take it over.
   using _lock = await lockDirectory(directory);
   if (existsSync(path)) {
@@ -212,14 +217,17 @@ async function listenUnix(server: Server, path: string): Promise<void> {
     if (await answers(path)) throw new Error(`another daemon is serving ${path}: stop it, or listen elsewhere`);
     unlinkSync(path);
   }
-  await start(server, { fd: bindPrivately(path) });
+  await start(server, { fd: bindPrivately(path, access) });
 }
 
-/** bind(2) makes the file with the mode that the umask leaves: there is no moment in which others could connect. */
-function bindPrivately(path: string): number {
+/** bind(2) makes the file with the mode that the umask leaves: there is no moment in which those could connect who may not. */
+function bindPrivately(path: string, { mode, gid }: SocketAccess): number {
   const umask = process.umask(0o177);
   try {
-    return bindUnix(path).fd;
+    const { fd } = bindUnix(path);
+    if (gid !== undefined) chownSync(path, -1, gid);
+    chmodSync(path, mode);
+    return fd;
   } finally {
     process.umask(umask);
   }
