@@ -24,7 +24,8 @@ ENV NODE_ENV=production \
     WAITD_STOP_CHILDREN=8s
 VOLUME ["/run/waitd", "/var/lib/waitd"]
 EXPOSE 7411
+# By the Unix socket, whatever TCP speaks.
 HEALTHCHECK --interval=10s --timeout=3s --start-period=5s \
-  CMD ["node", "-e", "fetch('http://127.0.0.1:7411/livez').then((answer) => process.exit(answer.ok ? 0 : 1), () => process.exit(1))"]
+  CMD ["node", "-e", "require('node:http').get({ socketPath: '/run/waitd/waitd.sock', path: '/livez' }, (answer) => process.exit(answer.statusCode === 200 ? 0 : 1)).on('error', () => process.exit(1))"]
 ENTRYPOINT ["node", "dist/src/main.js"]
 CMD ["serve"]

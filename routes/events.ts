@@ -129,6 +129,7 @@ export function eventRoutes(app: App, { handles, feed }: Daemon): void {
       feed.detach(subscriber);
     });
     socket.on('message', (data, isBinary) => {
+      if (!subscriber.admit()) return;
       const frame = isBinary ? null : parseFrame(String(data));
       if (frame === null)
         subscriber.error('EINVAL', 'This is no frame: send subscribe or unsubscribe with handles, as JSON.');

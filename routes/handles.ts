@@ -37,13 +37,10 @@ export function handleRoutes(app: App, { handles, signals, parking }: Daemon): v
       response: { 201: HandleSchema, ...problems(404, 410, 422, 501) },
     },
     handler: async (request, reply) => {
+      const { spawn, open } = request.body;
+      request.audited = { program: spawn?.argv[0], user: spawn?.user, pid: open?.pid };
       const handle = await make(request);
-      const { pid } = handle.process;
-      request.audited = {
-        handle: handle.id,
-        pid,
-        ...(request.body.spawn && { program: handle.process.argv[0], user: request.body.spawn.user }),
-      };
+      request.audited = { ...request.audited, handle: handle.id, pid: handle.process.pid };
       const { waitMs } = preferencesOf(request.headers.prefer);
       if (request.body.spawn !== undefined && waitMs !== undefined) {
         if ((await untilEnded(parking, handle, waitMs, callerOf(request, reply))) === 'gone') return reply.hijack();

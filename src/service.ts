@@ -96,6 +96,7 @@ export class Service {
     const { config } = this.#daemon;
     if (config.stopChildrenMs !== null) {
       this.#daemon.handles.refuseNew(stopping);
+      await this.#daemon.handles.begun();
       const count = await stopChildren(this.#daemon, config.stopChildrenMs);
       this.#logger.info({ count }, 'what was spawned has ended');
     }

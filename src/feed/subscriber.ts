@@ -157,6 +157,22 @@ export class Subscriber implements Follower {
     if (event.type === 'closed' || event.type === 'expired') this.unsubscribe([event.handle]);
   }
 
+  /** @returns false where the client has sent too many frames, and has been told */
+  admit(): boolean {
+    return this.#orTold(() => this.client.requests.take(this.client.quotas.requestsPerSecond));
+  }
+
+  #orTold(ask: () => void): boolean {
+    try {
+      ask();
+      return true;
+    } catch (error) {
+      if (!(error instanceof Problem)) throw error;
+      this.error(error.errno, error.message);
+      return false;
+    }
+  }
+
   /** An error frame; the stream goes on. */
   error(errno: string, detail: string): void {
     this.#frame({ type: 'error', errno, detail });
@@ -174,13 +190,7 @@ export class Subscriber implements Follower {
 
   /** @returns false where the client may not follow so many more, and has been told */
   #count(more: number): boolean {
-    try {
-      if (more > 0) this.client.requireRoom('subscriptions', more);
-    } catch (error) {
-      if (!(error instanceof Problem)) throw error;
-      this.error(error.errno, error.message);
-      return false;
-    }
+    if (more > 0 && !this.#orTold(() => this.client.requireRoom('subscriptions', more))) return false;
     this.client.count('subscriptions', more);
     this.#following += more;
     return true;

@@ -16,6 +16,9 @@ import type { GuiseRequest, Identity } from './guise.ts';
 /** How often it is looked whether the program has begun: nothing tells of an exec. */
 const LOOK_MS = 1;
 
+/** It takes some milliseconds. A chain that is not through by then never will be: somebody has stopped it. */
+const LONGEST_MS = 30_000;
+
 /** What the last shell ends with, where it is not execve(2) that failed. */
 const NO_DIRECTORY = 125;
 
@@ -163,7 +166,8 @@ function explain(error: unknown, syscall: string, field: string, way: string): u
  */
 export async function become({ pid, pidfd, chain, reader, writer }: Underway, script: string): Promise<void> {
   const text = Buffer.from(`${chain.gated ? 'go\n' : ''}${script}${chain.name}\n`);
-  for (let sent = 0; ; await setTimeout(LOOK_MS)) {
+  const last = performance.now() + LONGEST_MS;
+  for (let sent = 0; performance.now() < last; await setTimeout(LOOK_MS)) {
     const ended = pidfd.askWaitid(WEXITED | WNOWAIT | WNOHANG);
     sent += sent < text.length && ended === null ? write(writer, text.subarray(sent)) : 0;
     const taken = sent === text.length && unread(reader) === 0;
@@ -172,6 +176,7 @@ export async function become({ pid, pidfd, chain, reader, writer }: Underway, sc
     if (!waiting) return;
     if (ended !== null && typeof ended === 'object') throw failure(taken, ended.siginfo);
   }
+  throw neverBegun();
 }
 
 function write(writer: Descriptor, bytes: Buffer): number {
@@ -187,13 +192,16 @@ function nameOf(pid: number): string {
   return readFileSync(`/proc/${pid}/comm`, 'utf8').trimEnd();
 }
 
+function neverBegun(): Problem {
+  return new Problem('EAGAIN', 'It was stopped or ended before it had begun: try again.', {
+    syscall: 'posix_spawn',
+    status: 503,
+    retry: { afterMs: 1000 },
+  });
+}
+
 function failure(taken: boolean, { code, status }: { code: string; status: number }): Problem {
-  if (code !== 'CLD_EXITED')
-    return new Problem('EAGAIN', 'It was ended before it had begun: try again.', {
-      syscall: 'posix_spawn',
-      status: 503,
-      retry: { afterMs: 1000 },
-    });
+  if (code !== 'CLD_EXITED') return neverBegun();
   if (!taken)
     return new Problem('EPERM', 'The kernel does not let the daemon become this user.', { syscall: 'setuid' });
   const forbidden = (what: string): Problem =>
