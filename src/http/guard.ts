@@ -4,6 +4,7 @@ import { Problem } from '../errors/problem.ts';
 import { protocolsOf } from './authenticate.ts';
 import { URL_LIMIT } from './limits.ts';
 import type { Listeners } from './listeners.ts';
+import { passing } from './passing.ts';
 import { sendProblem, usualHeaders } from './problems.ts';
 
 declare module 'fastify' {
@@ -18,7 +19,7 @@ export const EVENTS_PATH = '/v1/events';
 
 /** What HTTP asks of every request and answer, before any route sees it. */
 export function guard(app: FastifyInstance, allowedHosts: readonly string[], listeners: () => Listeners): void {
-  app.addHook('onRequest', async (request, reply) => {
+  const check = (request: FastifyRequest, reply: FastifyReply): void => {
     reply.headers(usualHeaders(request.id));
     if (listeners().draining) reply.header('connection', 'close');
     if (request.raw.url!.length > URL_LIMIT)
@@ -29,7 +30,8 @@ export function guard(app: FastifyInstance, allowedHosts: readonly string[], lis
     if (listeners().isOneOfTheLast(request.raw.socket) && request.routeOptions.config.health !== true)
       throw outOfDescriptors();
     if (request.ws) checkUpgrade(request);
-  });
+  };
+  app.addHook('onRequest', passing(check));
 }
 
 /** The connection goes with its answer: it is one of those that are kept back. */
