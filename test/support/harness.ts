@@ -77,6 +77,8 @@ export class Daemon {
     this.child.stderr!.on('data', (data) => this.log.push(String(data)));
     createInterface({ input: this.child.stdout! }).on('line', (line) => {
       this.log.push(line);
+      // What was spawned with `inherit` writes there too.
+      if (!line.startsWith('{')) return;
       const entry = JSON.parse(line) as LogEntry;
       if (entry.address?.startsWith('tcp:')) this.port = Number(entry.address.split(':').at(-1));
       this.entries.push(entry);
