@@ -7,7 +7,7 @@ import { ClientFrame, EventPage, EventQuery, ServerFrame } from '../schemas/even
 import type { Client } from '../src/clients/client.ts';
 import type { Daemon } from '../src/daemon.ts';
 import { Problem } from '../src/errors/problem.ts';
-import { unknownHandle } from '../src/handles/handles.ts';
+import { unknownHandle } from '../src/handles/refusals.ts';
 import { mediaType } from '../src/http/accept.ts';
 import type { App } from '../src/http/app-type.ts';
 import { callerOf } from '../src/http/callers.ts';

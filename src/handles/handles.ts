@@ -6,9 +6,9 @@ import { Problem } from '../errors/problem.ts';
 import { Batch, type EventSink } from '../journal/batch.ts';
 import type { Journal } from '../journal/journal.ts';
 import { isErrno } from '../kernel/errno.ts';
-import { type Features, since } from '../kernel/features.ts';
-import { Pidfd } from '../kernel/pidfd.ts';
-import { readArgv, readStat, startedAt, threadGroupOf } from '../kernel/proc.ts';
+import type { Features } from '../kernel/features.ts';
+import type { Pidfd } from '../kernel/pidfd.ts';
+import { readArgv, readStat, startedAt } from '../kernel/proc.ts';
 import type { Outputs } from '../output/outputs.ts';
 import { type Adoption, parentOf } from '../processes/adoption.ts';
 import { Description, type Stream } from '../processes/description.ts';
@@ -19,9 +19,11 @@ import type { Claim } from '../retries/retries.ts';
 import { isPlain } from './guise.ts';
 import { type Gone, Handle, type HandleView, type Labels, viewOfHandle } from './handle.ts';
 import { HandleIds } from './handle-ids.ts';
-import { keepBelow, type Launched, type LaunchRequest, launch, shownOf } from './launch.ts';
+import { type Launched, type LaunchRequest, launch, shownOf } from './launch.ts';
+import { isThere, noProcess, openPid, requireInode } from './open-pid.ts';
 import { requireOpenable } from './openable.ts';
 import { permitted } from './permit-spawn.ts';
+import { outOfDescriptors, stale, unknownHandle, unwritable } from './refusals.ts';
 
 /**
  * What a handle is asked for. `see` changes nothing; `take` is waitid's collecting; `change` is of the handle itself; `signal` is of
@@ -488,62 +490,9 @@ function flag({ nonblocking }: OpenOptions, features: Features): boolean {
   return nonblocking && features.nonblocking;
 }
 
-function isThere(pidfd: Pidfd): boolean {
-  try {
-    pidfd.signal(0);
-    return true;
-  } catch (error) {
-    return isErrno(error, 'EPERM');
-  }
-}
-
 /** A foreign process's stops do not come to us, so they are looked up when asked for. */
 function stateOf(process: Process): ProcessState {
   if (process.relation === 'child' || process.ending !== null) return process.state;
   const state = readStat(process.pid)?.state;
   return state === 'T' || state === 't' ? 'stopped' : 'running';
-}
-
-function openPid(pid: number, nonblocking: boolean, descriptors: number): Pidfd {
-  try {
-    return keepBelow(Pidfd.open(pid, nonblocking), descriptors);
-  } catch (error) {
-    // A thread's id: ENOENT, before 6.16 EINVAL. On a kernel without the nonblocking flag EINVAL is about that.
-    if (!isErrno(error, 'ESRCH', 'ENOENT', 'EINVAL')) throw error;
-    const leader = isErrno(error, 'ESRCH') ? null : threadGroupOf(pid);
-    if (leader === null || leader === pid) throw noProcess(pid);
-    throw new Problem('ESRCH', `${pid} is a thread of process ${leader}: open ${leader}.`, { syscall: 'pidfd_open' });
-  }
-}
-
-function requireInode(wanted: string, found: string | null, pid: number): void {
-  if (found === null)
-    throw new Problem('EOPNOTSUPP', `Processes have an inode since Linux ${since.inode}: open by pid alone.`);
-  if (wanted !== found)
-    throw new Problem(
-      'ESRCH',
-      `Process ${pid} is not the one that was meant: that one has ended, and its pid is another's.`,
-    );
-}
-
-function noProcess(pid: number): Problem {
-  return new Problem('ESRCH', `There is no process ${pid}.`, { syscall: 'pidfd_open' });
-}
-
-function stale(id: string, how: string): Problem {
-  return new Problem('ESTALE', `This handle ${how}: open or spawn a new one.`, { handle: id });
-}
-
-function unwritable(syscall: string): Problem {
-  const detail = 'The journal cannot be written, so nothing new is taken on: free space on its disk.';
-  return new Problem('ENOSPC', detail, { syscall, retry: { afterMs: 1000 } });
-}
-
-export function unknownHandle(id: string): Problem {
-  return new Problem('EBADF', 'You have no such handle: list yours with GET /v1/handles.', { handle: id });
-}
-
-function outOfDescriptors(): Problem {
-  const detail = 'The daemon is out of descriptors: close handles, or raise its limit (RLIMIT_NOFILE).';
-  return new Problem('EMFILE', detail, { retry: { afterMs: 1000 } });
 }
