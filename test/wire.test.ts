@@ -1,6 +1,7 @@
 import { readFileSync } from 'node:fs';
 import { connect, type Socket } from 'node:net';
 import { join } from 'node:path';
+import { setTimeout } from 'node:timers/promises';
 import { connect as connectTls } from 'node:tls';
 import t, { type Test } from 'tap';
 import { Authority } from './support/certificates.ts';
@@ -241,3 +242,20 @@ t.test('connections on which nobody has shown who is asking are a quarter at mos
     t.equal(await daemon.stop(), 0);
   }
 });
+
+t.test('nobody is looked after when nobody is there', async (t) => {
+  const daemon = await quick(t);
+  await daemon.get('/livez');
+  daemon.disconnect();
+  await eventually(async () => {
+    const before = wakes(daemon.pid);
+    // Ten looks' time. Nothing tells of what does not happen.
+    await setTimeout(500);
+    return wakes(daemon.pid) - before <= 2;
+  });
+});
+
+/** How often the main thread of a process has waited for something and got it. */
+function wakes(pid: number): number {
+  return Number(/^voluntary_ctxt_switches:\s*(\d+)$/m.exec(readFileSync(`/proc/${pid}/status`, 'utf8'))?.[1]);
+}

@@ -69,8 +69,9 @@ export class Listeners {
     this.#tls = tls;
     this.#descriptors = descriptors;
     this.#mostStrangers = strangersAmong(descriptors);
-    // The server starts its header and request timeouts when it listens, and it never will.
+    // The server makes its list of connections when it listens, and it never will.
     http.emit('listening');
+    stopTimeouts(http);
     tls?.on('secureConnection', (socket) => {
       const peer = peerByTls(socket);
       if (peer === 'refused') socket.destroySoon();
@@ -113,9 +114,12 @@ export class Listeners {
   }
 
   #accept(socket: Socket, isUnix: boolean): void {
+    // It looks for those that are too slow only while there are any: a daemon that nobody calls makes no system call.
+    if (this.#sockets.size === 0) this.#http.emit('listening');
     this.#sockets.add(socket);
     socket.once('close', () => {
       this.#sockets.delete(socket);
+      if (this.#sockets.size === 0) stopTimeouts(this.#http);
       this.#strangers.delete(socket);
     });
     // SO_PEERCRED is of the moment of connect(2), so it holds for the life of the connection.
@@ -191,6 +195,14 @@ export class Listeners {
     await Promise.race([Promise.all(ended), setTimeout(graceMs)]);
     for (const socket of this.#sockets) socket.destroy();
   }
+}
+
+/** Node has no public name for the timer of a server's timeouts; `listening` starts it anew. */
+function stopTimeouts(http: HttpServer): void {
+  const name = Object.getOwnPropertySymbols(http).find(({ description }) =>
+    description?.endsWith('connectionsCheckingInterval'),
+  );
+  if (name !== undefined) clearInterval((http as unknown as Record<symbol, NodeJS.Timeout>)[name]);
 }
 
 /** Node has no public name for it. */
