@@ -34,7 +34,7 @@ import {
   TIMEOUTS_CHECK_MS,
 } from './http/limits.ts';
 import { Listeners } from './http/listeners.ts';
-import { answerProblems, handleError, refuseOddities, refuseUnparsed } from './http/problems.ts';
+import { answerDueOn, answerProblems, handleError, refuseOddities, refuseUnparsed } from './http/problems.ts';
 import { parseQuery } from './http/query.ts';
 import { peerByTls, tlsServer } from './http/tls.ts';
 import { version } from './version.ts';
@@ -62,7 +62,9 @@ export async function build(
       joinDuplicateHeaders: true,
       // Node would answer a missing Host itself, without a problem document.
       requireHostHeader: false,
-      shouldUpgradeCallback: (request: IncomingMessage) => request.headers.upgrade?.toLowerCase() === 'websocket',
+      // Before the answers that are due it cannot be met, so it is ignored as RFC 9110 7.8 allows, and answered in its turn.
+      shouldUpgradeCallback: ({ headers, socket }: IncomingMessage) =>
+        headers.upgrade?.toLowerCase() === 'websocket' && answerDueOn(socket) === null,
     },
     clientErrorHandler: refuseUnparsed,
     frameworkErrors: handleError,

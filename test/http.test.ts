@@ -14,12 +14,13 @@ const as = (name: string): { tcp: true; headers: Record<string, string> } => ({
   headers: { authorization: `Bearer ${name}-token-0123456789` },
 });
 
-/** What comes back to raw bytes on a TCP connection, until it is closed. */
-function raw(text: string): Promise<string> {
+/** What comes back to raw bytes on a TCP connection, until it is closed; `more` is sent once the first of it has come. */
+function raw(text: string, more = ''): Promise<string> {
   const { promise, resolve } = Promise.withResolvers<string>();
   const socket = connect(daemon.port, '127.0.0.1', () => socket.write(text));
   let all = '';
   socket.on('data', (data) => {
+    if (all === '') socket.write(more);
     all += data;
   });
   socket.on('close', () => resolve(all));
@@ -145,6 +146,43 @@ t.test('what HTTP itself refuses is a problem too', async (t) => {
   t.match(await raw(`${upgrade}sec-websocket-version: 12\r\n\r\n`), /^HTTP\/1.1 426[\s\S]*sec-websocket-version: 13/i);
   const elsewhere = upgrade.replace('/v1/events', '/livez');
   t.match(await raw(`${elsewhere}sec-websocket-version: 13\r\n\r\n`), /^HTTP\/1.1 400[\s\S]*"errno":"EPROTO"/);
+});
+
+t.test(
+  'what cannot be answered in its turn is not answered: nobody takes it for another answer, or for a part of one',
+  async (t) => {
+    const get = (path: string, ...headers: string[]): string =>
+      [
+        `GET ${path} HTTP/1.1`,
+        'host: localhost',
+        'authorization: Bearer bob-token-0123456789',
+        ...headers,
+        '',
+        '',
+      ].join('\r\n');
+    const parked = get('/v1/events?timeoutMs=600000');
+    for (const wrong of ['NONSENSE\r\n\r\n', 'CONNECT a:1 HTTP/1.1\r\nhost: a:1\r\n\r\n'])
+      t.equal(await raw(parked + wrong), '', 'behind a call that is parked');
+    const streamed = await raw(get('/v1/events', 'accept: text/event-stream'), 'NONSENSE\r\n\r\n');
+    t.match(streamed, /^HTTP\/1.1 200[\s\S]*hello/);
+    t.notMatch(streamed, /HTTP\/1.1 400/, 'in the middle of a stream');
+    const inTurn = await raw(get('/v1/events?timeoutMs=1') + get('/livez', 'expect: x'));
+    t.match(inTurn, /^HTTP\/1.1 200[\s\S]*"events"[\s\S]*HTTP\/1.1 417[\s\S]*"errno":"EPROTO"/);
+  },
+);
+
+t.test('an upgrade before whose answer others are due is answered as if it had not been asked for', async (t) => {
+  const upgrade = [
+    'GET /v1/events HTTP/1.1',
+    'host: localhost',
+    'authorization: Bearer bob-token-0123456789',
+    'connection: upgrade, close',
+    'upgrade: websocket',
+    'sec-websocket-version: 13',
+    'sec-websocket-key: AAAAAAAAAAAAAAAAAAAAAA==',
+  ];
+  const answers = await raw(`GET /livez HTTP/1.1\r\nhost: localhost\r\n\r\n${upgrade.join('\r\n')}\r\n\r\n`);
+  t.match(answers, /^HTTP\/1.1 200[\s\S]*"ok"[\s\S]*HTTP\/1.1 200[\s\S]*"events"/);
 });
 
 t.test('a request id of the caller’s own is kept if it is a sane one', async (t) => {

@@ -1,5 +1,5 @@
 import { randomUUID } from 'node:crypto';
-import { type IncomingMessage, type Server, STATUS_CODES } from 'node:http';
+import { type IncomingMessage, type Server, type ServerResponse, STATUS_CODES } from 'node:http';
 import type { Duplex } from 'node:stream';
 import type { FastifyError, FastifyInstance, FastifyReply, FastifyRequest } from 'fastify';
 import { hasZodFastifySchemaValidationErrors } from 'fastify-type-provider-zod';
@@ -100,21 +100,28 @@ export function refuseUnparsed(error: Error & { code?: string }, socket: Duplex)
   }
   const problem =
     unparsed[error.code ?? ''] ?? new Problem('EPROTO', 'This is no well-formed HTTP request.', { status: 400 });
-  endWith(socket, problem, randomUUID());
+  endWith(socket, problem);
+}
+
+/** The answer that a connection is to carry next, for which Node has no public name. */
+export function answerDueOn(socket: Duplex): ServerResponse | null {
+  return (socket as { _httpMessage?: ServerResponse | null })._httpMessage ?? null;
 }
 
 /** What Node's HTTP server answers by itself, and without a problem, where nobody listens for it. */
 export function refuseOddities(server: Server): void {
   server.on('connect', (_request: IncomingMessage, socket: Duplex) => {
-    endWith(socket, new Problem('EPROTO', 'This is no proxy.', { status: 405 }), randomUUID());
+    endWith(socket, new Problem('EPROTO', 'This is no proxy.', { status: 405 }));
   });
-  server.on('checkExpectation', ({ socket }: IncomingMessage) => {
-    endWith(socket, new Problem('EPROTO', 'Only Expect: 100-continue is met.', { status: 417 }), randomUUID());
+  server.on('checkExpectation', (_request: IncomingMessage, response: ServerResponse) => {
+    const { headers, body } = lastWords(new Problem('EPROTO', 'Only Expect: 100-continue is met.', { status: 417 }));
+    response.writeHead(417, headers).end(body);
   });
 }
 
-/** Writes a problem straight to a socket. */
-function endWith(socket: Duplex, problem: Problem, requestId: string): void {
+/** A problem of no request, which ends its connection. */
+function lastWords(problem: Problem): { headers: Record<string, string>; body: string } {
+  const requestId = randomUUID();
   const body = JSON.stringify(problem.toDocument(requestId));
   const headers = {
     'content-type': 'application/problem+json',
@@ -123,6 +130,19 @@ function endWith(socket: Duplex, problem: Problem, requestId: string): void {
     connection: 'close',
     ...problem.headers,
   };
+  return { headers, body };
+}
+
+/** Writes a problem straight to a socket. */
+function endWith(socket: Duplex, problem: Problem): void {
+  // Answers come in the order of their requests (RFC 9112 9.3.2): what comes now would be taken for that of an earlier one,
+  // or for a part of it. Only of a request that is not whole yet is it the answer.
+  const due = answerDueOn(socket);
+  if (due !== null && (due.headersSent || due.req.complete)) {
+    socket.destroy();
+    return;
+  }
+  const { headers, body } = lastWords(problem);
   const lines = Object.entries(headers).map(([name, value]) => `${name}: ${value}`);
   const head = [`HTTP/1.1 ${problem.status} ${STATUS_CODES[problem.status]}`, ...lines, '', ''].join('\r\n');
   socket.end(head + body, () => socket.destroy());
