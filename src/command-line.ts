@@ -10,6 +10,7 @@ import { optionsHelp, UsageError } from './config/options.ts';
 import { startDaemon } from './daemon.ts';
 import { checkRoom, checkVersion } from './journal/database.ts';
 import { closeInherited } from './kernel/descriptor.ts';
+import { NotStarted } from './main-program.ts';
 import { Service } from './service.ts';
 import { requireKnownVersion } from './upgrade/handoff.ts';
 import { version } from './version.ts';
@@ -18,7 +19,7 @@ const COMMANDS = ['serve', 'policy check', 'token'];
 
 const HELP = `waitd ${version}: waits for processes on behalf of others
 
-Usage: waitd serve [OPTIONS]
+Usage: waitd serve [OPTIONS] [--main -- CMD ARG…]
        waitd policy check FILE    whether a policy is one, and where not
        waitd token CLIENT         makes a token, and the line for --tokens that has its hash
 
@@ -28,7 +29,8 @@ does); SIGTERM and SIGINT stop it.
 ${optionsHelp()}
 
 Every option is also read from the environment: --state-dir from WAITD_STATE_DIR, and so on.
-Exit codes: 0 stopped as asked, 1 could not start or failed, 2 wrong usage.
+Exit codes: 0 stopped as asked, 1 could not start or failed, 2 wrong usage. With --main: the program's own, 128 and the signal that
+killed it, 126 where it cannot be executed, 127 where it is not found.
 `;
 
 /** What the command does. Where that fails, it says so in one line and ends with its exit code. */
@@ -37,7 +39,7 @@ export async function run(argv: string[]): Promise<void> {
     await obey(argv);
   } catch (error) {
     process.stderr.write(`waitd: ${error instanceof Error ? error.message : String(error)}\n`);
-    process.exit(error instanceof UsageError ? 2 : 1);
+    process.exit(error instanceof NotStarted ? error.exitCode : error instanceof UsageError ? 2 : 1);
   }
 }
 
@@ -75,20 +77,20 @@ function makeToken([client, ...rest]: string[]): void {
   );
 }
 
-/** A person at a terminal is told how to call it; a pipe gets JSON. */
-function loggerFor({ logLevel }: Config, isTerminal: boolean): Logger {
-  const destination = pino.destination({ dest: isTerminal ? 2 : 1, sync: true });
+/** A person at a terminal is told how to call it, and a main program's output is its own; a pipe gets JSON. */
+function loggerFor({ logLevel }: Config, isQuiet: boolean): Logger {
+  const destination = pino.destination({ dest: isQuiet ? 2 : 1, sync: true });
   // Nobody reads it any more, or its disk is full: what is held matters more than what is said of it.
   destination.on('error', () => {});
-  return pino({ level: isTerminal && logLevel === 'info' ? 'warn' : logLevel }, destination);
+  return pino({ level: isQuiet && logLevel === 'info' ? 'warn' : logLevel }, destination);
 }
 
 /**
  * Where the audit is written. A file is the daemon's own to read, and opened anew by each image.
  * @throws {Error} where it cannot be opened
  */
-function auditorFor({ audit }: Config, isTerminal: boolean): Logger | null {
-  const where = audit ?? (isTerminal ? 'off' : 'stdout');
+function auditorFor({ audit }: Config, isQuiet: boolean): Logger | null {
+  const where = audit ?? (isQuiet ? 'off' : 'stdout');
   if (where === 'off') return null;
   const fd = where === 'stdout' ? 1 : openSync(where, 'a', 0o600);
   const destination = pino.destination({ dest: fd, sync: true });
@@ -100,8 +102,9 @@ function auditorFor({ audit }: Config, isTerminal: boolean): Logger | null {
 async function serve(config: Config): Promise<void> {
   closeInherited();
   const isTerminal = process.stdout.isTTY === true;
-  const service = await Service.start(config, loggerFor(config, isTerminal), auditorFor(config, isTerminal));
-  if (isTerminal) process.stdout.write(greeting(config, service.addresses));
+  const isQuiet = isTerminal || config.main !== null;
+  const service = await Service.start(config, loggerFor(config, isQuiet), auditorFor(config, isQuiet));
+  if (isTerminal && config.main === null) process.stdout.write(greeting(config, service.addresses));
 }
 
 /** Everything that a start does, but in a directory of its own, and it serves nobody: what would stop a start is found out. */
@@ -111,7 +114,10 @@ async function rehearse(config: Config): Promise<void> {
   checkRoom(config.stateDir);
   const stateDir = mkdtempSync(join(tmpdir(), 'waitd-check-'));
   try {
-    const daemon = startDaemon({ ...config, stateDir, subreaper: false });
+    const daemon = startDaemon(
+      { ...config, stateDir, subreaper: false },
+      { handoff: null, passed: [], notifier: null },
+    );
     await build(daemon, pino({ level: 'silent' }), null);
     daemon.close();
   } finally {

@@ -14,7 +14,7 @@ import { Journal } from './journal/journal.ts';
 import { Descriptor, descriptorLimit } from './kernel/descriptor.ts';
 import { type Features, probe } from './kernel/features.ts';
 import { tryLock } from './kernel/lock.ts';
-import { Notifier, type Passed } from './kernel/notify.ts';
+import type { Notifier, Passed } from './kernel/notify.ts';
 import { Pidfd } from './kernel/pidfd.ts';
 import { bootId } from './kernel/proc.ts';
 import { becomeSubreaper } from './kernel/subreaper.ts';
@@ -53,16 +53,24 @@ export interface Daemon {
   /** Writes what is left and lets go. Spawned processes live on. */
   close(): void;
   /** The same for the next image of this process, with what that is to have. */
-  handOver(): Omit<Handoff, 'version' | 'listeners' | 'failures'>;
+  handOver(): Omit<Handoff, 'version' | 'listeners' | 'main' | 'failures'>;
+}
+
+/** What a start finds. */
+export interface Found {
+  /** What an earlier image of this process left. */
+  handoff: Handoff | null;
+  /** What the service manager kept for us. */
+  passed: readonly Passed[];
+  /** To the service manager. */
+  notifier: Notifier | null;
 }
 
 /**
- * @param handoff what an earlier image of this process left
- * @param passed what the service manager kept for us
  * @throws {Error} in one sentence with its cure: the kernel is too old, the state directory is another daemon's, a tokens
  *   file is readable by others
  */
-export function startDaemon(config: Config, handoff: Handoff | null = null, passed: readonly Passed[] = []): Daemon {
+export function startDaemon(config: Config, { handoff, passed, notifier }: Found): Daemon {
   const stored = storedPidfds(passed);
   const inherited = handoff === null ? new Map<number, Pidfd>() : pidfdsOf(handoff);
   const features = probe();
@@ -83,7 +91,6 @@ export function startDaemon(config: Config, handoff: Handoff | null = null, pass
   const keepEvents = config.maxEvents;
   const journal = new Journal({ directory, bootId: bootId(), keepEvents, unwritten: handoff?.unwritten });
   const feed = new Feed(journal, config.socketBuffer);
-  const notifier = Notifier.fromEnvironment();
   const kept = [...stored.keys(), ...(handoff?.stored ?? [])];
   // Before 6.9 a pidfd that comes back would not tell whose it is.
   const store = notifier === null || !features.inode ? null : new PidfdStore(notifier, kept);
@@ -192,6 +199,6 @@ function lockDirectory(directory: string): Descriptor {
 /** TCP needs a token: the ones of the file, or the one that is made at first start. */
 function tokensOf({ tokens, listen, insecureNoAuth, stateDir }: Config): Tokens {
   if (tokens !== undefined) return readTokens(tokens);
-  if (insecureNoAuth || !listen.some((address) => 'host' in address)) return new Tokens();
+  if (insecureNoAuth || listen.every((address) => 'unix' in address)) return new Tokens();
   return firstToken(join(stateDir, 'token'), `uid:${process.getuid!()}`);
 }

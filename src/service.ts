@@ -1,16 +1,18 @@
-import { closeSync } from 'node:fs';
 import type { Logger } from 'pino';
 import { build } from './app.ts';
-import { type Config, speaksTls } from './config/config.ts';
+import type { Config } from './config/config.ts';
 import { type Daemon, startDaemon, stopping } from './daemon.ts';
 import type { Why } from './feed/feed.ts';
 import type { App } from './http/app-type.ts';
-import { type HandedOn, type Listeners, nameOf } from './http/listeners.ts';
+import type { Listeners } from './http/listeners.ts';
+import { type HandedOn, placesAfter, placesWith } from './http/places.ts';
 import { checkRoom } from './journal/database.ts';
-import { takePassed } from './kernel/notify.ts';
+import { Notifier, type Passed, takePassed } from './kernel/notify.ts';
+import { forwarded, MainProgram } from './main-program.ts';
+import { ServiceManager } from './service-manager.ts';
 import { stopChildren } from './signals/stop-children.ts';
 import { check } from './upgrade/check.ts';
-import { onHangup } from './upgrade/early-hangup.ts';
+import { onSignal } from './upgrade/early-signals.ts';
 import { execute, type Handoff, takeHandoff } from './upgrade/handoff.ts';
 import { version } from './version.ts';
 
@@ -24,6 +26,21 @@ const FAULT_DRAIN_MS = 500;
 const MOST_FAILURES = 5;
 const FAILURES_WITHIN_MS = 60_000;
 
+interface ServiceParts {
+  daemon: Daemon;
+  app: App;
+  listeners: Listeners;
+  logger: Logger;
+  manager: ServiceManager;
+  /** When it last failed, in Unix milliseconds. */
+  failures: number[];
+}
+
+/** What it holds, in a line for whoever asks the service manager. */
+function statusOf({ handles, table, feed }: Daemon): string {
+  return `${handles.size} live handles on ${table.size} processes, ${feed.size} subscribers`;
+}
+
 /** The running daemon: from the first listening socket to its end, or to its next image. */
 export class Service {
   readonly addresses: string[] = [];
@@ -31,16 +48,19 @@ export class Service {
   readonly #app: App;
   readonly #listeners: Listeners;
   readonly #logger: Logger;
+  readonly #manager: ServiceManager;
   #failures: number[];
+  #main: MainProgram | null = null;
   #handedOn: HandedOn[] | null = null;
   #ending: 'stop' | 'upgrade' | 'fault' | null = null;
   #checking = false;
 
-  private constructor(daemon: Daemon, app: App, listeners: Listeners, logger: Logger, failures: number[]) {
+  private constructor({ daemon, app, listeners, logger, manager, failures }: ServiceParts) {
     this.#daemon = daemon;
     this.#app = app;
     this.#listeners = listeners;
     this.#logger = logger;
+    this.#manager = manager;
     this.#failures = failures;
   }
 
@@ -50,14 +70,20 @@ export class Service {
    */
   static async start(config: Config, logger: Logger, audit: Logger | null): Promise<Service> {
     const handoff = takeHandoff();
-    const daemon = startDaemon(config, handoff, takePassed());
+    const passed = takePassed();
+    const notifier = Notifier.fromEnvironment();
+    const daemon = startDaemon(config, { handoff, passed, notifier });
+    const manager = new ServiceManager(notifier, () => statusOf(daemon));
+    daemon.handles.onCount = () => manager.changed();
+    daemon.feed.onCount = () => manager.changed();
     const { app, listeners } = await build(daemon, logger, audit);
-    const service = new Service(daemon, app, listeners, logger, handoff?.failures ?? []);
-    await service.#serve(config, handoff);
+    const failures = handoff?.failures ?? [];
+    const service = new Service({ daemon, app, listeners, logger, manager, failures });
+    await service.#serve(config, handoff, passed);
     return service;
   }
 
-  async #serve(config: Config, handoff: Handoff | null): Promise<void> {
+  async #serve(config: Config, handoff: Handoff | null, passed: readonly Passed[]): Promise<void> {
     const { journal } = this.#daemon;
     const damaged = (err: Error, setAside: string): void =>
       this.#logger.error({ err, setAside }, 'the journal was damaged, and a new one is begun: what it held is lost');
@@ -71,29 +97,57 @@ export class Service {
         this.#logger.error({ reason: message }, 'the policy is refused, and the one before still holds');
     }
 
-    for (const address of config.listen) {
-      const inherited = handoff?.listeners.find((listener) => listener.address === nameOf(address));
-      const served = await this.#listeners.listen(address, inherited?.fd);
-      this.addresses.push(served);
-      this.#logger.info({ address: served, ...(speaksTls(config, address) && { tls: true }) }, 'listening');
+    const places = handoff === null ? placesWith(config, passed) : placesAfter(config, handoff.listeners);
+    for (const place of places) {
+      const { address, tls } = await this.#listeners.listen(place);
+      this.addresses.push(address);
+      this.#logger.info({ address, ...(tls && { tls }) }, 'listening');
     }
-    for (const { address, fd } of handoff?.listeners ?? [])
-      if (!config.listen.some((wanted) => nameOf(wanted) === address)) closeSync(fd); // not served any more
-    process.on('SIGTERM', (signal) => void this.stop(signal));
-    process.on('SIGINT', (signal) => void this.stop(signal));
     process.on('uncaughtException', (error) => void this.fail(error));
-    // At a terminal it means that the terminal is gone.
-    onHangup(() => void (process.stdout.isTTY ? this.stop('SIGHUP') : this.upgrade()));
+    if (config.main === null) {
+      onSignal('SIGTERM', (signal) => void this.stop(signal));
+      onSignal('SIGINT', (signal) => void this.stop(signal));
+      // At a terminal it means that the terminal is gone.
+      onSignal('SIGHUP', () => void (process.stdout.isTTY ? this.stop('SIGHUP') : this.upgrade()));
+    } else await this.#run(config.main, handoff?.main ?? null);
     const { node, head } = journal;
     this.#logger.info({ version, pid: process.pid, node, head, upgraded: handoff !== null }, 'ready');
+    this.#manager.ready();
+  }
+
+  /**
+   * Is the init of one program: whatever comes to us is for it, and its end is ours.
+   * @param running its handle, where an earlier image has started it
+   * @throws {NotStarted}
+   */
+  async #run(command: NonNullable<Config['main']>, running: string | null): Promise<void> {
+    try {
+      this.#main =
+        running === null ? await MainProgram.start(this.#daemon, command) : MainProgram.resume(this.#daemon, running);
+    } catch (error) {
+      this.#listeners.stop();
+      this.#daemon.close();
+      throw error;
+    }
+    const main = this.#main;
+    for (const signal of forwarded) onSignal(signal, () => main.signal(signal));
+    main.ended().then(
+      (code) => this.#end({ program: command[0], code }, code),
+      () => {}, // the daemon is replaced before
+    );
   }
 
   /** Stops; asked twice, at once. */
   async stop(signal: NodeJS.Signals): Promise<void> {
     if (this.#ending === 'stop') process.exit(1);
+    await this.#end({ signal }, 0);
+  }
+
+  async #end(why: object, exitCode: number): Promise<void> {
     this.#ending = 'stop';
-    this.#logger.info({ signal }, 'stopping');
+    this.#logger.info(why, 'stopping');
     const { config } = this.#daemon;
+    this.#manager.stopping(config.stopChildrenMs);
     if (config.stopChildrenMs !== null) {
       this.#daemon.handles.refuseNew(stopping);
       await this.#daemon.handles.begun();
@@ -105,18 +159,20 @@ export class Service {
     await this.#daemon.handles.begun();
     this.#daemon.close();
     this.#logger.info('stopped');
-    process.exit(0);
+    process.exit(exitCode);
   }
 
   /** Goes on as what the command now is, if that would start. */
   async upgrade(): Promise<void> {
     if (this.#checking || this.#ending !== null) return;
     this.#checking = true;
+    this.#manager.reloading();
     const refused = await this.#refusal();
     this.#checking = false;
     if (this.#ending !== null) return;
     if (refused !== null) {
       this.#logger.error({ reason: refused }, 'the upgrade is refused, and all stays as it is');
+      this.#manager.refused(refused);
       return;
     }
     this.#ending = 'upgrade';
@@ -164,7 +220,8 @@ export class Service {
     await this.#daemon.handles.begun();
     if (this.#ending === 'stop') return;
     try {
-      execute({ ...this.#daemon.handOver(), listeners: this.#handedOn, failures: this.#failures });
+      const main = this.#main?.id ?? null;
+      execute({ ...this.#daemon.handOver(), listeners: this.#handedOn, main, failures: this.#failures });
     } catch (err) {
       this.#logger.fatal({ err }, 'the next image could not be begun');
       process.exit(1);

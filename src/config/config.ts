@@ -6,8 +6,8 @@ import type { Keep } from '../handles/retention.ts';
 import { findGroup } from '../kernel/users.ts';
 import { environmentName, type RawConfig, readOptions, UsageError } from './options.ts';
 
-/** Where to serve. */
-export type Address = { unix: string } | { host: string; port: number };
+/** Where to serve; a socket that the service manager passes goes by its name. */
+export type Address = { unix: string } | { host: string; port: number } | { passed: string };
 
 /** Paths, PEM. */
 export interface TlsFiles {
@@ -25,6 +25,8 @@ export interface SocketAccess {
 
 export interface Config {
   listen: Address[];
+  /** False where nobody has said where to serve. */
+  listenGiven: boolean;
   socket: SocketAccess;
   stateDir: string;
   tokens: string | undefined;
@@ -48,14 +50,11 @@ export interface Config {
   maxOutput: number;
   /** How long spawned processes may take to end when the daemon stops, in milliseconds; `null` leaves them running. */
   stopChildrenMs: number | null;
+  /** The program to run as an init does, `null` for none. */
+  main: [program: string, ...args: string[]] | null;
   /** Only find out whether it would start. */
   check: boolean;
   logLevel: string;
-}
-
-/** Whether TLS is spoken at an address: on TCP, where there is a certificate. */
-export function speaksTls({ tls }: Config, address: Address): boolean {
-  return tls !== null && 'host' in address;
 }
 
 /** sun_path is 108 bytes with its NUL (unix(7)). */
@@ -98,6 +97,7 @@ export function readConfig(argv: readonly string[], environment: NodeJS.ProcessE
       { unix: join(runtimeDirectory(root, environment), 'waitd.sock') },
       { host: '127.0.0.1', port: 7411 },
     ],
+    listenGiven: raw.listen !== undefined,
     socket: socketAccess(check('socket-mode', octal.optional()), check('socket-group', group.optional())),
     stateDir: check('state-dir', absolute.optional()) ?? stateDirectory(root, environment),
     tokens: check('tokens', z.string().optional()),
@@ -129,12 +129,22 @@ export function readConfig(argv: readonly string[], environment: NodeJS.ProcessE
     maxOutput: check('max-output', wholeNumber(65536, 1e12).default(64 * 2 ** 20)),
     stopChildrenMs:
       raw['stop-children'] === true ? DEFAULT_STOP_GRACE_MS : (check('stop-children', duration(0).optional()) ?? null),
+    main: mainProgram(raw),
     check: raw.check === true,
     logLevel: check(
       'log-level',
       z.enum(['trace', 'debug', 'info', 'warn', 'error', 'fatal', 'silent']).default('info'),
     ),
   };
+}
+
+function mainProgram({ main, command = [], check }: RawConfig): Config['main'] {
+  const [program, ...args] = command;
+  if (main === true && program !== undefined) return [program, ...args];
+  if (main === true && check !== true)
+    throw new UsageError('--main needs its program after --: serve --main -- CMD ARG…');
+  if (program !== undefined) throw new UsageError(`${program} is not expected here, without --main; see --help`);
+  return null;
 }
 
 const octal = z
@@ -188,9 +198,14 @@ const address = z.string().transform((text, context): Address => {
       return fail(`a Unix socket's path has at most ${LONGEST_SOCKET_PATH} bytes`);
     return { unix };
   }
+  if (text.startsWith('fd:')) {
+    const passed = text.slice('fd:'.length);
+    // sd_listen_fds_with_names(3)
+    return /^[\x21-\x39\x3b-\x7e]{1,255}$/.test(passed) ? { passed } : fail('must be fd: and a name without spaces');
+  }
   const tcp = /^tcp:(?:\[([0-9a-fA-F:.]+)\]|([^:[\]]+)):(\d{1,5})$/.exec(text);
   const port = Number(tcp?.[3]);
-  if (tcp === null || port > 65535) return fail('must be unix:/path or tcp:host:port');
+  if (tcp === null || port > 65535) return fail('must be unix:/path, tcp:host:port or fd:name');
   return { host: (tcp[1] ?? tcp[2])!, port };
 });
 

@@ -19,9 +19,9 @@ interface Option {
 export const options = [
   {
     flag: 'listen',
-    value: 'unix:PATH | tcp:HOST:PORT',
+    value: 'unix:PATH | tcp:HOST:PORT | fd:NAME',
     repeatable: true,
-    help: 'where to serve; port 0 picks one (default: a Unix socket, and tcp:127.0.0.1:7411)',
+    help: 'where to serve; port 0 picks one, fd is a socket that the service manager passed (default: those that it passed; else a Unix socket, and tcp:127.0.0.1:7411)',
   },
   {
     flag: 'socket-mode',
@@ -39,7 +39,7 @@ export const options = [
   {
     flag: 'audit',
     value: 'FILE | stdout | off',
-    help: 'a line for every spawn, open, signal, close and refusal (default stdout, at a terminal off)',
+    help: 'a line for every spawn, open, signal, close and refusal (default stdout, at a terminal and with --main off)',
   },
   { flag: 'insecure-no-auth', help: 'serve TCP without credentials, to anybody who can connect' },
   { flag: 'tls-cert', value: 'FILE', help: 'TCP speaks TLS with this certificate and its chain, PEM; needs --tls-key' },
@@ -87,12 +87,16 @@ export const options = [
     optional: true,
     help: 'when stopping, terminate what was spawned: SIGTERM, and SIGKILL after GRACE (default 10s)',
   },
+  {
+    flag: 'main',
+    help: 'run one program, given after --, as a container’s init does: signals go to it, and the daemon ends as it ends',
+  },
   { flag: 'check', help: 'only find out whether it would start; exit code 0 if so' },
   { flag: 'log-level', value: 'LEVEL', help: 'trace, debug, info, warn, error, fatal or silent (default info)' },
 ] as const satisfies readonly Option[];
 
 export type Flag = (typeof options)[number]['flag'];
-export type RawConfig = Partial<Record<Flag, string | string[] | boolean>>;
+export type RawConfig = Partial<Record<Flag, string | string[] | boolean>> & { command?: string[] };
 
 const all: readonly Option[] = options;
 
@@ -115,8 +119,12 @@ export function readOptions(argv: readonly string[], environment: NodeJS.Process
   });
   const given: RawConfig = {};
   for (const token of tokens) {
-    if (token.kind === 'option-terminator') continue;
-    if (token.kind === 'positional') throw new UsageError(`${token.value} is not expected here; see --help`);
+    if (token.kind === 'option-terminator') given.command = [];
+    else if (token.kind === 'positional') {
+      if (given.command === undefined) throw new UsageError(`${token.value} is not expected here; see --help`);
+      given.command.push(token.value);
+    }
+    if (token.kind !== 'option') continue;
     const option = all.find(({ flag }) => flag === token.name);
     if (option === undefined) throw unknownFlag(token.rawName);
     set(given, option, token.value, `--${option.flag}`);

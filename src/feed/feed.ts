@@ -43,6 +43,8 @@ export class Feed implements EventSink, Switchboard {
   readonly #subscribers = new Map<Subscriber, ShutDown>();
   readonly #pages = new Set<(problem: Problem) => void>();
   #closed: { problem: Problem; why: Why } | null = null;
+  /** Told when there are more or fewer of them. */
+  onCount: () => void = () => {};
   /** How many were cut off because they read too slowly. */
   cuts = 0;
 
@@ -85,13 +87,16 @@ export class Feed implements EventSink, Switchboard {
       },
     });
     this.#subscribers.set(subscriber, shutDown);
+    this.onCount();
     if (this.#closed !== null) shutDown(this.#closed.why);
     return subscriber;
   }
 
   detach(subscriber: Subscriber): void {
     subscriber.end();
-    if (this.#subscribers.delete(subscriber)) subscriber.client.count('sockets', -1);
+    if (!this.#subscribers.delete(subscriber)) return;
+    subscriber.client.count('sockets', -1);
+    this.onCount();
   }
 
   /**

@@ -80,6 +80,8 @@ export class Handles {
   /** Processes that are not yet the programs that were asked for. */
   readonly #beginning = new Set<Promise<void>>();
   #refusal: Problem | null = null;
+  /** Told when there are more or fewer. */
+  onCount: () => void = () => {};
 
   constructor(parts: HandlesParts) {
     this.#parts = parts;
@@ -103,6 +105,7 @@ export class Handles {
     const left = this.#liveOf.get(handle.client)! - 1;
     if (left === 0) this.#liveOf.delete(handle.client);
     else this.#liveOf.set(handle.client, left);
+    this.onCount();
     return true;
   }
 
@@ -418,6 +421,7 @@ export class Handles {
     handle.process.attach(handle);
     this.#live.set(handle.id, handle);
     this.#liveOf.set(handle.client, (this.#liveOf.get(handle.client) ?? 0) + 1);
+    this.onCount();
   }
 
   #describe(process: Process, pidfd: Pidfd, nonblocking: boolean): Description {

@@ -1,6 +1,7 @@
 import { constants, openSync, statSync, unlinkSync, writeSync } from 'node:fs';
 import { homedir, constants as osConstants } from 'node:os';
 import { join, resolve } from 'node:path';
+import { isatty } from 'node:tty';
 import { isProblemErrno, Problem } from '../errors/problem.ts';
 import { Descriptor } from '../kernel/descriptor.ts';
 import { SystemError } from '../kernel/errno.ts';
@@ -12,7 +13,8 @@ import { P_PID, WEXITED, waitid } from '../kernel/waitid.ts';
 import { become, bound, chainFor, requireFormat, scriptOf, undo } from './exec-chain.ts';
 import { type GuiseRequest, identityOf, isPlain } from './guise.ts';
 
-export type StdinSource = 'null' | { text: string } | { base64: string };
+/** `inherit` is for the daemon's own main program alone. */
+export type StdinSource = 'null' | 'inherit' | { text: string } | { base64: string };
 export type OutputTarget =
   | 'null'
   | 'inherit'
@@ -35,6 +37,8 @@ export interface LaunchRequest extends GuiseRequest {
   /** Where it is, if that is known; else it is looked for. */
   program?: string;
   env: Readonly<Record<string, string>>;
+  /** Whether that is all of it. */
+  wholeEnvironment?: boolean;
   cwd: string;
   stdin: StdinSource;
   stdout: OutputTarget;
@@ -60,9 +64,10 @@ const basicEnvironment = {
 
 /** What the process gets of an environment. */
 export function environmentOf(
-  { env }: LaunchRequest,
+  { env, wholeEnvironment = false }: LaunchRequest,
   home: string = basicEnvironment.HOME,
 ): Record<string, string> & { PATH: string } {
+  if (wholeEnvironment) return { ...env, PATH: env.PATH ?? basicEnvironment.PATH };
   return { ...basicEnvironment, HOME: home, ...env };
 }
 
@@ -99,7 +104,9 @@ export function launch(
     if (!isPlain(request)) return launchAs(request, stdio, files, nonblocking, reserve);
     const env = environmentOf(request);
     const path = request.program ?? lookUp(request.argv[0], env.PATH);
-    const pid = spawn({ path, argv: request.argv.map(textOf), env, cwd: request.cwd, ...stdio });
+    const job =
+      request.stdin === 'inherit' ? { job: isatty(0) ? ('foreground' as const) : ('background' as const) } : {};
+    const pid = spawn({ path, argv: request.argv.map(textOf), env, cwd: request.cwd, ...stdio, ...job });
     reserve.close();
     return { pid, pidfd: openOrEnd(pid, nonblocking), begun: null };
   } catch (error) {
@@ -197,6 +204,7 @@ function requireDirectory(path: string): void {
 }
 
 function source(from: StdinSource, files: LaunchFiles, keep: Keep): number {
+  if (from === 'inherit') return 0;
   if (from === 'null') return keep(openSync('/dev/null', constants.O_RDONLY)).fd;
   const data = 'text' in from ? Buffer.from(from.text) : Buffer.from(from.base64, 'base64');
   // An unlinked file, not a pipe: nobody has to feed it, and it never blocks. The child gets a description of its own,

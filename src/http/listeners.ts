@@ -5,13 +5,15 @@ import { dirname } from 'node:path';
 import { setTimeout } from 'node:timers/promises';
 import type { TLSSocket, Server as TlsServer } from 'node:tls';
 import type { Peer } from '../clients/clients.ts';
-import type { Address, SocketAccess } from '../config/config.ts';
+import type { SocketAccess } from '../config/config.ts';
 import { duplicateOverExec } from '../kernel/descriptor.ts';
 import { isErrno } from '../kernel/errno.ts';
+import { listensAt } from '../kernel/listening.ts';
 import { tryLock } from '../kernel/lock.ts';
 import { peerOf } from '../kernel/peer.ts';
 import { bindUnix } from '../kernel/unix-socket.ts';
 import { strangersAmong, TCP_KEEP_ALIVE_MS } from './limits.ts';
+import { type HandedOn, nameOf, type Place } from './places.ts';
 
 /** How long a request may be under way to us, on this machine or from near it. */
 const UNDER_WAY_MS = 100;
@@ -22,9 +24,20 @@ const KEPT_FOR_HEALTH = 48;
 /** Beyond the backlog of the kernel's default, so that a burst of clients need not retry. */
 const BACKLOG = 4096;
 
-interface Place {
-  address: Address;
+/** A place that is served. */
+interface Served {
+  /** As the settings name it. */
+  name: string;
   server: Server;
+  /** Of a Unix socket that the daemon made: it goes when the daemon stops. */
+  file: string | null;
+  made: boolean;
+}
+
+/** Where clients find it, as it can be written in a flag. */
+export interface Found {
+  address: string;
+  tls: boolean;
 }
 
 export interface ListenersParts {
@@ -38,12 +51,6 @@ export interface ListenersParts {
   peerByTls: (socket: TLSSocket) => Peer | 'refused';
 }
 
-/** A listening socket that lives over execve(2), and where it serves, as it is named in the settings. */
-export interface HandedOn {
-  address: string;
-  fd: number;
-}
-
 /**
  * The places where the daemon is served. Each accepts, notes who is at the other end, and hands the connection to the one
  * HTTP server, which need not listen itself (node:http documents this use of its `connection` event). With TLS the connection
@@ -53,7 +60,7 @@ export class Listeners {
   readonly #http: HttpServer;
   readonly #access: SocketAccess;
   readonly #tls: TlsServer | null;
-  readonly #places: Place[] = [];
+  readonly #served: Served[] = [];
   readonly #sockets = new Set<Socket>();
   /** Those by TCP on which nobody has shown yet who is asking, the oldest first. */
   readonly #strangers = new Set<Socket>();
@@ -90,12 +97,12 @@ export class Listeners {
   }
 
   /**
-   * @param inherited a socket that serves there already
-   * @returns the address as it can be written in a flag, with the port that was picked
+   * @returns with the port that was picked
    * @throws {Error} in one sentence: in use by another daemon, or not to be had
    */
-  async listen(address: Address, inherited?: number): Promise<string> {
-    const isUnix = 'unix' in address;
+  async listen({ address, socket }: Place): Promise<Found> {
+    const bound = socket === undefined ? null : listensAt(socket.fd);
+    const isUnix = 'unix' in (bound ?? address);
     const server = createServer({
       // As node:http and node:https have it.
       allowHalfOpen: isUnix || this.#tls === null,
@@ -104,13 +111,13 @@ export class Listeners {
       keepAliveInitialDelay: TCP_KEEP_ALIVE_MS,
     });
     server.on('connection', (socket) => this.#accept(socket, isUnix));
-    if (inherited !== undefined) await start(server, { fd: inherited });
-    else if (isUnix) await listenUnix(server, address.unix, this.#access);
-    else await listenTcp(server, address.host, address.port);
-    this.#places.push({ address, server });
-    if (isUnix) return `unix:${address.unix}`;
-    const bound = server.address() as { address: string; port: number; family: string };
-    return `tcp:${bound.family === 'IPv6' ? `[${bound.address}]` : bound.address}:${bound.port}`;
+    if (socket !== undefined) await start(server, { fd: socket.fd });
+    else if ('unix' in address) await listenUnix(server, address.unix, this.#access);
+    else if ('host' in address) await listenTcp(server, address.host, address.port);
+    const made = socket?.made ?? true;
+    const at = listensAt(descriptorOf(server))!;
+    this.#served.push({ name: nameOf(address), server, file: made && 'unix' in at ? at.unix : null, made });
+    return { address: nameOf(at), tls: this.#tls !== null && !isUnix };
   }
 
   #accept(socket: Socket, isUnix: boolean): void {
@@ -160,18 +167,18 @@ export class Listeners {
 
   /** Accepts nobody any more; a Unix socket's file goes. */
   stop(): void {
-    for (const { address, server } of this.#places) {
+    for (const { server, file } of this.#served) {
       server.close();
-      if ('unix' in address) rmSync(address.unix, { force: true });
+      if (file !== null) rmSync(file, { force: true });
     }
   }
 
   /** Accepts nobody any more, while the sockets stay for the next image: whoever connects waits in their queue. */
   handOn(): HandedOn[] {
-    return this.#places.map(({ address, server }) => {
+    return this.#served.map(({ name, server, made }) => {
       const fd = duplicateOverExec(descriptorOf(server));
       server.close();
-      return { address: nameOf(address), fd };
+      return { address: name, fd, made };
     });
   }
 
@@ -243,11 +250,6 @@ function bindPrivately(path: string, { mode, gid }: SocketAccess): number {
   } finally {
     process.umask(umask);
   }
-}
-
-/** An address as it is named in the settings. */
-export function nameOf(address: Address): string {
-  return 'unix' in address ? `unix:${address.unix}` : `tcp:${address.host}:${address.port}`;
 }
 
 /** Held by another daemon for a moment, if at all. */

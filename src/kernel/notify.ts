@@ -102,6 +102,6 @@ export function takePassed(): Passed[] {
   const named = names.split(':');
   return Array.from({ length: Number(count) }, (_, at) => {
     const fd = FIRST_PASSED + at;
-    return { fd, name: named[at] ?? '', isPidfd: statfsSync(`/proc/self/fd/${fd}`).type === PIDFS_MAGIC };
+    return { fd, name: named[at] || 'unknown', isPidfd: statfsSync(`/proc/self/fd/${fd}`).type === PIDFS_MAGIC };
   });
 }

@@ -15,6 +15,8 @@ export interface SpawnRequest {
   stdin: number;
   stdout: number;
   stderr: number | 'stdout';
+  /** It stays in this session, as a job of its own; in the foreground of the terminal that its stdin then is. */
+  job?: 'foreground' | 'background';
   /** What becomes descriptor 3, for what is not yet the program itself. */
   gate?: number;
 }
@@ -33,7 +35,11 @@ const actionsChdir = bind('int posix_spawn_file_actions_addchdir_np(void *action
 // glibc 2.34. musl lacks it; there the CLOEXEC marks set at start do the same (see closeInherited).
 const actionsCloseFrom = bindIfThere('int posix_spawn_file_actions_addclosefrom_np(void *actions, int from)');
 
+// glibc 2.35. Without it the terminal stays the daemon's.
+const actionsForeground = bindIfThere('int posix_spawn_file_actions_addtcsetpgrp_np(void *actions, int terminal)');
+
 // The same values in glibc and musl.
+const POSIX_SPAWN_SETPGROUP = 0x02;
 const POSIX_SPAWN_SETSIGDEF = 0x04;
 const POSIX_SPAWN_SETSIGMASK = 0x08;
 const POSIX_SPAWN_SETSID = 0x80;
@@ -44,7 +50,6 @@ const attributes = Buffer.alloc(1024);
 const actions = Buffer.alloc(1024);
 
 attributesInit(attributes);
-attributesSetFlags(attributes, POSIX_SPAWN_SETSIGDEF | POSIX_SPAWN_SETSIGMASK | POSIX_SPAWN_SETSID);
 attributesSetDefault(attributes, Buffer.alloc(SIGSET_SIZE, 0xff));
 attributesSetMask(attributes, Buffer.alloc(SIGSET_SIZE));
 
@@ -58,6 +63,8 @@ attributesSetMask(attributes, Buffer.alloc(SIGSET_SIZE));
  * @throws {SystemError} of `posix_spawn`, with what exec, chdir or fork said
  */
 export function spawn(request: SpawnRequest): number {
+  const place = request.job === undefined ? POSIX_SPAWN_SETSID : POSIX_SPAWN_SETPGROUP;
+  attributesSetFlags(attributes, POSIX_SPAWN_SETSIGDEF | POSIX_SPAWN_SETSIGMASK | place);
   actionsInit(actions);
   try {
     actionsDup(actions, request.stdin, 0);
@@ -67,6 +74,7 @@ export function spawn(request: SpawnRequest): number {
     if (request.gate !== undefined) actionsDup(actions, request.gate, 3);
     actionsCloseFrom?.(actions, request.gate === undefined ? 3 : 4);
     actionsChdir(actions, request.cwd);
+    if (request.job === 'foreground') actionsForeground?.(actions, 0);
     const pid = [0];
     const env = Object.entries(request.env).map(([name, value]) => `${name}=${value}`);
     // posix_spawn gives its errno as the result, not in errno.

@@ -35,7 +35,7 @@ const Schema = z.object({
   /** Of the state directory. */
   lock: descriptor,
   /** Listening sockets, by their address in the settings. */
-  listeners: z.array(z.object({ address: z.string(), fd: descriptor })),
+  listeners: z.array(z.object({ address: z.string(), fd: descriptor, made: z.boolean().default(true) })),
   /** By the journal's number of the open file description. */
   pidfds: z.array(z.object({ description: z.int(), fd: descriptor })),
   /** By the journal's number of the process. */
@@ -48,6 +48,8 @@ const Schema = z.object({
     head: z.int(),
     statements: z.array(z.tuple([z.string(), z.array(z.union([z.string(), z.number(), z.null()]))])),
   }),
+  /** The handle of the program that it runs like an init. */
+  main: z.string().nullable().default(null),
   /** When the daemon last failed, in Unix milliseconds. */
   failures: z.array(z.number()),
 });

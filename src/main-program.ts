@@ -1,0 +1,120 @@
+import { Client } from './clients/client.ts';
+import { unlimited } from './clients/rights.ts';
+import type { Daemon } from './daemon.ts';
+import { Problem } from './errors/problem.ts';
+import type { Handle } from './handles/handle.ts';
+import { isErrno } from './kernel/errno.ts';
+import { signalNumber } from './kernel/signals.ts';
+
+/** What is sent to init is meant for the program. Not what the kernel sends for faults of the process itself, nor SIGCHLD. */
+export const forwarded: readonly NodeJS.Signals[] = [
+  'SIGHUP',
+  'SIGINT',
+  'SIGQUIT',
+  'SIGTERM',
+  'SIGUSR1',
+  'SIGUSR2',
+  'SIGALRM',
+  'SIGCONT',
+  'SIGTSTP',
+  'SIGWINCH',
+  'SIGURG',
+  'SIGIO',
+  'SIGPWR',
+];
+
+/** What tells the daemon itself something, and nothing to a program that it runs. */
+const ours = /^(?:WAITD_.*|NOTIFY_SOCKET|WATCHDOG_(?:USEC|PID)|LISTEN_(?:FDS|PID|FDNAMES|PIDFDID))$/;
+
+/** As shells have them: found, but not to be executed; not found. */
+const NOT_EXECUTABLE = 126;
+const NOT_FOUND = 127;
+const KILLED = 128;
+
+/** The main program could not be started: said in one line, with the exit code that a shell would give. */
+export class NotStarted extends Error {
+  readonly exitCode: number;
+
+  constructor(program: string, { errno, message }: Problem) {
+    super(`${program} cannot be started: ${message}`);
+    this.exitCode = ['ENOENT', 'ENOTDIR'].includes(errno) ? NOT_FOUND : NOT_EXECUTABLE;
+  }
+}
+
+/**
+ * The one program that a container is there for, run under the daemon as under an init. It has the daemon's environment, directory,
+ * streams and terminal, and is otherwise a handle as any: of the client that the daemon's own user is.
+ */
+export class MainProgram {
+  readonly #parking: Daemon['parking'];
+  readonly #handle: Handle;
+
+  private constructor({ parking }: Daemon, handle: Handle) {
+    this.#parking = parking;
+    this.#handle = handle;
+  }
+
+  /** @throws {NotStarted} */
+  static async start(daemon: Daemon, [program, ...args]: readonly [string, ...string[]]): Promise<MainProgram> {
+    const env = Object.entries(process.env).filter(([name]) => !ours.test(name)) as [string, string][];
+    const request = {
+      argv: [program, ...args] as [string, ...string[]],
+      env: Object.fromEntries(env),
+      wholeEnvironment: true,
+      cwd: process.cwd(),
+      stdin: 'inherit',
+      stdout: 'inherit',
+      stderr: 'inherit',
+    } as const;
+    try {
+      const handle = await daemon.handles.spawn(self(), request, { nonblocking: false, labels: { main: 'true' } });
+      return new MainProgram(daemon, handle);
+    } catch (error) {
+      throw error instanceof Problem ? new NotStarted(program, error) : error;
+    }
+  }
+
+  /**
+   * The one of the image before this one.
+   * @throws {Problem} ESTALE where a client has closed it
+   */
+  static resume(daemon: Daemon, id: string): MainProgram {
+    return new MainProgram(daemon, daemon.handles.get(self(), id));
+  }
+
+  get id(): string {
+    return this.#handle.id;
+  }
+
+  signal(signal: NodeJS.Signals): void {
+    try {
+      if (this.#handle.process.ending === null) this.#handle.description.pidfd?.signal(signalNumber(signal)!);
+    } catch (error) {
+      if (!isErrno(error, 'ESRCH', 'EPERM')) throw error;
+    }
+  }
+
+  /**
+   * @returns once it has ended and that is told: its exit code, or 128 and the signal that killed it
+   * @throws {Problem} ESHUTDOWN where the daemon is replaced before
+   */
+  async ended(): Promise<number> {
+    const isOver = (): true | null => (this.#handle.process.ending === null ? null : true);
+    const caller = { client: null, gone: new AbortController().signal };
+    if (isOver() === null) await this.#parking.park([this.#handle], isOver, { timeoutMs: undefined, caller });
+    const { outcome } = this.#handle.process.ending!;
+    switch (outcome?.reason) {
+      case 'exited':
+        return outcome.exitCode;
+      case 'killed':
+      case 'dumped':
+        return KILLED + signalNumber(outcome.signal)!;
+      default:
+        return 1;
+    }
+  }
+}
+
+function self(): Client {
+  return new Client(`uid:${process.getuid!()}`, unlimited, {});
+}

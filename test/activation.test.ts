@@ -1,0 +1,157 @@
+import { strict as assert } from 'node:assert';
+import { type ChildProcess, spawn } from 'node:child_process';
+import { once } from 'node:events';
+import { existsSync, readdirSync, readFileSync } from 'node:fs';
+import { request } from 'node:http';
+import { join } from 'node:path';
+import { createInterface } from 'node:readline';
+import t, { type Test } from 'tap';
+import { Gate, temporaryDirectory } from './support/harness.ts';
+
+const ACTIVATE = join(import.meta.dirname, 'support/activate.py');
+const MAIN = join(import.meta.dirname, '../src/main.ts');
+
+interface Activated {
+  child: ChildProcess;
+  /** What it wrote to its log. */
+  lines: string[];
+  errors: string[];
+  exited: Promise<unknown[]>;
+  begin(): void;
+  until(fits: (line: string) => boolean): Promise<void>;
+}
+
+/** A daemon that is about to start, with sockets that are there already. */
+async function activated(t: Test, directory: string, sockets: string[], args: string[]): Promise<Activated> {
+  const gate = new Gate(t);
+  const command = [process.execPath, MAIN, 'serve', '--state-dir', join(directory, 'state'), '--audit', 'off', ...args];
+  const child = spawn('python3', [ACTIVATE, gate.path, ...sockets, '--', ...command], {
+    env: { PATH: process.env.PATH ?? '', HOME: directory, XDG_RUNTIME_DIR: directory, NODE_NO_WARNINGS: '1' },
+    stdio: ['ignore', 'pipe', 'pipe'],
+  });
+  const exited = once(child, 'exit');
+  t.teardown(async () => {
+    if (child.exitCode === null && child.signalCode === null) child.kill('SIGKILL');
+    await exited;
+  });
+  const lines: string[] = [];
+  const errors: string[] = [];
+  let look = (): void => {};
+  createInterface({ input: child.stdout }).on('line', (line) => {
+    lines.push(line);
+    look();
+  });
+  child.stderr.on('data', (data) => errors.push(String(data)));
+  const until = async (fits: (line: string) => boolean): Promise<void> => {
+    while (!lines.some(fits)) {
+      await Promise.race([
+        new Promise<void>((resolve) => {
+          look = resolve;
+        }),
+        exited.then(() => assert.fail(`it ended: ${errors.join('')}`)),
+      ]);
+    }
+  };
+  return { child, lines, errors, exited, begin: () => gate.open(), until };
+}
+
+function answerOf(where: { socketPath: string } | { port: number }, path = '/livez'): Promise<number> {
+  return new Promise((resolve, reject) => {
+    const asked = request({ host: '127.0.0.1', ...where, path }, (answer) => {
+      answer.resume();
+      answer.on('end', () => resolve(answer.statusCode!));
+    });
+    asked.on('error', reject);
+    asked.end();
+  });
+}
+
+const isReady = (line: string): boolean => line.includes('"msg":"ready"');
+
+t.test(
+  'whoever waits at a passed socket is answered by a daemon that starts cold, and by its next image',
+  async (t) => {
+    const directory = temporaryDirectory(t);
+    const path = join(directory, 'passed.sock');
+    const daemon = await activated(t, directory, [`api=unix:${path}`, 'web=tcp'], []);
+    await daemon.until((line) => line.startsWith('tcp:'));
+    const port = Number(
+      daemon.lines
+        .find((line) => line.startsWith('tcp:'))!
+        .split(':')
+        .at(-1),
+    );
+    const waiting = Array.from({ length: 50 }, (_, index) =>
+      answerOf(index % 2 === 0 ? { socketPath: path } : { port }),
+    );
+    daemon.begin();
+    t.same(await Promise.all(waiting), Array(50).fill(200));
+    const served = daemon.lines.filter((line) => line.includes('"listening"')).map((line) => JSON.parse(line).address);
+    t.same(served, [`unix:${path}`, `tcp:127.0.0.1:${port}`], 'nothing else is served');
+    t.equal(await answerOf({ socketPath: path }, '/v1/node'), 200, 'a Unix socket tells who is there');
+    t.equal(await answerOf({ port }, '/v1/node'), 401, 'TCP does not');
+
+    daemon.child.kill('SIGHUP');
+    const again = answerOf({ socketPath: path });
+    await daemon.until((line) => line.includes('"upgraded":true'));
+    t.equal(await again, 200);
+    t.equal(await answerOf({ port }), 200);
+    daemon.child.kill('SIGTERM');
+    t.same(await daemon.exited, [0, null]);
+    t.ok(existsSync(path), 'the socket is the service manager’s');
+  },
+);
+
+t.test('a passed socket serves the address that it is bound to, or the one that names it', async (t) => {
+  const directory = temporaryDirectory(t);
+  const [byAddress, byName] = [join(directory, 'a.sock'), join(directory, 'b.sock')];
+  const own = join(directory, 'own.sock');
+  const listen = [`unix:${byAddress}`, 'fd:named', `unix:${own}`].flatMap((address) => ['--listen', address]);
+  const daemon = await activated(t, directory, [`x=unix:${byAddress}`, `named=unix:${byName}`], listen);
+  daemon.begin();
+  await daemon.until(isReady);
+  for (const path of [byAddress, byName, own]) t.equal(await answerOf({ socketPath: path }), 200);
+  const inode = (path: string): string =>
+    readFileSync('/proc/net/unix', 'utf8')
+      .split('\n')
+      .filter((line) => line.endsWith(path))
+      .join();
+  t.equal(
+    inode(byAddress)
+      .split(',')
+      .filter((line) => line.includes('00010000')).length,
+    1,
+    'it was not bound anew',
+  );
+  daemon.child.kill('SIGTERM');
+  await daemon.exited;
+  t.same(
+    readdirSync(directory).filter((name) => name.endsWith('.sock')),
+    ['a.sock', 'b.sock'],
+    'its own is gone',
+  );
+});
+
+for (const [what, sockets, args, sentence] of [
+  [
+    'a socket that nobody wants',
+    ['x=tcp'],
+    ['--listen', 'tcp:127.0.0.1:0'],
+    /no --listen wants the passed socket fd:x, tcp:127\.0\.0\.1:\d+: add --listen fd:x/,
+  ],
+  [
+    'a name that was not passed',
+    ['x=tcp'],
+    ['--listen', 'fd:x', '--listen', 'fd:y'],
+    /--listen fd:y: the service manager passed no such socket/,
+  ],
+  ['a socket of datagrams', ['x=udp'], [], /passed as x is no stream socket that listens/],
+  ['a file', ['x=file'], [], /passed as x is no stream socket that listens/],
+] as const)
+  t.test(`${what} is refused in one sentence`, async (t) => {
+    const daemon = await activated(t, temporaryDirectory(t), [...sockets], [...args]);
+    daemon.begin();
+    t.same(await daemon.exited, [1, null]);
+    t.match(daemon.errors.join(''), sentence);
+    t.equal(daemon.errors.join('').trim().split('\n').length, 1);
+  });

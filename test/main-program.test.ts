@@ -1,0 +1,234 @@
+import { type ChildProcess, spawn, spawnSync } from 'node:child_process';
+import { once } from 'node:events';
+import { join } from 'node:path';
+import { createInterface } from 'node:readline';
+import t, { type Test } from 'tap';
+import { WebSocket } from 'ws';
+import { childrenOf, eventually, Gate, Socket, stateOf, temporaryDirectory, withFaults } from './support/harness.ts';
+
+const MAIN = join(import.meta.dirname, '../src/main.ts');
+
+/** A daemon that is the init of one program. */
+class Init {
+  readonly directory: string;
+  readonly socket: string;
+  readonly child: ChildProcess;
+  readonly lines: string[] = [];
+  readonly errors: string[] = [];
+  readonly exited: Promise<[code: number | null, signal: string | null]>;
+  #look = (): void => {};
+
+  constructor(
+    t: Test,
+    command: string[],
+    { env = {}, args = [] }: { env?: Record<string, string>; args?: string[] } = {},
+  ) {
+    this.directory = temporaryDirectory(t);
+    this.socket = join(this.directory, 'waitd.sock');
+    const options = ['--listen', `unix:${this.socket}`, '--state-dir', join(this.directory, 'state'), ...args];
+    this.child = spawn(process.execPath, [MAIN, 'serve', '--main', ...options, '--', ...command], {
+      env: { PATH: process.env.PATH ?? '', NODE_NO_WARNINGS: '1', ...env },
+      cwd: this.directory,
+      stdio: ['pipe', 'pipe', 'pipe'],
+    });
+    this.exited = once(this.child, 'close') as Promise<[number | null, string | null]>;
+    this.exited.then(() => this.#look());
+    t.teardown(() => {
+      if (this.child.exitCode === null && this.child.signalCode === null) this.child.kill('SIGKILL');
+      return this.exited;
+    });
+    createInterface({ input: this.child.stdout! }).on('line', (line) => {
+      this.lines.push(line);
+      this.#look();
+    });
+    this.child.stderr!.on('data', (data) => this.errors.push(String(data)));
+  }
+
+  async line(wanted: string): Promise<void> {
+    while (!this.lines.includes(wanted))
+      await new Promise<void>((resolve) => {
+        this.#look = resolve;
+      });
+  }
+}
+
+for (const [what, command, code] of [
+  ['0', ['true'], 0],
+  ['another exit code', ['sh', '-c', 'exit 7'], 7],
+  ['an exit code that looks like a signal', ['sh', '-c', 'exit 137'], 137],
+  ['128 and its signal', ['sh', '-c', 'kill -KILL $$'], 137],
+  ['the same of one that dumps core', ['sh', '-c', 'ulimit -c 0; kill -SEGV $$'], 139],
+  ['127 where it is not found', ['/no/such/program'], 127],
+  ['127 where it is not in the PATH', ['no-such-program'], 127],
+  ['126 where it cannot be executed', ['/etc/passwd'], 126],
+] as const)
+  t.test(`it ends as its program does: ${what}`, async (t) => {
+    const init = new Init(t, [...command]);
+    t.same(await init.exited, [code, null]);
+    t.same(init.lines, [], 'its stdout is the program’s');
+    if (code === 127 || code === 126) t.match(init.errors.join(''), /^waitd: \S+ cannot be started: .+\n$/);
+    else t.equal(init.errors.join(''), '', 'and so is its stderr while all is well');
+  });
+
+t.test('what could not be started leaves no socket', async (t) => {
+  const init = new Init(t, ['no-such-program']);
+  await init.exited;
+  t.equal(stateOf(init.child.pid!), null);
+  t.equal(spawnSync('test', ['-e', init.socket]).status, 1);
+});
+
+t.test(
+  'the program has the streams, the directory and the environment of its init, without what is the daemon’s own',
+  async (t) => {
+    const env = { WAITD_LOG_LEVEL: 'error', NOTIFY_SOCKET: '/nowhere', WATCHDOG_USEC: '1000000', KEPT: 'x y' };
+    const init = new Init(t, ['sh', '-c', 'pwd; cat; cat >&2; env'], { env });
+    init.child.stdin!.end('from stdin\n');
+    await init.exited;
+    t.equal(init.lines[0], init.directory);
+    t.equal(init.lines[1], 'from stdin');
+    const names = init.lines
+      .slice(2)
+      .map((line) => line.split('=')[0]!)
+      .filter((name) => !/^(_TAPJS.*|NODE_OPTIONS)$/.test(name)); // tap's own
+    t.same(
+      new Set(names),
+      new Set(['PATH', 'NODE_NO_WARNINGS', 'KEPT', 'PWD', ...names.filter((name) => /^(_|OLDPWD|SHLVL)$/.test(name))]),
+    );
+    t.ok(init.lines.includes('KEPT=x y'));
+  },
+);
+
+t.test('signals go to the program, SIGHUP too', async (t) => {
+  const signals = ['HUP', 'INT', 'QUIT', 'USR1', 'USR2', 'ALRM', 'WINCH', 'CONT', 'PWR', 'URG', 'IO', 'TERM'];
+  const script = `${signals.map((name) => `trap 'echo ${name}' ${name}`).join('; ')}; echo ready; while :; do sleep 0.02; done`;
+  const init = new Init(t, ['bash', '-c', script]);
+  await init.line('ready');
+  for (const name of signals) {
+    init.child.kill(`SIG${name}` as NodeJS.Signals);
+    await init.line(name);
+  }
+  init.child.kill('SIGTSTP');
+  const [program] = childrenOf(init.child.pid!);
+  await eventually(() => stateOf(program!) === 'T');
+  init.child.kill('SIGCONT');
+  await eventually(() => stateOf(program!) !== 'T');
+  process.kill(program!, 'SIGKILL');
+  t.same(await init.exited, [137, null]);
+});
+
+t.test('a signal that comes before the program is there reaches it', async (t) => {
+  const init = new Init(t, ['sleep', '100']);
+  // As soon as the very first module listens, long before anything is served.
+  await eventually(() => (caught(init.child.pid!) & 1n) !== 0n);
+  init.child.kill('SIGTERM');
+  t.same(await init.exited, [143, null]);
+});
+
+/** SigCgt of /proc/PID/status. */
+function caught(pid: number): bigint {
+  const { stdout } = spawnSync('sed', ['-n', 's/^SigCgt:\\s*/0x/p', `/proc/${pid}/status`], { encoding: 'utf8' });
+  return BigInt(stdout.trim() || '0');
+}
+
+t.test('it is a handle as any, and its end is told before the daemon ends', async (t) => {
+  const gate = new Gate(t);
+  const init = new Init(t, ['sh', '-c', `echo up; read -r line < ${gate.path}; exit 3`]);
+  await init.line('up');
+  const socket = new Socket(new WebSocket(`ws+unix:${init.socket}:/v1/events?since=0`, ['waitd.v1']));
+  const opened = await socket.first(({ event }) => event === 'opened');
+  t.match(opened.process.argv, ['sh', '-c']);
+  const curl = (path: string): string =>
+    spawnSync('curl', ['-sS', '--unix-socket', init.socket, `http://x${path}`], { encoding: 'utf8' }).stdout;
+  t.match(JSON.parse(curl('/v1/handles?label=main=true')).handles, [
+    {
+      id: opened.handle,
+      relation: 'child',
+      state: 'running',
+      client: `uid:${process.getuid!()}`,
+      labels: { main: 'true' },
+    },
+  ]);
+  gate.open();
+  t.match(await socket.first(({ event }) => event === 'exited'), { outcome: { reason: 'exited', exitCode: 3 } });
+  t.equal((await socket.closed).code, 1001);
+  t.same(await init.exited, [3, null]);
+});
+
+t.test('a fault of the daemon does not end the program', async (t) => {
+  const script = 'trap "exit 9" USR1; trap : USR2; echo up; while :; do sleep 0.02; done';
+  const init = new Init(t, ['sh', '-c', script], {
+    env: withFaults(join(temporaryDirectory(t), 'none')),
+    args: ['--log-level', 'debug'],
+  });
+  await init.line('up');
+  init.child.kill('SIGUSR2');
+  await eventually(() => init.errors.join('').includes('"upgraded":true'));
+  init.child.kill('SIGUSR1');
+  t.same(await init.exited, [9, null]);
+});
+
+t.test('at a terminal the program is its foreground job', async (t) => {
+  const directory = temporaryDirectory(t);
+  const command = [
+    process.execPath,
+    MAIN,
+    'serve',
+    '--main',
+    '--listen',
+    `unix:${directory}/s`,
+    '--state-dir',
+    `${directory}/state`,
+  ];
+  const program = [
+    ...command,
+    '--',
+    'bash',
+    '-c',
+    'ps -o tpgid=,pgid= -p $$ | { read -r a b; [ "$a" = "$b" ] && echo foreground; }; read -r line; echo "read $line"; kill -INT 0; sleep 5',
+  ];
+  const quoted = program.map((word) => `'${word.replaceAll("'", "'\\''")}'`).join(' ');
+  const { status, stdout } = spawnSync('script', ['-qec', quoted, '/dev/null'], {
+    input: 'words\n',
+    encoding: 'utf8',
+    timeout: 30_000,
+  });
+  t.match(stdout, /foreground/);
+  t.match(stdout, /read words/);
+  t.equal(status, 130, 'and Ctrl-C ends it');
+});
+
+t.test('what was spawned beside it is ended with it where that is asked for', async (t) => {
+  const gate = new Gate(t);
+  const init = new Init(t, ['sh', '-c', `echo up; read -r line < ${gate.path}`], { args: ['--stop-children=5s'] });
+  await init.line('up');
+  const { stdout } = spawnSync(
+    'curl',
+    [
+      '-sS',
+      '--unix-socket',
+      init.socket,
+      'http://x/v1/handles',
+      '-H',
+      'content-type: application/json',
+      '-d',
+      '{"spawn":{"argv":["sleep","100"]}}',
+    ],
+    { encoding: 'utf8' },
+  );
+  const { pid } = JSON.parse(stdout).process;
+  gate.open();
+  t.same(await init.exited, [0, null]);
+  t.not(stateOf(pid), 'S');
+});
+
+for (const [args, sentence] of [
+  [['--main'], /--main needs its program after --/],
+  [['--main', '--'], /--main needs its program after --/],
+  [['--', 'true'], /true is not expected here, without --main/],
+  [['--main', 'true'], /true is not expected here/],
+] as const)
+  t.test(`serve ${args.join(' ')} is wrong usage`, async (t) => {
+    const { status, stderr } = spawnSync(process.execPath, [MAIN, 'serve', ...args], { encoding: 'utf8' });
+    t.equal(status, 2);
+    t.match(stderr, sentence);
+  });
