@@ -20,7 +20,8 @@ t.test('usage errors exit with 2 and name the nearest right flag', async (t) => 
   const cases: [string[], RegExp][] = [
     [['serve', '--lisen', 'tcp:127.0.0.1:0'], /--lisen is no option.*--listen/],
     [['serve', '--state_dir=/x'], /--state_dir.*--state-dir/],
-    [['serve', '--listen', 'nonsense'], /--listen.*unix:\/path or tcp:host:port/],
+    [['serve', '--listen', 'nonsense'], /--listen.*unix:\/path, tcp:host:port or fd:name/],
+    [['serve', '--listen', 'fd:a b'], /fd: and a name/],
     [['serve', '--listen', 'unix:relative'], /absolute path/],
     [['serve', '--listen', `unix:/${'x'.repeat(200)}`], /107 bytes/],
     [['serve', '--listen', 'tcp:127.0.0.1:99999'], /tcp:host:port/],

@@ -22,7 +22,9 @@ async function withStore(t: Test) {
   const said: string[] = [];
   const lines = createInterface({ input: keeper.stdout });
   await once(lines, 'line');
-  lines.on('line', (line) => said.push(line));
+  lines.on('line', (line) => {
+    if (/FDSTORE/.test(line)) said.push(line);
+  });
   const start = (env: Record<string, string> = {}): Promise<Daemon> =>
     Daemon.start(t, {
       directory,
