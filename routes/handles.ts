@@ -27,18 +27,22 @@ function wayOf(body: unknown): string {
 }
 
 /** Handles: made by spawn, open and dup, listed, changed, closed. */
-export function handleRoutes(app: App, { handles, signals, parking }: Daemon): void {
+export function handleRoutes(app: App, { handles, signals, parking, watches }: Daemon): void {
   app.post('/v1/handles', {
     config: { acts: true, audit: wayOf },
     schema: {
       tags,
       summary: 'Spawn, open or dup',
       body: CreateHandle,
-      response: { 201: HandleSchema, ...problems(404, 410, 422, 501) },
+      response: { 201: HandleSchema, ...problems(404, 409, 410, 422, 501) },
     },
     handler: async (request, reply) => {
       const { spawn, open } = request.body;
-      request.audited = { program: spawn?.argv[0], user: spawn?.user, pid: open?.pid };
+      request.audited = {
+        program: spawn?.argv[0],
+        user: spawn?.user,
+        pid: open && 'pid' in open ? open.pid : undefined,
+      };
       const handle = await make(request);
       request.audited = { ...request.audited, handle: handle.id, pid: handle.process.pid };
       const { waitMs } = preferencesOf(request.headers.prefer);
@@ -63,7 +67,8 @@ export function handleRoutes(app: App, { handles, signals, parking }: Daemon): v
     // An earlier try got as far as that before the daemon died.
     if (claim?.handle != null) return handles.get(client, claim.handle);
     if (spawn) return handles.spawn(client, spawn, { nonblocking, labels, claim });
-    if (open) return handles.open(client, open.pid, open.inode, { nonblocking, labels, claim });
+    if (open && 'match' in open) return watches.openOne(client, open.match, { nonblocking, labels, claim });
+    if (open) return handles.open(client, open, { nonblocking, labels, claim });
     return handles.dup(client, dup!, { labels, claim });
   }
 

@@ -107,6 +107,7 @@ export const ProblemSchema = z
     handle: z.string().optional(),
     retry: Retry.optional(),
     errors: z.array(z.object({ path: z.string(), message: z.string() })).optional(),
+    candidates: z.array(ProcessView).optional(),
   })
   .meta({
     id: 'Problem',

@@ -26,6 +26,7 @@ export const EventFrameSchema = z
     outcome: z.union([Outcome, Pause]).nullable(),
     siginfo: SiginfoSchema.nullable(),
     rusage: Rusage.nullable(),
+    watch: z.string().optional(),
   })
   .meta({ id: 'EventFrame', description: 'One change of one handle.' });
 EventFrameSchema satisfies z.ZodType<EventFrame>;

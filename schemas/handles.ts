@@ -2,6 +2,7 @@ import { z } from 'zod';
 import type { HandleView } from '../src/handles/handle.ts';
 import type { LaunchRequest } from '../src/handles/launch.ts';
 import { resourceNames } from '../src/kernel/limits.ts';
+import type { Match } from '../src/watches/matcher.ts';
 import { cString, handleId, Outcome, ProcessView, Rusage, signal } from './common.ts';
 
 const absolutePath = cString.startsWith('/', 'must be an absolute path').max(4096);
@@ -12,9 +13,9 @@ export const labelKey = z
     /^[A-Za-z0-9]([A-Za-z0-9._/-]{0,126}[A-Za-z0-9])?$/,
     'must be letters, digits, and . _ / - within, at most 128',
   );
-const labelValue = cString.max(256);
+export const labelValue = cString.max(256);
 const MOST_LABELS = 64;
-const labels = <V extends z.ZodType>(value: V) =>
+export const labels = <V extends z.ZodType>(value: V) =>
   z.record(labelKey, value).refine((all) => Object.keys(all).length <= MOST_LABELS, `at most ${MOST_LABELS} labels`);
 
 const File = z.strictObject({ file: absolutePath, append: z.boolean().optional() });
@@ -69,15 +70,37 @@ export const Spawn = z
   .meta({ id: 'Spawn', examples: [{ argv: ['sleep', '5'], cwd: '/tmp' }] });
 Spawn satisfies z.ZodType<LaunchRequest>;
 
+const pattern = cString.min(1).max(4096).meta({ description: 'Where * stands for anything.' });
+
+export const MatchSchema = z
+  .strictObject({ cgroup: pattern.optional(), exe: pattern.optional(), argv: pattern.optional() })
+  .refine(
+    (match) => Object.values(match).some((part) => part !== undefined),
+    'give at least one of cgroup, exe and argv',
+  )
+  .meta({
+    id: 'Match',
+    description:
+      'Processes by their cgroup (v2, as the daemon sees it), program and arguments: all that are given must fit.',
+    examples: [{ cgroup: '*/pod1234*', argv: 'nginx: master*' }],
+  });
+MatchSchema satisfies z.ZodType<Match>;
+
 export const Open = z
   .strictObject({
-    pid: z.int().min(1).max(2147483647),
+    pid: z.int().min(1).max(2147483647).optional(),
     inode: z
       .string()
       .regex(/^\d{1,20}$/, 'must be a decimal number in a string')
       .optional(),
+    match: MatchSchema.optional(),
   })
-  .meta({ id: 'Open', examples: [{ pid: 4711, inode: '90210' }] });
+  .refine(({ pid, match }) => (pid === undefined) !== (match === undefined), 'give exactly one of pid and match')
+  .refine(({ pid, inode }) => inode === undefined || pid !== undefined, {
+    error: 'an inode goes with its pid',
+    path: ['inode'],
+  })
+  .meta({ id: 'Open', examples: [{ pid: 4711, inode: '90210' }, { match: { argv: 'nginx: master*' } }] });
 
 export const CreateHandle = z
   .strictObject({
@@ -117,6 +140,7 @@ export const HandleSchema = z
     collected: z.boolean(),
     createdAt: z.string(),
     seq: z.int(),
+    watch: z.string().optional().meta({ description: 'The watch that opened it.' }),
   })
   .meta({
     id: 'Handle',

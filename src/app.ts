@@ -17,9 +17,10 @@ import { nodeRoutes } from '../routes/node.ts';
 import { outputRoutes } from '../routes/output.ts';
 import { signalRoutes } from '../routes/signals.ts';
 import { waitRoutes } from '../routes/waits.ts';
+import { watchRoutes } from '../routes/watches.ts';
 import type { Daemon } from './daemon.ts';
 import type { App } from './http/app-type.ts';
-import { audit } from './http/audit.ts';
+import { audit, auditWatches } from './http/audit.ts';
 import { authenticate } from './http/authenticate.ts';
 import { answerPreflights, asPages, checkOrigin } from './http/browsers.ts';
 import { guard, refuseUnknown, SUBPROTOCOL } from './http/guard.ts';
@@ -95,6 +96,7 @@ export async function build(
   });
   answerProblems(app);
   audit(app, auditLog);
+  auditWatches(daemon.watches, auditLog);
   checkOrigin(app, daemon.config.allowedOrigins);
   guard(app, daemon.config.allowedHosts, theListeners);
   answerPreflights(app);
@@ -126,6 +128,7 @@ export async function build(
   signalRoutes(app, daemon);
   eventRoutes(app, daemon);
   outputRoutes(app, daemon);
+  watchRoutes(app, daemon);
   nodeRoutes(app, daemon);
   app.get('/openapi.json', { schema: { hide: true } }, async () => app.swagger());
 

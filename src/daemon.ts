@@ -28,6 +28,7 @@ import { Signals } from './signals/signals.ts';
 import { type Handoff, handOverProcesses, pidfdsOf } from './upgrade/handoff.ts';
 import { Parking } from './waits/parking.ts';
 import { Waits } from './waits/waitid.ts';
+import { Watches } from './watches/watches.ts';
 
 /** Every room of the house, put together; what serves them over HTTP is built on top. */
 export interface Daemon {
@@ -48,6 +49,7 @@ export interface Daemon {
   feed: Feed;
   retries: Retries;
   outputs: Outputs;
+  watches: Watches;
   /** Answers all that waits, so that what serves it can end. */
   drain(why: Why): void;
   /** Writes what is left and lets go. Spawned processes live on. */
@@ -116,6 +118,7 @@ export function startDaemon(config: Config, { handoff, passed, notifier }: Found
   });
   const parking = new Parking(table);
   const waits = new Waits({ journal, reaper, parking, nonblocking: features.nonblocking });
+  const watches = new Watches({ journal, handles, clients, table, reaper, features });
   const signals = new Signals(table, features, cgroups);
   const retries = new Retries(journal);
   const retention = new Retention(journal, handles, config.keep);
@@ -129,6 +132,7 @@ export function startDaemon(config: Config, { handoff, passed, notifier }: Found
   handles.resumeOutput();
   handles.resumeCgroups();
   retention.start();
+  watches.resume();
 
   return {
     config,
@@ -146,6 +150,7 @@ export function startDaemon(config: Config, { handoff, passed, notifier }: Found
     feed,
     retries,
     outputs,
+    watches,
     drain: (why) => {
       const problem = why === 'stopping' ? stopping : restarting;
       parking.close(problem);
@@ -154,6 +159,7 @@ export function startDaemon(config: Config, { handoff, passed, notifier }: Found
     },
     close: () => {
       policy?.close();
+      watches.stop();
       retention.stop();
       outputs.stop();
       cgroups.stop();
@@ -163,6 +169,7 @@ export function startDaemon(config: Config, { handoff, passed, notifier }: Found
       lock.close();
     },
     handOver: () => {
+      watches.stop();
       retention.stop();
       outputs.stop();
       reaper.stop();

@@ -6,7 +6,7 @@ import type { Daemon } from './daemon.ts';
 export class Metrics {
   readonly #registry = new Registry();
 
-  constructor({ handles, outputs, table, parking, feed, reaper, journal, policy }: Daemon) {
+  constructor({ handles, outputs, table, parking, feed, reaper, journal, policy, watches }: Daemon) {
     const gauge = (name: string, help: string, read: () => number): void => {
       new Gauge({
         name,
@@ -41,6 +41,10 @@ export class Metrics {
     gauge('waitd_parked_calls', 'Calls that wait: waitid, poll, terminate.', () => parking.size);
     gauge('waitd_subscribers', 'Open WebSockets and event streams.', () => feed.size);
     gauge('waitd_kept_groups', 'Descriptors kept for groups that outlive their leader.', () => table.groups.size);
+    gauge('waitd_watches', 'Watches for processes that appear.', () => watches.size);
+    counter('waitd_watch_scan_seconds_total', 'Time spent looking through /proc for watches.', null, () => ({
+      scan: watches.spentMs / 1000,
+    }));
     gauge('waitd_journal_head', 'The seq of the newest event.', () => journal.head);
     gauge('waitd_journal_failing', '1 while the journal cannot be written.', () => Number(journal.fault !== null));
     gauge('waitd_policy_stale', '1 while the policy file is refused and an older version holds.', () =>

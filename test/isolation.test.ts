@@ -194,7 +194,10 @@ const callers = ['anonymous', 'wrong', 'expired', 'other', 'observer', 'owner', 
  * Every route, and what each caller is answered: without credentials, with wrong ones, with a token that was one, another client,
  * an observer, the owner of the handle and an admin. A route that is not here fails the test.
  */
-const matrix: Record<string, { body?: object; query?: string; expected: Record<(typeof callers)[number], number> }> = {
+const matrix: Record<
+  string,
+  { path?: string; body?: object; query?: string; expected: Record<(typeof callers)[number], number> }
+> = {
   'GET /livez': {
     expected: { anonymous: 200, wrong: 200, expired: 200, other: 200, observer: 200, owner: 200, admin: 200 },
   },
@@ -253,6 +256,21 @@ const matrix: Record<string, { body?: object; query?: string; expected: Record<(
     body: { graceMs: 1000 },
     expected: { anonymous: 401, wrong: 401, expired: 401, other: 404, observer: 403, owner: 200, admin: 200 },
   },
+  'POST /v1/watches': {
+    body: { match: { argv: 'of no process' } },
+    expected: { anonymous: 401, wrong: 401, expired: 401, other: 201, observer: 403, owner: 201, admin: 201 },
+  },
+  'GET /v1/watches': {
+    expected: { anonymous: 401, wrong: 401, expired: 401, other: 200, observer: 200, owner: 200, admin: 200 },
+  },
+  'GET /v1/watches/{id}': {
+    path: '/v1/watches/{watch}',
+    expected: { anonymous: 401, wrong: 401, expired: 401, other: 404, observer: 200, owner: 200, admin: 200 },
+  },
+  'DELETE /v1/watches/{id}': {
+    path: '/v1/watches/{watch}',
+    expected: { anonymous: 401, wrong: 401, expired: 401, other: 404, observer: 403, owner: 204, admin: 204 },
+  },
   'DELETE /v1/handles/{id}': {
     expected: { anonymous: 401, wrong: 401, expired: 401, other: 404, observer: 403, owner: 204, admin: 204 },
   },
@@ -265,16 +283,20 @@ t.test('every route answers every caller as it should', async (t) => {
     Object.keys(methods).map((method) => `${method.toUpperCase()} ${path}`),
   );
   for (const route of routes) t.ok(route in matrix, `${route} is in the matrix`);
-  for (const [route, { body, query = '', expected }] of Object.entries(matrix)) {
-    const [method = '', path = ''] = route.split(' ');
+  for (const [route, { body, query = '', expected, ...more }] of Object.entries(matrix)) {
+    const [method = ''] = route.split(' ');
+    const path = more.path ?? route.slice(method.length + 1);
     for (const caller of callers) {
       const id = await make(t, daemon);
+      const watch = path.includes('{watch}')
+        ? (await daemon.post('/v1/watches', { match: { argv: 'of no process' } }, as('owner'))).body.id
+        : '';
       const headers: Record<string, string> =
         caller === 'anonymous'
           ? {}
           : { authorization: `Bearer ${caller === 'wrong' ? 'x'.repeat(40) : tokenOf(caller)}` };
       // Over TCP, since on the Unix socket nobody is without credentials.
-      const answer = await daemon.request(method, (path + query).replaceAll('{id}', id), {
+      const answer = await daemon.request(method, (path + query).replaceAll('{id}', id).replaceAll('{watch}', watch), {
         tcp: true,
         headers: { authorization: '', ...headers },
         ...(body && { body: JSON.stringify(body).replaceAll('{id}', id) }),

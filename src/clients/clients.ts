@@ -65,10 +65,18 @@ export class Clients {
    */
   identify(peer: Peer, token: string | null): Client {
     const name = this.#nameOf(peer, token);
+    const client = this.find(name);
+    if (client === null)
+      throw new Problem('EPERM', `The policy does not let ${name} in: ask whoever runs this daemon.`);
+    return client;
+  }
+
+  /** A client by its name, `null` for one who is not let in. */
+  find(name: string): Client | null {
     const known = this.#byName.get(name);
     if (known !== undefined) return known;
     const entry = this.#entryOf(name);
-    if (entry === null) throw new Problem('EPERM', `The policy does not let ${name} in: ask whoever runs this daemon.`);
+    if (entry === null) return null;
     const client = new Client(name, entry.rights, entry.quotas);
     this.#byName.set(name, client);
     return client;

@@ -22,6 +22,7 @@ const table = {
   ENOMEM: [503, 'Out of memory'],
   ENOSPC: [503, 'No space left on device'],
   ENOSYS: [501, 'Not offered by this kernel'],
+  ENOTUNIQ: [409, 'Several processes match'],
   ENOTDIR: [422, 'Not a directory'],
   ENXIO: [422, 'No such device, or a FIFO without a reader'],
   EOPNOTSUPP: [501, 'Not supported by this kernel'],
@@ -50,6 +51,8 @@ export interface ProblemFacts {
   handle?: string;
   retry?: Retry;
   errors?: { path: string; message: string }[];
+  /** Processes among which the caller is to choose. */
+  candidates?: { pid: number; inode: string | null; startedAt: string; argv: string[] }[];
   headers?: Record<string, string>;
 }
 
@@ -86,7 +89,7 @@ export class Problem extends Error {
 
   /** @param instance the request's id */
   toDocument(instance: string): ProblemDocument {
-    const { syscall, handle, retry, errors } = this.facts;
+    const { syscall, handle, retry, errors, candidates } = this.facts;
     return {
       type: `/problems/${this.errno}`,
       title: table[this.errno][1],
@@ -98,11 +101,12 @@ export class Problem extends Error {
       ...(handle !== undefined && { handle }),
       ...(retry !== undefined && { retry }),
       ...(errors !== undefined && { errors }),
+      ...(candidates !== undefined && { candidates }),
     };
   }
 }
 
-export interface ProblemDocument extends Pick<ProblemFacts, 'syscall' | 'handle' | 'retry' | 'errors'> {
+export interface ProblemDocument extends Pick<ProblemFacts, 'syscall' | 'handle' | 'retry' | 'errors' | 'candidates'> {
   type: string;
   title: string;
   status: number;

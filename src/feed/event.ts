@@ -38,6 +38,8 @@ export interface EventFrame {
   outcome: Outcome | Pause | null;
   siginfo: Siginfo | null;
   rusage: Rusage | null;
+  /** Of an `opened`: the watch that did it. */
+  watch?: string | undefined;
 }
 
 export interface EventFacts {
@@ -58,6 +60,7 @@ export function encode(seq: number, type: EventType, handle: Handle, at: number,
     outcome: facts.outcome ?? null,
     siginfo: facts.siginfo ?? null,
     rusage: facts.rusage ?? null,
+    ...(type === 'opened' && handle.watch !== null && { watch: handle.watch }),
   };
   return { seq, type, handle: handle.id, client: handle.client, at, frame: JSON.stringify(frame) };
 }

@@ -17,6 +17,8 @@ export interface HandleFacts {
   createdAt: number;
   /** The event cursor from before its first event. */
   seq: number;
+  /** The watch that opened it, if one has. */
+  watch?: string | null;
 }
 
 /** One client's descriptor on one process. */
@@ -26,6 +28,7 @@ export class Handle {
   readonly description: Description;
   readonly createdAt: number;
   readonly seq: number;
+  readonly watch: string | null;
   labels: Labels;
 
   constructor(facts: HandleFacts) {
@@ -35,6 +38,7 @@ export class Handle {
     this.labels = facts.labels;
     this.createdAt = facts.createdAt;
     this.seq = facts.seq;
+    this.watch = facts.watch ?? null;
   }
 
   get process(): Process {
@@ -64,6 +68,7 @@ export interface HandleView {
   collected: boolean;
   createdAt: string;
   seq: number;
+  watch?: string | undefined;
 }
 
 export function viewOfProcess({ pid, inode, startedAt, argv }: Process): ProcessView {
@@ -89,5 +94,6 @@ export function viewOfHandle(handle: Handle, state: ProcessState, collected: boo
     collected,
     createdAt: new Date(handle.createdAt).toISOString(),
     seq: handle.seq,
+    ...(handle.watch !== null && { watch: handle.watch }),
   };
 }

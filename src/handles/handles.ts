@@ -5,6 +5,7 @@ import { requireQuota } from '../clients/quotas.ts';
 import { Problem } from '../errors/problem.ts';
 import { Batch, type EventSink } from '../journal/batch.ts';
 import type { Journal } from '../journal/journal.ts';
+import type { Sighting } from '../journal/watch-rows.ts';
 import { isErrno } from '../kernel/errno.ts';
 import type { Features } from '../kernel/features.ts';
 import type { Pidfd } from '../kernel/pidfd.ts';
@@ -36,6 +37,17 @@ export interface OpenOptions {
   labels: Labels;
   /** The caller may ask again, and is then to be given what this call made. */
   claim?: Claim | undefined;
+  /** By which watch it is opened, on which process. */
+  sighting?: Sighting | undefined;
+}
+
+/** The process that is to be opened. */
+export interface OpenTarget {
+  pid: number;
+  /** Refuses a process that has taken over the pid of the one that was meant. */
+  inode?: string | undefined;
+  /** Whether it is still the one that was found. */
+  still?: () => boolean;
 }
 
 export interface ListQuery {
@@ -214,10 +226,9 @@ export class Handles {
 
   /**
    * Holds a process that is there already.
-   * @param inode refuses a process that has taken over the pid of the one that was meant
    * @throws {Problem} ESRCH; EPERM, EDQUOT; EOPNOTSUPP for an inode before Linux 6.9; EMFILE
    */
-  open(asking: Client, pid: number, inode: string | undefined, options: OpenOptions): Handle {
+  open(asking: Client, { pid, inode, still }: OpenTarget, options: OpenOptions): Handle {
     const { table, reaper, features, journal } = this.#parts;
     const { name: client } = asking;
     this.#requireRoom('pidfd_open', asking);
@@ -228,6 +239,7 @@ export class Handles {
       // What that was decided by is of the process that we hold only if that one still has the pid.
       if (!isThere(pidfd)) throw noProcess(pid);
       if (inode !== undefined) requireInode(inode, found, pid);
+      if (still?.() === false) throw noProcess(pid);
       reaper.lookAfterChildren(); // its end or its stop may be waiting to be noticed, and its pid may have changed hands
       const known = table.get(pid);
       if (known !== undefined && known.inode === found) {
@@ -429,14 +441,17 @@ export class Handles {
   }
 
   /** Makes the handle, writes it, tells of it. From its `seq` on, no event of it can be missed. */
-  #hold({ id, client, description, labels, claim, watch, seq = this.#parts.journal.head }: HoldFacts): Handle {
+  #hold(facts: HoldFacts): Handle {
+    const { id, client, description, labels, claim, sighting, watch, seq = this.#parts.journal.head } = facts;
     const { journal, feed, table } = this.#parts;
     const { process } = description;
-    const handle = new Handle({ id, client, description, labels, createdAt: Date.now(), seq });
+    const opener = sighting?.watch ?? null;
+    const handle = new Handle({ id, client, description, labels, createdAt: Date.now(), seq, watch: opener });
     const batch = new Batch(journal);
     batch.write({ write: 'process', process });
     batch.write({ write: 'handle', handle });
     if (claim !== undefined) batch.write({ write: 'key', key: claim.keep(id, null) });
+    if (sighting !== undefined) batch.write({ write: 'sighted', ...sighting, handle: seq });
     batch.event('opened', handle);
     if (description.pidfd !== null) {
       if (watch) table.add(process);

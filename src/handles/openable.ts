@@ -8,12 +8,25 @@ import type { ProcessTable } from '../processes/process-table.ts';
  * still there afterwards.
  * @throws {Problem} EPERM
  */
-export function requireOpenable({ name, rights: { open } }: Client, pid: number, table: ProcessTable): void {
-  if (open === 'any') return;
+export function requireOpenable(client: Client, pid: number, table: ProcessTable): void {
+  if (isOpenable(client, pid, table)) return;
+  const { open } = client.rights;
   if (open === 'none') throw notAllowed('open processes');
-  if (open === 'own' && isOwn(name, pid, table)) return;
-  if (open === 'uid' && isOfUser(uidOf(name), pid)) return;
   throw notAllowed(open === 'own' ? 'open a process that did not come of yours' : 'open another user’s process');
+}
+
+/** The same as an answer. */
+export function isOpenable({ name, rights: { open } }: Client, pid: number, table: ProcessTable): boolean {
+  switch (open) {
+    case 'any':
+      return true;
+    case 'none':
+      return false;
+    case 'own':
+      return isOwn(name, pid, table);
+    case 'uid':
+      return isOfUser(uidOf(name), pid);
+  }
 }
 
 /** Held by this client already, or come of a child that is: by parents, or by the session that it leads. */

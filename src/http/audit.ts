@@ -1,6 +1,7 @@
 import type { FastifyInstance, FastifyReply, FastifyRequest } from 'fastify';
 import type { Logger } from 'pino';
 import type { ProblemErrno } from '../errors/problem.ts';
+import type { Watches } from '../watches/watches.ts';
 import { passing } from './passing.ts';
 
 declare module 'fastify' {
@@ -39,6 +40,19 @@ export function audit(app: FastifyInstance, log: Logger | null): void {
       if (request.routeOptions.config.audit !== undefined) reply.raw.once('close', () => write(log, request, reply));
     }),
   );
+}
+
+/** Handles that are opened without a request: by a watch. */
+export function auditWatches(watches: Watches, log: Logger | null): void {
+  watches.onOpened = (handle, watch) =>
+    log?.info({
+      audit: 'open',
+      client: handle.client,
+      watch,
+      handle: handle.id,
+      pid: handle.process.pid,
+      result: 'ok',
+    });
 }
 
 function write(log: Logger, request: FastifyRequest, reply: FastifyReply): void {

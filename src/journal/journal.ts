@@ -6,6 +6,7 @@ import type { Process } from '../processes/process.ts';
 import { Database, kindOf, setAsideIn } from './database.ts';
 import { Identity } from './identity.ts';
 import { HANDLE_COLUMNS, type HandleRow, handleOf, outputBits } from './rows.ts';
+import { type StoredWatch, statementsOf, type WatchChange, watchesOf } from './watch-rows.ts';
 
 /** An answer that is kept for whoever asks again with the same key. */
 export interface StoredKey {
@@ -30,6 +31,7 @@ export type Change =
   | { write: 'never'; handle: Handle }
   | { write: 'collected'; process: Process; client: string }
   | { write: 'key'; key: StoredKey }
+  | WatchChange
   | { write: 'event'; event: Event };
 
 export interface EventQuery {
@@ -91,6 +93,8 @@ export class Journal {
   onDamaged: (error: Error, setAside: string) => void = () => {};
   /** What lives, for a journal that must begin anew. */
   living: () => Iterable<Handle> = () => [];
+  /** The watches, for the same. */
+  watching: () => Change[] = () => [];
   /** Why nothing can be written now, `null` while all is well. */
   fault: Error | null = null;
 
@@ -257,7 +261,7 @@ export class Journal {
       { write: 'process', process: handle.process },
       { write: 'handle', handle },
     ]);
-    this.#backlog = [...living, ...this.#backlog];
+    this.#backlog = [...living, ...this.watching(), ...this.#backlog];
     // Events that nobody has been told of are not in the gap.
     const waiting = this.#backlog.find((change) => change.write === 'event');
     if (waiting !== undefined) this.#oldest = waiting.event.seq;
@@ -308,6 +312,8 @@ export class Journal {
         this.#eventCount += 1;
         break;
       }
+      default:
+        for (const [sql, values] of statementsOf(change, this.bootId)) this.#run(sql, values);
     }
   }
 
@@ -371,6 +377,7 @@ export class Journal {
     this.#run('DELETE FROM handles WHERE seq = ?', [seq]);
     this.#run('DELETE FROM labels WHERE handle = ?', [seq]);
     this.#run('DELETE FROM keys WHERE handle = ?', [id]);
+    this.#run('DELETE FROM opened_by WHERE handle = ?', [seq]);
     const unheld = 'NOT EXISTS (SELECT 1 FROM handles WHERE process = ?)';
     this.#run(`DELETE FROM processes WHERE id = ? AND ${unheld}`, [process.id, process.id]);
     this.#run(`DELETE FROM collected WHERE process = ? AND ${unheld}`, [process.id, process.id]);
@@ -526,6 +533,11 @@ export class Journal {
   /** Every open handle whose captured output has not reached its end. */
   capturing(): Handle[] {
     return this.#rows('WHERE h.output > 0 AND h.output < 4').map(({ handle }) => handle);
+  }
+
+  /** Every watch, with what it has nothing more to do with of what this boot has begun. */
+  watches(): StoredWatch[] {
+    return watchesOf((sql, values) => this.#all(sql, values), this.bootId);
   }
 
   /** Whose each description with captured output is. */

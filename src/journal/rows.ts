@@ -21,11 +21,12 @@ export interface HandleRow {
   relation: Relation;
   state: ProcessState;
   ending: string | null;
+  watch: string | null;
 }
 
 export const HANDLE_COLUMNS = `
-  SELECT h.*, p.pid, p.inode, p.boot, p.started_at, p.argv, p.relation, p.state, p.ending
-  FROM handles h JOIN processes p ON p.id = h.process`;
+  SELECT h.*, p.pid, p.inode, p.boot, p.started_at, p.argv, p.relation, p.state, p.ending, o.watch
+  FROM handles h JOIN processes p ON p.id = h.process LEFT JOIN opened_by o ON o.handle = h.seq`;
 
 const STREAM_BITS: Record<Stream, number> = { stdout: 1, stderr: 2 };
 const ENDED_BIT = 4;
@@ -60,7 +61,7 @@ export function handleOf(
     description = new Description(row.description, process, null, row.nonblocking === 1, outputOf(row.output));
     descriptions.set(row.description, description);
   }
-  const { id, client, seq } = row;
+  const { id, client, seq, watch } = row;
   const labels = JSON.parse(row.labels) as Labels;
-  return new Handle({ id, client, description, labels, createdAt: row.created_at, seq });
+  return new Handle({ id, client, description, labels, createdAt: row.created_at, seq, watch });
 }

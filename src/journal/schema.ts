@@ -76,6 +76,17 @@ export const MIGRATIONS: readonly string[] = [
   CREATE TABLE holes (first INTEGER PRIMARY KEY, last INTEGER NOT NULL) STRICT;
   DROP TABLE meta;
   `,
+  // Watches. `sighted` is what a watch has nothing more to do with: what it has opened, or was there before it. A pid means nothing
+  // beyond its boot.
+  `
+  CREATE TABLE watches (
+    number INTEGER PRIMARY KEY, id TEXT NOT NULL UNIQUE, client TEXT NOT NULL, match TEXT NOT NULL, existing INTEGER NOT NULL,
+    nonblocking INTEGER NOT NULL, labels TEXT NOT NULL, created_at INTEGER NOT NULL, opened INTEGER NOT NULL) STRICT;
+  CREATE TABLE sighted (
+    watch TEXT NOT NULL, pid INTEGER NOT NULL, key TEXT NOT NULL, boot TEXT NOT NULL, PRIMARY KEY (watch, pid))
+    STRICT, WITHOUT ROWID;
+  CREATE TABLE opened_by (handle INTEGER PRIMARY KEY, watch TEXT NOT NULL) STRICT;
+  `,
 ];
 
 /** What a new journal is of; one of a later version is not read. */

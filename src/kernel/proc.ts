@@ -1,4 +1,4 @@
-import { readdirSync, readFileSync } from 'node:fs';
+import { readdirSync, readFileSync, readlinkSync } from 'node:fs';
 import { uptime } from 'node:os';
 
 /** What /proc/PID/stat says of a process. */
@@ -8,6 +8,8 @@ export interface ProcStat {
   parent: number;
   group: number;
   session: number;
+  /** PF_* of include/linux/sched.h. */
+  flags: number;
   /** Clock ticks since boot. */
   startTicks: number;
 }
@@ -26,8 +28,15 @@ export function readStat(pid: number): ProcStat | null {
     parent: Number(fields[1]),
     group: Number(fields[2]),
     session: Number(fields[3]),
+    flags: Number(fields[6]),
     startTicks: Number(fields[19]),
   };
+}
+
+const PF_KTHREAD = 0x0020_0000;
+
+export function isKernelThread({ flags }: ProcStat): boolean {
+  return (flags & PF_KTHREAD) !== 0;
 }
 
 /** When a process started, in Unix milliseconds, to a hundredth of a second. */
@@ -42,6 +51,20 @@ export function readArgv(pid: number): string[] {
   return text === '' ? [] : text.replace(/\0$/, '').split('\0');
 }
 
+/** The path of a process's cgroup in the unified hierarchy, as seen from our cgroup namespace; `null` where it is in none. */
+export function readCgroup(pid: number): string | null {
+  return /^0::(.*)$/m.exec(read(`/proc/${pid}/cgroup`) ?? '')?.[1] ?? null;
+}
+
+/** The path of a process's program, also where that has been removed since; `null` where we may not know. */
+export function readExe(pid: number): string | null {
+  try {
+    return readlinkSync(`/proc/${pid}/exe`).replace(/ \(deleted\)$/, '');
+  } catch {
+    return null;
+  }
+}
+
 /** The process that a thread belongs to, `null` where there is no such thread. */
 export function threadGroupOf(tid: number): number | null {
   const line = /^Tgid:\s*(\d+)$/m.exec(read(`/proc/${tid}/status`) ?? '');
@@ -54,13 +77,19 @@ export function readUids(pid: number): { real: number; saved: number } | null {
   return line === null ? null : { real: Number(line[1]), saved: Number(line[2]) };
 }
 
+/** Every pid that /proc shows. */
+export function listPids(): number[] {
+  return readdirSync('/proc')
+    .filter((name) => /^\d+$/.test(name))
+    .map(Number);
+}
+
 /** Every process that /proc shows, with what its stat says. */
 export function readAll(): Map<number, ProcStat> {
   const all = new Map<number, ProcStat>();
-  for (const name of readdirSync('/proc')) {
-    if (!/^\d+$/.test(name)) continue;
-    const stat = readStat(Number(name));
-    if (stat !== null) all.set(Number(name), stat);
+  for (const pid of listPids()) {
+    const stat = readStat(pid);
+    if (stat !== null) all.set(pid, stat);
   }
   return all;
 }

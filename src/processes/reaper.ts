@@ -116,6 +116,11 @@ export class Reaper {
     };
   }
 
+  /** Whether a process is a child that the daemon started for itself, or is not yet the program that was asked for. */
+  keeps(pid: number): boolean {
+    return this.#ownChildren.has(pid) || this.#spared.has(pid);
+  }
+
   #reapOwnChild(own: OwnChild): void {
     const event = own.pidfd.waitid(WEXITED | WNOHANG);
     if (event === null) return;

@@ -1,0 +1,58 @@
+import { z } from 'zod';
+import { problems } from '../schemas/common.ts';
+import { CreateWatch, WatchList, WatchParams, WatchSchema } from '../schemas/watches.ts';
+import type { Daemon } from '../src/daemon.ts';
+import type { App } from '../src/http/app-type.ts';
+
+const tags = ['watches'];
+
+/** Watches: they open what appears. */
+export function watchRoutes(app: App, { watches }: Daemon): void {
+  app.post('/v1/watches', {
+    config: { acts: true, audit: 'watch' },
+    schema: {
+      tags,
+      summary: 'Open a handle on every process that matches, from now on',
+      body: CreateWatch,
+      response: { 201: WatchSchema, ...problems(404) },
+    },
+    handler: (request, reply) => {
+      const watch = watches.create(request.client, request.body, request.claim);
+      request.audited = { watch: watch.facts.id };
+      reply.code(201).header('location', `/v1/watches/${watch.facts.id}`).send(watches.view(watch));
+    },
+  });
+
+  app.get('/v1/watches', {
+    schema: {
+      tags,
+      summary: 'List, newest first',
+      querystring: z.strictObject({}),
+      response: { 200: WatchList, ...problems() },
+    },
+    handler: (request, reply) => {
+      reply.send({ watches: watches.list(request.client).map((watch) => watches.view(watch)) });
+    },
+  });
+
+  app.get('/v1/watches/:id', {
+    schema: { tags, summary: 'Read', params: WatchParams, response: { 200: WatchSchema, ...problems(404) } },
+    handler: (request, reply) => {
+      reply.send(watches.view(watches.get(request.client, request.params.id)));
+    },
+  });
+
+  app.delete('/v1/watches/:id', {
+    config: { audit: 'unwatch' },
+    schema: {
+      tags,
+      summary: 'Delete; the handles that it has opened stay',
+      params: WatchParams,
+      response: { 204: z.null().meta({ description: 'Deleted' }), ...problems(404) },
+    },
+    handler: (request, reply) => {
+      watches.delete(watches.get(request.client, request.params.id, 'change'));
+      reply.code(204).send(null);
+    },
+  });
+}

@@ -1,0 +1,39 @@
+import { z } from 'zod';
+import type { WatchView } from '../src/watches/watch.ts';
+import type { WatchRequest } from '../src/watches/watches.ts';
+import { labels, labelValue, MatchSchema } from './handles.ts';
+
+export const CreateWatch = z
+  .strictObject({
+    match: MatchSchema,
+    existing: z.boolean().default(false).meta({ description: 'Also those that are there already.' }),
+    nonblocking: z.boolean().default(false),
+    labels: labels(labelValue).default({}),
+  })
+  .meta({
+    id: 'CreateWatch',
+    examples: [{ match: { cgroup: '*/pod1234*' }, existing: true, labels: { pod: '1234' } }],
+  });
+CreateWatch satisfies z.ZodType<WatchRequest>;
+
+export const WatchSchema = z
+  .object({
+    id: z.string(),
+    client: z.string(),
+    match: MatchSchema,
+    existing: z.boolean(),
+    nonblocking: z.boolean(),
+    labels: z.record(z.string(), z.string()),
+    by: z
+      .enum(['events', 'scan'])
+      .meta({ description: 'How new processes are noticed: the kernel tells, or /proc is looked through.' }),
+    misses: z.string().meta({ description: 'What is not noticed this way.' }),
+    createdAt: z.string(),
+    opened: z.int().meta({ description: 'How many handles it has opened so far.' }),
+  })
+  .meta({ id: 'Watch', description: 'Opens a handle on every process that matches.' });
+WatchSchema satisfies z.ZodType<WatchView>;
+
+export const WatchList = z.object({ watches: z.array(WatchSchema) }).meta({ id: 'WatchList' });
+
+export const WatchParams = z.object({ id: z.string().max(100) });

@@ -1,0 +1,234 @@
+import { randomBytes } from 'node:crypto';
+import { type Client, notAllowed } from '../clients/client.ts';
+import type { Clients } from '../clients/clients.ts';
+import { Problem } from '../errors/problem.ts';
+import type { Handle } from '../handles/handle.ts';
+import type { Handles, OpenOptions } from '../handles/handles.ts';
+import type { Journal } from '../journal/journal.ts';
+import type { WatchChange } from '../journal/watch-rows.ts';
+import type { Features } from '../kernel/features.ts';
+import { listPids } from '../kernel/proc.ts';
+import type { ProcessTable } from '../processes/process-table.ts';
+import type { Reaper } from '../processes/reaper.ts';
+import type { Claim } from '../retries/retries.ts';
+import { Facts } from './facts.ts';
+import { findOne } from './find.ts';
+import { Lookout } from './lookout.ts';
+import type { Match } from './matcher.ts';
+import { viewOfWatch, Watch, type WatchFacts, type WatchView } from './watch.ts';
+
+const MOST_OF_CLIENT = 100;
+const MOST = 1000;
+
+/** Notes of processes that are gone, before they are taken from the journal. */
+const MOST_STALE = 500;
+
+export interface WatchesParts {
+  journal: Journal;
+  handles: Handles;
+  clients: Clients;
+  table: ProcessTable;
+  reaper: Reaper;
+  features: Features;
+}
+
+export type WatchRequest = Pick<WatchFacts, 'match' | 'existing' | 'nonblocking' | 'labels'>;
+
+/** Finds processes by what they are, for handles that are opened now and for those that a watch opens later. */
+export class Watches {
+  readonly #parts: WatchesParts;
+  readonly #byId = new Map<string, Watch>();
+  #lookout: Lookout | null = null;
+  #spentMs = 0;
+  #stale: { watch: string; pid: number }[] = [];
+  /** Told of every handle that a watch opens. */
+  onOpened: (handle: Handle, watch: string) => void = () => {};
+
+  constructor(parts: WatchesParts) {
+    this.#parts = parts;
+    parts.journal.watching = () => [...this.#byId.values()].flatMap(changesOf);
+  }
+
+  get size(): number {
+    return this.#byId.size;
+  }
+
+  /** How long was looked through /proc so far, in milliseconds. */
+  get spentMs(): number {
+    return this.#spentMs + (this.#lookout?.spentMs ?? 0);
+  }
+
+  /** Goes on with what an earlier daemon was to watch: what has appeared meanwhile is opened. */
+  resume(): void {
+    const { journal } = this.#parts;
+    for (const { facts, sighted } of journal.watches()) {
+      const watch = new Watch(facts);
+      for (const { pid, key } of sighted) watch.sighted.set(pid, key);
+      this.#byId.set(facts.id, watch);
+    }
+    if (this.#byId.size > 0) this.#begin().look();
+  }
+
+  /**
+   * Opens the one process that matches.
+   * @throws {Problem} ESRCH, ENOTUNIQ; of {@link Handles.open}
+   */
+  openOne(client: Client, match: Match, options: OpenOptions): Handle {
+    const { handles, table, features } = this.#parts;
+    const { pid, still } = findOne(client, match, table, features.inode);
+    return handles.open(client, { pid, still }, options);
+  }
+
+  /**
+   * From now on every process that matches is opened, once.
+   * @throws {Problem} EPERM; EDQUOT where there are enough; ENOSPC where it cannot be written down
+   */
+  create(client: Client, { match, existing, nonblocking, labels }: WatchRequest, claim: Claim | undefined): Watch {
+    if (client.rights.open === 'none') throw notAllowed('open processes');
+    // An earlier try got as far as that before the daemon died.
+    if (claim?.handle != null) return this.get(client, claim.handle);
+    const own = this.#of(client.name).length;
+    if (own >= MOST_OF_CLIENT || this.#byId.size >= MOST)
+      throw new Problem(
+        'EDQUOT',
+        `There may be ${own >= MOST_OF_CLIENT ? MOST_OF_CLIENT : MOST} watches: delete one.`,
+        {
+          retry: { afterMs: 1000 },
+        },
+      );
+    const id = `w_${randomBytes(21).toString('base64url')}`;
+    const watch = new Watch({
+      id,
+      client: client.name,
+      match,
+      existing,
+      nonblocking,
+      labels,
+      createdAt: Date.now(),
+      opened: 0,
+    });
+    // First, so that nothing appears unseen.
+    const lookout = this.#begin();
+    if (!existing) this.#passOver(watch);
+    const { journal } = this.#parts;
+    const key = claim === undefined ? [] : [{ write: 'key' as const, key: claim.keep(id, null) }];
+    if (!journal.commit([...changesOf(watch), ...key])) {
+      journal.commit([{ write: 'unwatched', watch: id }]);
+      this.#endIfUnwanted();
+      const detail = 'The journal cannot be written, so nothing new is taken on: free space on its disk.';
+      throw new Problem('ENOSPC', detail, { retry: { afterMs: 1000 } });
+    }
+    this.#byId.set(id, watch);
+    if (existing) lookout.look();
+    return watch;
+  }
+
+  /** What matches already is not meant. */
+  #passOver(watch: Watch): void {
+    for (const pid of listPids()) {
+      const facts = Facts.of(pid);
+      if (facts !== null && watch.matcher.fits(facts)) watch.sighted.set(pid, facts.key);
+    }
+  }
+
+  /**
+   * @param purpose `change` only for its own client, and for an admin
+   * @throws {Problem} EBADF where there is none for this client; EPERM
+   */
+  get(client: Client, id: string, purpose: 'see' | 'change' = 'see'): Watch {
+    const watch = this.#byId.get(id);
+    const own = watch?.facts.client === client.name;
+    if (watch === undefined || !(own || client.seesAll))
+      throw new Problem('EBADF', 'You have no such watch: list yours with GET /v1/watches.');
+    if (purpose === 'change' && !own && !client.rights.admin) throw notAllowed('change what is another client’s');
+    return watch;
+  }
+
+  /** Those that are there for a client, newest first. */
+  list(client: Client): Watch[] {
+    return this.#of(client.scope).reverse();
+  }
+
+  #of(client: string | null): Watch[] {
+    return [...this.#byId.values()].filter(({ facts }) => client === null || facts.client === client);
+  }
+
+  /** Ends a watch. The handles that it has opened stay. */
+  delete(watch: Watch): void {
+    this.#byId.delete(watch.facts.id);
+    this.#parts.journal.commit([{ write: 'unwatched', watch: watch.facts.id }]);
+    this.#endIfUnwanted();
+  }
+
+  view(watch: Watch): WatchView {
+    return viewOfWatch(watch, this.#lookout!.means);
+  }
+
+  #begin(): Lookout {
+    this.#lookout ??= new Lookout(
+      (pid) => this.#see(pid),
+      (pid) => this.#gone(pid),
+    );
+    return this.#lookout;
+  }
+
+  /** Without a watch there is no socket, no timer and no look. */
+  #endIfUnwanted(): void {
+    if (this.#byId.size > 0) return;
+    this.#spentMs = this.spentMs;
+    this.#lookout?.close();
+    this.#lookout = null;
+  }
+
+  #see(pid: number): void {
+    if (this.#parts.reaper.keeps(pid)) return;
+    const facts = Facts.of(pid);
+    if (facts === null) return;
+    for (const watch of this.#byId.values()) {
+      if (watch.sighted.get(pid) === facts.key || !watch.matcher.fits(facts)) continue;
+      this.#open(watch, facts);
+    }
+  }
+
+  /** What cannot be opened now is tried again when it is next looked at: the client has enough, or may not, or no descriptor is left. */
+  #open(watch: Watch, { pid, key }: Facts): void {
+    const { clients, handles } = this.#parts;
+    const { id, client: name, nonblocking, labels } = watch.facts;
+    const client = clients.find(name);
+    if (client === null) return;
+    const still = (): boolean => {
+      const now = Facts.of(pid);
+      return now?.key === key && watch.matcher.fits(now);
+    };
+    let handle: Handle;
+    try {
+      handle = handles.open(client, { pid, still }, { nonblocking, labels, sighting: { watch: id, pid, key } });
+    } catch (error) {
+      if (error instanceof Problem) return;
+      throw error;
+    }
+    watch.sighted.set(pid, key);
+    watch.opened += 1;
+    this.onOpened(handle, id);
+  }
+
+  #gone(pid: number): void {
+    for (const { sighted, facts } of this.#byId.values())
+      if (sighted.delete(pid)) this.#stale.push({ watch: facts.id, pid });
+    if (this.#stale.length < MOST_STALE) return;
+    const { journal } = this.#parts;
+    journal.commit(this.#stale.map(({ watch, pid }) => ({ write: 'unsighted', watch, pid })));
+    this.#stale = [];
+  }
+
+  stop(): void {
+    this.#lookout?.close();
+    this.#lookout = null;
+  }
+}
+
+/** All that is written of a watch. */
+function changesOf({ facts, opened, sighted }: Watch): WatchChange[] {
+  const passed = [...sighted].map(([pid, key]) => ({ write: 'sighted' as const, watch: facts.id, pid, key }));
+  return [{ write: 'watch', watch: { ...facts, opened } }, ...passed];
+}

@@ -1,0 +1,199 @@
+import { type ChildProcess, spawn } from 'node:child_process';
+import { once } from 'node:events';
+import { existsSync, mkdirSync, readFileSync, rmdirSync, writeFileSync } from 'node:fs';
+import { join } from 'node:path';
+import t, { type Test } from 'tap';
+import { Pattern } from '../src/watches/pattern.ts';
+import { Daemon, eventually, temporaryDirectory } from './support/harness.ts';
+
+let marks = 0;
+/** What no other process on this machine has in its arguments. */
+const mark = (): string => {
+  marks += 1;
+  return `mark-${process.pid}-${marks}`;
+};
+
+/** A process of that name that sleeps. */
+function sleeper(t: Test, name: string, program = 'sleep'): ChildProcess {
+  const child = spawn(program, ['1000'], { argv0: name, stdio: 'ignore' });
+  t.teardown(async () => {
+    if (child.exitCode === null && child.signalCode === null) {
+      child.kill('SIGKILL');
+      await once(child, 'exit');
+    }
+  });
+  return child;
+}
+
+const open = (daemon: Daemon, match: object, more: object = {}) =>
+  daemon.post('/v1/handles', { open: { match }, ...more });
+
+t.test('a pattern: * stands for anything, all else for itself', (t) => {
+  for (const [pattern, text, fits] of [
+    ['abc', 'abc', true],
+    ['abc', 'abcd', false],
+    ['', '', true],
+    ['*', '', true],
+    ['*', 'anything at all\n', true],
+    ['a*', 'a', true],
+    ['*a', 'ba', true],
+    ['a*a', 'a', false],
+    ['a*a', 'aa', true],
+    ['a*b*c', 'aXbYc', true],
+    ['a*b*c', 'acb', false],
+    ['*b*b*', 'b', false],
+    ['a.c', 'abc', false],
+    ['[a]?', '[a]?', true],
+    ['**', 'x', true],
+    ['ab*ba', 'aba', false],
+  ] as const)
+    t.equal(new Pattern(pattern).fits(text), fits, `${pattern} and ${text}`);
+  const text = 'a'.repeat(1_000_000);
+  t.notOk(new Pattern(`${'a*'.repeat(2000)}b`).fits(text), 'however many there are');
+  t.end();
+});
+
+t.test('the one process that matches is opened, as by its pid', async (t) => {
+  const daemon = await Daemon.start(t);
+  const name = mark();
+  const { pid } = sleeper(t, name);
+  for (const match of [
+    { argv: `${name} 1000` },
+    { argv: `${name}*` },
+    { argv: `*${name}*`, exe: '*/sleep' },
+    { argv: `*${name}*`, exe: '*', cgroup: '/*' },
+  ]) {
+    const answer = await open(daemon, match, { labels: { found: 'yes' }, nonblocking: true });
+    t.match(answer, {
+      status: 201,
+      body: {
+        process: { pid, argv: [name, '1000'] },
+        relation: 'foreign',
+        nonblocking: true,
+        labels: { found: 'yes' },
+      },
+    });
+    t.notOk('watch' in answer.body);
+  }
+  const { id } = (await open(daemon, { argv: `${name}*` })).body;
+  process.kill(pid!, 'SIGKILL');
+  t.match((await daemon.post('/v1/poll', { handles: [id], for: 'outcome' })).body.ready, [
+    { outcome: { reason: 'killed', signal: 'SIGKILL' } },
+  ]);
+  t.match(await open(daemon, { argv: `${name}*` }), { status: 404, body: { errno: 'ESRCH' } });
+});
+
+t.test('none that matches is ESRCH, several are told', async (t) => {
+  const daemon = await Daemon.start(t);
+  const name = mark();
+  t.match(await open(daemon, { argv: name }), { status: 404, body: { errno: 'ESRCH', detail: /^No process matches/ } });
+  const pids = [sleeper(t, name), sleeper(t, name)].map(({ pid }) => pid!);
+  const { status, body } = await open(daemon, { argv: `${name} *` });
+  t.equal(status, 409);
+  t.match(body, { errno: 'ENOTUNIQ', detail: /^2 processes match/ });
+  const { candidates } = body as { candidates: { pid: number; inode: string }[] };
+  t.same(
+    candidates.map(({ pid }) => pid).sort((a, b) => a - b),
+    pids.sort((a, b) => a - b),
+  );
+  const [{ pid, inode }] = candidates as [{ pid: number; inode: string }];
+  t.match(await daemon.post('/v1/handles', { open: { pid, inode } }), { status: 201, body: { process: { inode } } });
+  for (const wrong of [
+    { argv: name },
+    { argv: `${name} *`, exe: '/nowhere' },
+    { argv: `${name} *`, cgroup: '/no/such' },
+  ])
+    t.equal((await open(daemon, wrong)).status, 404, JSON.stringify(wrong));
+});
+
+t.test('neither the daemon itself nor a zombie nor a kernel thread matches', async (t) => {
+  const daemon = await Daemon.start(t);
+  t.equal((await open(daemon, { argv: `*${daemon.directory}*` })).status, 404);
+  const name = mark();
+  // A sleep reaps nobody.
+  const parent = spawn('bash', ['-c', `(exec -a ${name} sleep 0) & exec sleep 1000`], { stdio: 'ignore' });
+  t.teardown(() => parent.kill('SIGKILL'));
+  const children = (): string => readFileSync(`/proc/${parent.pid}/task/${parent.pid}/children`, 'utf8').trim();
+  await eventually(() => /^\d+$/.test(children()) && / Z /.test(readFileSync(`/proc/${children()}/stat`, 'utf8')));
+  t.equal((await open(daemon, { argv: `*${name}*` })).status, 404);
+  const { candidates } = (await open(daemon, { argv: '*' })).body;
+  t.ok(candidates.length > 1);
+  for (const { pid } of candidates) t.not(readFileSync(`/proc/${pid}/cmdline`, 'utf8'), '', 'nor a kernel thread');
+});
+
+t.test('a program that may not be looked at does not match, and that is said', async (t) => {
+  const directory = temporaryDirectory(t);
+  const prefix = ['setpriv', '--bounding-set=-sys_ptrace', '--inh-caps=-sys_ptrace'];
+  const daemon = await Daemon.start(t, { directory, prefix });
+  const name = mark();
+  // Another user's, and not to be dumped: only CAP_SYS_PTRACE reads that.
+  const child = spawn('setpriv', ['--reuid=65534', '--clear-groups', 'bash', '-c', `exec -a ${name} sleep 1000`], {
+    stdio: 'ignore',
+  });
+  t.teardown(() => child.kill('SIGKILL'));
+  await eventually(() => readFileSync(`/proc/${child.pid}/cmdline`, 'utf8').startsWith(name));
+  t.match(await open(daemon, { argv: `${name}*`, exe: '*/sleep' }), {
+    status: 404,
+    body: { detail: 'No process matches that you may open; 1 of the others hides its program from the daemon.' },
+  });
+  t.equal((await open(daemon, { argv: `${name}*` })).status, 201);
+});
+
+const hierarchy = ['/sys/fs/cgroup/unified', '/sys/fs/cgroup'].find((path) => existsSync(join(path, 'cgroup.procs')));
+const unified = hierarchy === undefined ? { skip: 'no unified hierarchy is mounted here' } : {};
+
+t.test('by its cgroup', unified, async (t) => {
+  const name = mark();
+  const group = join(hierarchy!, name);
+  mkdirSync(group);
+  const { pid } = sleeper(t, 'sleep');
+  writeFileSync(join(group, 'cgroup.procs'), String(pid));
+  t.teardown(async () => {
+    process.kill(pid!, 'SIGKILL');
+    await eventually(() => readFileSync(join(group, 'cgroup.procs'), 'utf8') === '');
+    rmdirSync(group);
+  });
+  const daemon = await Daemon.start(t);
+  t.match(await open(daemon, { cgroup: `*/${name}` }), { status: 201, body: { process: { pid } } });
+  t.equal((await open(daemon, { cgroup: `*/${name}/` })).status, 404);
+});
+
+t.test('of several that match, those are candidates that the client may open', async (t) => {
+  const directory = temporaryDirectory(t);
+  const policy = join(directory, 'policy.yaml');
+  const uid = process.getuid!();
+  const write = (open: string): void =>
+    writeFileSync(policy, JSON.stringify({ clients: { [`uid:${uid}`]: { open, spawn: true } } }));
+  write('own');
+  const daemon = await Daemon.start(t, { directory, args: ['--policy', policy] });
+  const name = mark();
+  sleeper(t, name);
+  t.match(await open(daemon, { argv: `${name}*` }), { status: 404, body: { errno: 'ESRCH' } });
+  const own = await daemon.spawn(['bash', '-c', `exec -a ${name} sleep 1000`]);
+  t.teardown(() => process.kill(own.process.pid, 'SIGKILL'));
+  await eventually(() => readFileSync(`/proc/${own.process.pid}/cmdline`, 'utf8').startsWith(name));
+  t.match(await open(daemon, { argv: `${name}*` }), { status: 201, body: { process: { pid: own.process.pid } } });
+  write('none');
+  await daemon.logged('there is another policy');
+  t.match(await open(daemon, { argv: `${name}*` }), { status: 403, body: { errno: 'EPERM' } });
+});
+
+t.test('what is no matcher is refused', async (t) => {
+  const daemon = await Daemon.start(t);
+  for (const open of [
+    { match: {} },
+    { match: { argv: '' } },
+    { match: { argv: 'x\0' } },
+    { match: { argv: 'x'.repeat(4097) } },
+    { match: { args: 'x' } },
+    { match: { argv: 'x' }, pid: 1 },
+    { match: { argv: 'x' }, inode: '1' },
+    { match: 'x' },
+    {},
+  ])
+    t.match(
+      await daemon.post('/v1/handles', { open }),
+      { status: 400, body: { errno: 'EINVAL' } },
+      JSON.stringify(open),
+    );
+});
