@@ -41,7 +41,7 @@ export function handleRoutes(app: App, { handles, signals, parking, watches }: D
       request.audited = {
         program: spawn?.argv[0],
         user: spawn?.user,
-        pid: open && 'pid' in open ? open.pid : undefined,
+        pid: open?.pid,
       };
       const handle = await make(request);
       request.audited = { ...request.audited, handle: handle.id, pid: handle.process.pid };
@@ -67,8 +67,8 @@ export function handleRoutes(app: App, { handles, signals, parking, watches }: D
     // An earlier try got as far as that before the daemon died.
     if (claim?.handle != null) return handles.get(client, claim.handle);
     if (spawn) return handles.spawn(client, spawn, { nonblocking, labels, claim });
-    if (open && 'match' in open) return watches.openOne(client, open.match, { nonblocking, labels, claim });
-    if (open) return handles.open(client, open, { nonblocking, labels, claim });
+    if (open?.match) return watches.openOne(client, open.match, { nonblocking, labels, claim });
+    if (open) return handles.open(client, { pid: open.pid!, inode: open.inode }, { nonblocking, labels, claim });
     return handles.dup(client, dup!, { labels, claim });
   }
 

@@ -31,7 +31,24 @@ export const WatchSchema = z
     createdAt: z.string(),
     opened: z.int().meta({ description: 'How many handles it has opened so far.' }),
   })
-  .meta({ id: 'Watch', description: 'Opens a handle on every process that matches.' });
+  .meta({
+    id: 'Watch',
+    description: 'Opens a handle on every process that matches.',
+    examples: [
+      {
+        id: 'w_gHxdARUOi68JR2n92WnHQjBiWyQi',
+        client: 'uid:0',
+        match: { argv: 'nginx: worker*' },
+        existing: false,
+        nonblocking: false,
+        labels: {},
+        by: 'scan',
+        misses: 'a process that starts and ends between two looks at /proc',
+        createdAt: '2026-01-31T12:00:00.000Z',
+        opened: 0,
+      },
+    ],
+  });
 WatchSchema satisfies z.ZodType<WatchView>;
 
 export const WatchList = z.object({ watches: z.array(WatchSchema) }).meta({ id: 'WatchList' });

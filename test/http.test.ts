@@ -207,6 +207,8 @@ t.test('the OpenAPI document has every route, every status, and an example of ev
     '/v1/handles/{id}/waitid',
     '/v1/node',
     '/v1/poll',
+    '/v1/watches',
+    '/v1/watches/{id}',
   ]);
   t.match(Object.keys(api.paths['/v1/handles/{id}/waitid'].post.responses), [
     '200',
@@ -231,6 +233,8 @@ t.test('the OpenAPI document has every route, every status, and an example of ev
     'Signal',
     'Problem',
     'EventPage',
+    'CreateWatch',
+    'Watch',
   ]) {
     const schema = Object.entries(api.components.schemas).find(([key]) => key === name || key === `${name}Input`)?.[1];
     t.ok((schema as { examples?: unknown[] } | undefined)?.examples?.length, `${name} has an example`);
