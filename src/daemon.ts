@@ -12,6 +12,7 @@ import { recover } from './handles/recover.ts';
 import { Retention } from './handles/retention.ts';
 import { Journal } from './journal/journal.ts';
 import { Descriptor, descriptorLimit } from './kernel/descriptor.ts';
+import { isErrno } from './kernel/errno.ts';
 import { type Features, probe } from './kernel/features.ts';
 import { tryLock } from './kernel/lock.ts';
 import type { Notifier, Passed } from './kernel/notify.ts';
@@ -78,9 +79,8 @@ export function startDaemon(config: Config, { handoff, passed, notifier }: Found
   const features = probe();
   const descriptors = descriptorLimit();
   const { stateDir: directory } = config;
-  mkdirSync(directory, { recursive: true, mode: 0o700 });
   const output = join(directory, 'output');
-  mkdirSync(output, { recursive: true, mode: 0o700 });
+  makeDirectories(directory, output);
   const lock = handoff === null ? lockDirectory(directory) : new Descriptor(handoff.lock);
 
   const policy =
@@ -194,6 +194,18 @@ const restarting = new Problem('ESHUTDOWN', 'The daemon is being replaced in pla
   retry: { afterMs: 0 },
   headers: { connection: 'close' },
 });
+
+/** @throws {Error} in one sentence: as a container's user one often has no right to a volume */
+function makeDirectories(directory: string, output: string): void {
+  try {
+    mkdirSync(directory, { recursive: true, mode: 0o700 });
+    mkdirSync(output, { recursive: true, mode: 0o700 });
+  } catch (error) {
+    if (!isErrno(error, 'EACCES', 'EPERM', 'EROFS')) throw error;
+    const who = `uid ${process.getuid!()} may not write to the state directory ${directory}`;
+    throw new Error(`${who}: give it to that user, or give another --state-dir`);
+  }
+}
 
 function lockDirectory(directory: string): Descriptor {
   const file = join(directory, 'lock');
