@@ -93,10 +93,7 @@ export function readConfig(argv: readonly string[], environment: NodeJS.ProcessE
     throw new UsageError(`--${flag} or ${environmentName(flag)}: ${result.error.issues[0]!.message}${given}`);
   };
   return {
-    listen: check('listen', z.array(address).optional()) ?? [
-      { unix: join(runtimeDirectory(root, environment), 'waitd.sock') },
-      { host: '127.0.0.1', port: 7411 },
-    ],
+    listen: check('listen', z.array(address).optional()) ?? defaultPlaces(root, environment),
     listenGiven: raw.listen !== undefined,
     socket: socketAccess(check('socket-mode', octal.optional()), check('socket-group', group.optional())),
     stateDir: check('state-dir', absolute.optional()) ?? stateDirectory(root, environment),
@@ -209,11 +206,10 @@ const address = z.string().transform((text, context): Address => {
   return { host: (tcp[1] ?? tcp[2])!, port };
 });
 
-function runtimeDirectory(root: boolean, environment: NodeJS.ProcessEnv): string {
-  if (root) return '/run/waitd';
-  const runtime = environment.XDG_RUNTIME_DIR;
-  if (!runtime) throw new UsageError('XDG_RUNTIME_DIR is not set: give --listen unix:PATH or --listen tcp:HOST:PORT');
-  return join(runtime, 'waitd');
+/** None where there is no place for a socket of one's own: then the service manager must pass one. */
+function defaultPlaces(root: boolean, { XDG_RUNTIME_DIR: runtime }: NodeJS.ProcessEnv): Address[] {
+  const directory = root ? '/run/waitd' : runtime && join(runtime, 'waitd');
+  return directory ? [{ unix: join(directory, 'waitd.sock') }, { host: '127.0.0.1', port: 7411 }] : [];
 }
 
 function stateDirectory(root: boolean, environment: NodeJS.ProcessEnv): string {

@@ -1,5 +1,6 @@
 import { closeSync } from 'node:fs';
 import type { Address } from '../config/config.ts';
+import { UsageError } from '../config/options.ts';
 import { listensAt } from '../kernel/listening.ts';
 import type { Passed } from '../kernel/notify.ts';
 
@@ -31,7 +32,9 @@ export function nameOf(address: Address): string {
 /** What is served where nothing is said: what was passed, if anything was. */
 function defaultsOf(names: readonly string[], builtIn: readonly Address[]): readonly Address[] {
   const passed = [...new Set(names)].filter((name) => name.startsWith('fd:'));
-  return passed.length === 0 ? builtIn : passed.map((name) => ({ passed: name.slice('fd:'.length) }));
+  if (passed.length > 0) return passed.map((name) => ({ passed: name.slice('fd:'.length) }));
+  if (builtIn.length > 0) return builtIn;
+  throw new UsageError('XDG_RUNTIME_DIR is not set: give --listen unix:PATH or --listen tcp:HOST:PORT');
 }
 
 export interface Wanted {
@@ -54,6 +57,7 @@ export function placesAfter({ listen, listenGiven }: Wanted, sockets: readonly H
 /**
  * At a first start: the sockets that the service manager passed (sd_listen_fds(3)) serve the addresses that they are bound to, and
  * those that name them.
+ * @throws {UsageError} where there is no place to serve at
  * @throws {Error} for a socket that nobody wants, that does not listen, or that was not passed
  */
 export function placesWith({ listen, listenGiven }: Wanted, passed: readonly Passed[]): Place[] {
