@@ -14,7 +14,7 @@ export function watchRoutes(app: App, { watches }: Daemon): void {
       tags,
       summary: 'Open a handle on every process that matches, from now on',
       body: CreateWatch,
-      response: { 201: WatchSchema, ...problems(404) },
+      response: { 201: WatchSchema, ...problems(404, 422) },
     },
     handler: (request, reply) => {
       const watch = watches.create(request.client, request.body, request.claim);

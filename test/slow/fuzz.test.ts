@@ -21,10 +21,11 @@ class Pool {
     mine: [],
     ended: [],
     closed: [],
+    watch: [],
     odd: ['h_nosuch', 'h_', '..', '%00', `h_${'A'.repeat(28)}`, 'x'.repeat(150), '__proto__'],
   };
 
-  note(kind: 'mine' | 'ended' | 'closed', id: string): void {
+  note(kind: 'mine' | 'ended' | 'closed' | 'watch', id: string): void {
     this.#ids[kind].push(id);
     if (this.#ids[kind].length > 200) this.#ids[kind].shift();
   }
@@ -35,7 +36,7 @@ class Pool {
   }
 
   forget(id: string): void {
-    for (const kind of ['mine', 'ended'] as const) {
+    for (const kind of ['mine', 'ended', 'watch'] as const) {
       const at = this.#ids[kind].indexOf(id);
       if (at !== -1) this.#ids[kind].splice(at, 1);
     }
@@ -44,6 +45,7 @@ class Pool {
   clear(): void {
     this.#ids.mine.length = 0;
     this.#ids.ended.length = 0;
+    this.#ids.watch.length = 0;
   }
 }
 
@@ -64,7 +66,10 @@ const LATE_MS = 30_000;
 
 async function send({ daemon, document, pool, answered }: Scene, request: FuzzRequest): Promise<void> {
   const { route, method, headers, abortAfterMs } = request;
-  const ids = request.ids.map((choice) => pool.choose(choice));
+  const ofWatches = route?.path.startsWith('/v1/watches') === true;
+  const ids = request.ids.map((choice) =>
+    pool.choose(ofWatches && choice.id !== 'odd' ? { ...choice, id: 'watch' } : choice),
+  );
   const fill = (text: string): string => text.replace(/ID([0-3])/g, (_, at) => ids[Number(at)]!);
   const path = fill(request.path.replace('{id}', encodeURIComponent(ids[0]!)));
   const body = request.body === undefined ? undefined : fill(request.body);
@@ -85,16 +90,19 @@ async function send({ daemon, document, pool, answered }: Scene, request: FuzzRe
   const fault = document.judge(route, answer);
   if (fault !== null)
     throw new Error(`${method} ${path} ${JSON.stringify(headers)} ${body}\n${answer.status} ${answer.text}\n${fault}`);
-  if (answer.status === 201) pool.note(answer.body.state === 'exited' ? 'ended' : 'mine', answer.body.id);
+  if (answer.status === 201)
+    pool.note(ofWatches ? 'watch' : answer.body.state === 'exited' ? 'ended' : 'mine', answer.body.id);
   if (method === 'DELETE' && answer.status === 204) {
     pool.forget(ids[0]!);
-    pool.note('closed', ids[0]!);
+    if (!ofWatches) pool.note('closed', ids[0]!);
   }
 }
 
 /** Nothing is left of all that. */
 async function settle({ daemon, pool }: Scene, descriptors: number): Promise<void> {
   pool.clear();
+  for (const { id } of (await daemon.get('/v1/watches')).body.watches)
+    await daemon.request('DELETE', `/v1/watches/${id}`);
   for (;;) {
     const { handles } = (await daemon.get('/v1/handles?limit=1000')).body;
     if (handles.length === 0) break;
@@ -116,12 +124,17 @@ async function settle({ daemon, pool }: Scene, descriptors: number): Promise<voi
 async function begin(t: Test): Promise<{ scene: Scene; generator: Generator; descriptors: number }> {
   const directory = temporaryDirectory(t);
   const daemon = await Daemon.start(t);
-  const sleepers = Array.from({ length: 3 }, () => spawn('sleep', ['10000']));
+  const seconds = `10000.${process.pid}`;
+  const sleepers = Array.from({ length: 3 }, () => spawn('sleep', [seconds]));
   t.teardown(() => {
     for (const sleeper of sleepers) sleeper.kill('SIGKILL');
   });
   const document = new ApiDocument((await daemon.get('/openapi.json')).body);
-  const generator = new Generator(document, { directory, pids: sleepers.map(({ pid }) => pid!) });
+  const generator = new Generator(document, {
+    directory,
+    pids: sleepers.map(({ pid }) => pid!),
+    argv: `sleep ${seconds}`,
+  });
   const scene = { daemon, document, pool: new Pool(), answered: new Map<string, number>() };
   await daemon.spawn(['true'], {}, { stdout: 'capture' });
   await settle(scene, Number.POSITIVE_INFINITY);

@@ -3,7 +3,7 @@ import type { ApiDocument, Route, Schema } from './document.ts';
 
 /** A handle's id, chosen when the request is sent. */
 export interface IdChoice {
-  id: 'mine' | 'ended' | 'closed' | 'odd';
+  id: 'mine' | 'ended' | 'closed' | 'odd' | 'watch';
   index: number;
 }
 
@@ -27,6 +27,8 @@ export interface Surroundings {
   directory: string;
   /** Of processes that the test started. */
   pids: number[];
+  /** Their arguments, which no other process has. */
+  argv: string;
 }
 
 const programs = [
@@ -284,7 +286,7 @@ export class Generator {
   }
 
   #harmless(name: string): Arbitrary<unknown> | null {
-    const { directory, pids } = this.#surroundings;
+    const { directory, pids, argv } = this.#surroundings;
     const choices: Record<string, Arbitrary<unknown>> = {
       argv: fc.constantFrom(...programs),
       cwd: seldom('/', '/tmp', directory, '/no/such/directory', '/dev/null'),
@@ -294,6 +296,15 @@ export class Generator {
       limits: seldom(undefined, { nofile: 64 }, { core: 0, cpu: 'unlimited' }, { nofile: { soft: 2, hard: 1 } }, {}),
       stdin: seldom('null', { text: 'some text' }, { base64: 'AAEC' }, { text: '\ud800' }),
       pid: fc.oneof(fc.constantFrom(...pids), fc.constantFrom(2 ** 22 + 1, 2 ** 31 - 1)),
+      // Never a * alone, here and among the odd texts: what is opened may be killed.
+      match: fc.constantFrom(
+        { argv },
+        { argv: `${argv}*` },
+        { argv, exe: '/no/such/*' },
+        { argv: `${argv}0` },
+        { cgroup: '' },
+        {},
+      ),
       inode: fc.constantFrom('1', '18446744073709551615'),
       dup: fc.constant('ID1'),
       handles: fc.subarray(['ID0', 'ID1', 'ID2', 'ID3'], { minLength: 1 }),
