@@ -149,22 +149,27 @@ for (const { by, prefix } of ways) {
   });
 }
 
-t.test('by events, hundreds of short processes are each opened once, with the outcome that each has', async (t) => {
+t.test('by events, hundreds of processes are each opened once, with the outcome that each has', async (t) => {
   const daemon = await Daemon.start(t);
   const name = mark();
   const { id, by } = await watch(daemon, { argv: `${name} *` });
   t.equal(by, 'events');
   const socket = daemon.ws();
   await socket.first(({ type }) => type === 'hello');
+  const seen = (event: string): number => socket.events.filter((frame) => frame.event === event).length;
   const most = 300;
+  const gate = new Gate(t);
   for (let first = 0; first < most; first += 20) {
     const codes = Array.from({ length: 20 }, (_, index) => (first + index) % 200);
     const children = codes.map((code) =>
-      spawn('bash', ['-c', `read -r -t 0.02 line <> <(:); exit ${code}`], { argv0: name, stdio: 'ignore' }),
+      spawn('bash', ['-c', `read -r line < ${gate.path}; exit ${code}`], { argv0: name, stdio: 'ignore' }),
     );
-    await Promise.all(children.map((child) => once(child, 'exit')));
+    const ended = Promise.all(children.map((child) => once(child, 'exit')));
+    await socket.until(() => seen('opened') >= first + 20);
+    for (const _ of children) gate.open();
+    await ended;
   }
-  await socket.until(() => socket.events.filter(({ event }) => event === 'reaped').length >= most);
+  await socket.until(() => seen('reaped') >= most);
   const reaped = socket.events.filter(({ event }) => event === 'reaped');
   t.equal(new Set(reaped.map(({ process }) => process.inode)).size, most);
   const codes = reaped.map(({ outcome }) => outcome.exitCode).sort((a, b) => a - b);
@@ -172,6 +177,21 @@ t.test('by events, hundreds of short processes are each opened once, with the ou
   t.same(codes, expected);
   t.equal((await daemon.get(`/v1/watches/${id}`)).body.opened, most);
   socket.close();
+});
+
+t.test('many that are there already are opened, while others are answered', async (t) => {
+  const daemon = await Daemon.start(t);
+  const name = mark();
+  const most = 400;
+  const script = `for i in $(seq ${most}); do (exec -a ${name} sleep 1000) & done; echo up; wait`;
+  const parent = spawn('bash', ['-c', script], { stdio: ['ignore', 'pipe', 'ignore'], detached: true });
+  t.teardown(() => process.kill(-parent.pid!, 'SIGKILL'));
+  await once(parent.stdout, 'data');
+  const { id } = await watch(daemon, { argv: `${name} *` }, { existing: true });
+  const opened = async (): Promise<number> => (await daemon.get(`/v1/watches/${id}`)).body.opened;
+  await eventually(async () => (await opened()) >= most);
+  t.equal(await opened(), most);
+  t.match((await daemon.get('/metrics')).text, new RegExp(`^waitd_live_handles ${most}$`, 'm'));
 });
 
 t.test('without a watch there is neither a socket nor a look at anything', async (t) => {

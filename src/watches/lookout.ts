@@ -16,6 +16,9 @@ const FORK_MS = 100;
 /** What the kernel does not tell (a move to another cgroup, other arguments) is found after that at the latest. */
 const ALL_AGAIN_MS = 10_000;
 
+/** How long a look may hold up everybody else at a time. */
+const SLICE_MS = 20;
+
 /** How new processes are noticed: the kernel tells, or /proc is looked through. */
 export type Means = 'events' | 'scan';
 
@@ -44,6 +47,9 @@ export class Lookout {
   /** Pids of the last look through /proc, and since when each is there. */
   #known = new Map<number, number>();
   #allAt = 0;
+  /** What of a look is still to be seen. */
+  readonly #unseen = new Set<number>();
+  #slice: NodeJS.Immediate | null = null;
 
   /**
    * @param see told of a process that may be new or another
@@ -101,13 +107,27 @@ export class Lookout {
     for (const pid of listPids()) {
       const since = this.#known.get(pid) ?? began;
       known.set(pid, since);
-      if (all || began - since < NEW_MS) this.#see(pid);
+      if (all || began - since < NEW_MS) this.#unseen.add(pid);
     }
     for (const pid of this.#known.keys()) if (!known.has(pid)) this.#gone(pid);
     this.#known = known;
-    const spent = performance.now() - began;
+    this.#seeUnseen(began, 0);
+  }
+
+  /** In slices: each process that is opened costs a write, and there may be thousands. */
+  #seeUnseen(began: number, spentMs: number): void {
+    this.#slice = null;
+    let now = began;
+    for (const pid of this.#unseen) {
+      if (now - began > SLICE_MS) break;
+      this.#unseen.delete(pid);
+      this.#see(pid);
+      now = performance.now();
+    }
+    const spent = now - began;
     this.spentMs += spent;
-    this.#rest(spent);
+    if (this.#unseen.size === 0) this.#rest(spentMs + spent);
+    else this.#slice ??= setImmediate(() => this.#seeUnseen(performance.now(), spentMs + spent));
   }
 
   #rest(spentMs: number): void {
@@ -121,5 +141,6 @@ export class Lookout {
     this.#connector = null;
     if (this.#timer !== null) clearTimeout(this.#timer);
     if (this.#forks !== null) clearTimeout(this.#forks);
+    if (this.#slice !== null) clearImmediate(this.#slice);
   }
 }
