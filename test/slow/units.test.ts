@@ -28,6 +28,7 @@ until_so() { for try in $(seq 600); do "$@" && return; sleep 0.05; done; systemc
 told() { property StatusText | grep -q "$1"; }
 logged() { journalctl -u waitd.service -o cat | grep -q "$1"; }
 stored() { [ "$(property NFileDescriptorStore)" = "$1" ]; }
+replaced() { active && [ "$(property MainPID)" != "$1" ]; }
 active() { [ "$(property SubState)" = running ]; }
 trap 'code=$?; [ $code = 0 ] || { echo "failed at $BASH_COMMAND"; journalctl -u waitd.service -u waitd.socket -o cat | tail -40; }' EXIT
 
@@ -62,8 +63,7 @@ over() { # NAME COMMAND…: what ends while the daemon is away is known when it 
   until_so gone $before
   kill -USR1 $(echo $victim | pid)
   wait $away || true
-  until_so active
-  [ "$(property MainPID)" != "$before" ]
+  until_so replaced $before
   call http://x/v1/poll -d "{\"handles\":[\"$(echo $victim | id)\"],\"for\":\"outcome\"}" >/dev/null
   show $name $(echo $victim | id); show $name-kept $(echo $kept | id)
 }
