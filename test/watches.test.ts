@@ -1,10 +1,10 @@
 import { spawn } from 'node:child_process';
 import { once } from 'node:events';
-import { readdirSync, readFileSync, readlinkSync, writeFileSync } from 'node:fs';
+import { readdirSync, readFileSync, readlinkSync, rmSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import t, { type Test } from 'tap';
 import { hashOf } from '../src/clients/tokens.ts';
-import { Daemon, eventually, Gate, type RequestOptions, temporaryDirectory } from './support/harness.ts';
+import { Daemon, eventually, Gate, type RequestOptions, temporaryDirectory, withFaults } from './support/harness.ts';
 
 let marks = 0;
 const mark = (): string => {
@@ -355,4 +355,33 @@ t.test('what is no watch is refused', async (t) => {
     t.match(await daemon.post('/v1/watches', body), { status: 400, body: { errno: 'EINVAL' } }, JSON.stringify(body));
   t.match(await daemon.get('/v1/watches?limit=1'), { status: 400 });
   t.match(await daemon.request('PATCH', '/v1/watches/x'), { status: 405 });
+});
+
+t.test('a full disk refuses a watch, and a damaged journal loses none', async (t) => {
+  const directory = temporaryDirectory(t);
+  const fault = join(directory, 'fault');
+  const daemon = await Daemon.start(t, { directory, env: withFaults(fault) });
+  const name = mark();
+  const { id } = await watch(daemon, { argv: `${name} *` });
+  const passed = await watch(daemon, { argv: `${name} *` }, { existing: true });
+  await begun(t, name);
+  await eventually(async () => (await daemon.get(`/v1/watches/${id}`)).body.opened === 1);
+  writeFileSync(fault, 'disk full');
+  t.match(await daemon.post('/v1/watches', { match: { argv: 'x' } }), { status: 503, body: { errno: 'ENOSPC' } });
+  t.equal((await daemon.get('/v1/watches')).body.watches.length, 2);
+  rmSync(fault);
+  await eventually(async () => (await daemon.get('/readyz')).status === 200);
+  writeFileSync(fault, 'damaged');
+  await daemon.spawn(['true']);
+  await daemon.logged('the journal was damaged, and a new one is begun: what it held is lost');
+  await daemon.kill();
+  const heir = await Daemon.start(t, { directory });
+  t.match((await heir.get('/v1/watches')).body.watches, [
+    { id: passed.id, opened: 1 },
+    { id, opened: 1 },
+  ]);
+  const opened = (await heir.get('/v1/events?since=0&type=opened')).body.events.filter(
+    ({ watch }: { watch?: string }) => watch !== undefined,
+  );
+  t.same(opened, [], 'nothing is opened twice');
 });
