@@ -1,7 +1,7 @@
 import { existsSync, mkdtempSync, readdirSync, readFileSync, rmdirSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import t, { type Test } from 'tap';
-import { Daemon, eventually, Gate, stateOf, temporaryDirectory } from './support/harness.ts';
+import { commandLineOf, Daemon, eventually, Gate, stateOf, temporaryDirectory } from './support/harness.ts';
 
 /** Where this machine has its cgroups of version 2. */
 const TREE = ['/sys/fs/cgroup', '/sys/fs/cgroup/unified'].find((path) => existsSync(join(path, 'cgroup.procs')));
@@ -70,9 +70,7 @@ t.test('scope tree reaches everybody in it, and SIGKILL all at once', real, asyn
     const { id } = await daemon.spawn(['sh', '-c', script], {}, { cgroup: {} });
     const file = join(directory, made(directory)[0]!, 'cgroup.procs');
     const inIt = (): number[] => readFileSync(file, 'utf8').trim().split('\n').filter(Boolean).map(Number);
-    await eventually(
-      () => inIt().filter((pid) => readFileSync(`/proc/${pid}/cmdline`, 'utf8').startsWith('sleep')).length === 3,
-    );
+    await eventually(() => inIt().filter((pid) => commandLineOf(pid).startsWith('sleep')).length === 3);
     const pids = inIt();
     t.equal((await daemon.signal(id, signal, 'tree')).status, 204);
     await eventually(() => pids.every((pid) => stateOf(pid) === null));

@@ -5,7 +5,7 @@ import { join } from 'node:path';
 import t, { type Test } from 'tap';
 import { Facts } from '../src/watches/facts.ts';
 import { Pattern } from '../src/watches/pattern.ts';
-import { Daemon, eventually, temporaryDirectory } from './support/harness.ts';
+import { commandLineOf, Daemon, eventually, temporaryDirectory } from './support/harness.ts';
 
 let marks = 0;
 /** What no other process on this machine has in its arguments. */
@@ -131,7 +131,7 @@ t.test('a program that may not be looked at does not match, and that is said', a
     stdio: 'ignore',
   });
   t.teardown(() => child.kill('SIGKILL'));
-  await eventually(() => readFileSync(`/proc/${child.pid}/cmdline`, 'utf8').startsWith(name));
+  await eventually(() => commandLineOf(child.pid!).startsWith(name));
   t.match(await open(daemon, { argv: `${name}*`, exe: '*/sleep' }), {
     status: 404,
     body: { detail: 'No process matches that you may open; 1 of the others hides its program from the daemon.' },
@@ -171,7 +171,7 @@ t.test('of several that match, those are candidates that the client may open', a
   t.match(await open(daemon, { argv: `${name}*` }), { status: 404, body: { errno: 'ESRCH' } });
   const own = await daemon.spawn(['bash', '-c', `exec -a ${name} sleep 1000`]);
   t.teardown(() => process.kill(own.process.pid, 'SIGKILL'));
-  await eventually(() => readFileSync(`/proc/${own.process.pid}/cmdline`, 'utf8').startsWith(name));
+  await eventually(() => commandLineOf(own.process.pid).startsWith(name));
   t.match(await open(daemon, { argv: `${name}*` }), { status: 201, body: { process: { pid: own.process.pid } } });
   write('none');
   await daemon.logged('there is another policy');

@@ -2,7 +2,7 @@ import { spawnSync } from 'node:child_process';
 import { existsSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import t from 'tap';
-import { Daemon, eventually, type RequestOptions, withFaults } from './support/harness.ts';
+import { commandLineOf, Daemon, eventually, type RequestOptions, withFaults } from './support/harness.ts';
 
 const keyed = (key: string): RequestOptions => ({ headers: { 'idempotency-key': key } });
 
@@ -144,7 +144,7 @@ t.test('a daemon that dies in the middle of a spawn starts no second one', async
     t.equal((await heir.post('/v1/handles', body, keyed('k'))).headers['idempotent-replayed'], 'true');
     if (step === 'die after the spawn') {
       t.match(handle, { state: 'running', relation: 'foreign' }, 'it was found');
-      t.match(readFileSync(`/proc/${handle.process.pid}/cmdline`, 'utf8'), /sleep\0(78|79)/);
+      t.match(commandLineOf(handle.process.pid), /sleep\0(78|79)/);
       if (goesOn) t.equal(readFileSync(ran, 'utf8'), '\n', 'it ran once');
       t.equal((await heir.signal(handle.id, 'SIGKILL')).status, 204);
     } else {

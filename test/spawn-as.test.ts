@@ -1,10 +1,11 @@
 import { execFileSync } from 'node:child_process';
-import { chmodSync, chownSync, existsSync, mkdirSync, readdirSync, readFileSync, writeFileSync } from 'node:fs';
+import { chmodSync, chownSync, mkdirSync, readdirSync, readFileSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import t, { type Test } from 'tap';
 import { hashOf } from '../src/clients/tokens.ts';
 import {
   childrenOf,
+  commandLineOf,
   Daemon,
   type DaemonOptions,
   eventually,
@@ -330,8 +331,7 @@ t.test('a daemon that dies, or is replaced, while a program begins leaves nothin
   for (const pid of childrenOf(daemon.pid)) children.add(pid);
   await daemon.kill();
   await Promise.all(spawning);
-  const isChain = (pid: number): boolean =>
-    existsSync(`/proc/${pid}/cmdline`) && /setpriv|proc\/self\/comm/.test(readFileSync(`/proc/${pid}/cmdline`, 'utf8'));
+  const isChain = (pid: number): boolean => /setpriv|proc\/self\/comm/.test(commandLineOf(pid));
   await eventually(() => ![...children].some((pid) => stateOf(pid) !== 'Z' && isChain(pid)));
   const heir = await Daemon.start(t, { directory: daemon.directory });
   const upgraded = Array.from({ length: 30 }, () =>
@@ -342,11 +342,9 @@ t.test('a daemon that dies, or is replaced, while a program begins leaves nothin
   const { handles } = (await heir.get('/v1/handles?state=running&limit=1000')).body;
   for (const answer of answered) t.ok(handles.some(({ id }: { id: string }) => id === answer?.body.id));
   for (const { id, process: held } of handles) {
-    t.match(readFileSync(`/proc/${held.pid}/cmdline`, 'utf8'), /^sleep/);
+    t.match(commandLineOf(held.pid), /^sleep/);
     await heir.request('DELETE', `/v1/handles/${id}?signal=SIGKILL`);
   }
   // Of the first daemon's, those that had no handle yet.
-  for (const pid of children)
-    if (existsSync(`/proc/${pid}/cmdline`) && readFileSync(`/proc/${pid}/cmdline`, 'utf8').startsWith('sleep\x001000'))
-      process.kill(pid, 'SIGKILL');
+  for (const pid of children) if (commandLineOf(pid).startsWith('sleep\x001000')) process.kill(pid, 'SIGKILL');
 });

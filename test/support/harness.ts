@@ -321,18 +321,26 @@ export function temporaryDirectory(t: Test): string {
   return directory;
 }
 
-export function stateOf(pid: number): string | null {
+/** A file below /proc, or '' where its process, or thread, is gone by now: between the open and the read that is ESRCH. */
+function ofProcess(path: string): string {
   try {
-    const text = readFileSync(`/proc/${pid}/stat`, 'utf8');
-    return text.slice(text.lastIndexOf(')') + 2)[0]!;
+    return readFileSync(`/proc/${path}`, 'utf8');
   } catch {
-    return null;
+    return '';
   }
 }
 
+export function stateOf(pid: number): string | null {
+  const text = ofProcess(`${pid}/stat`);
+  return text.slice(text.lastIndexOf(')') + 2)[0] ?? null;
+}
+
+/** With a NUL after each argument; '' for a zombie and for nobody. */
+export const commandLineOf = (pid: number): string => ofProcess(`${pid}/cmdline`);
+
 export function childrenOf(pid: number): number[] {
   return readdirSync(`/proc/${pid}/task`).flatMap((tid) =>
-    readFileSync(`/proc/${pid}/task/${tid}/children`, 'utf8').trim().split(' ').filter(Boolean).map(Number),
+    ofProcess(`${pid}/task/${tid}/children`).trim().split(' ').filter(Boolean).map(Number),
   );
 }
 
