@@ -172,7 +172,7 @@ t.test('a wrong program is a problem, and no handle that exits 127', asRoot, asy
   t.same(childrenOf(daemon.pid), []);
   const before = daemon.descriptors;
   for (let n = 0; n < 20; n += 1) await daemon.post('/v1/handles', { spawn: { argv: [at('mine')], user: 'nobody' } });
-  t.equal(daemon.descriptors, before);
+  t.ok(daemon.descriptors <= before, 'fewer where a connection has ended meanwhile');
 });
 
 t.test('what a client gives acts only once the rights are dropped', asRoot, async (t) => {
