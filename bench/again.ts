@@ -3,7 +3,7 @@ import type { BareTask } from './bare.ts';
 import { type Answer, ask, post } from './clients/connection.ts';
 import type { LoadResult, LoadTask } from './clients/task.ts';
 import { startDaemon } from './daemon.ts';
-import { inTurns, type Measure, type Measurement } from './measure.ts';
+import { inTurns, type Measurement } from './measure.ts';
 import type { Scene, Server } from './scene.ts';
 
 const CONNECTIONS = 32;
@@ -18,18 +18,18 @@ export const measureAgain: Measurement = async (scene, _floor, { runs, loadMs, w
   await using bare = await startBare(scene, answer);
   requireSame(answer, await ask(bare.socket, request));
 
-  const rate: Measure = {
+  const rate = {
     what: `waitid to EAGAIN, ${CONNECTIONS} connections`,
     unit: '/s',
-    waitd: [],
-    floor: [],
+    waitd: [] as number[],
+    floor: [] as number[],
     target: { atLeast: 0.85 },
   };
-  const latency: Measure = {
+  const latency = {
     what: 'waitid to EAGAIN, 1 connection, p50',
     unit: 'us',
-    waitd: [],
-    floor: [],
+    waitd: [] as number[],
+    floor: [] as number[],
     target: { atMost: 1.25 },
   };
   const load = ({ socket }: Server, connections: number): Promise<LoadResult> => {

@@ -1,7 +1,7 @@
 import { writeFileSync } from 'node:fs';
 import type { ExitTask } from './clients/task.ts';
 import { startDaemon } from './daemon.ts';
-import { inTurns, type Measure, type Measurement } from './measure.ts';
+import { inTurns, type Measurement } from './measure.ts';
 import { percentile } from './statistics.ts';
 
 const WARM_UP = 100;
@@ -12,11 +12,11 @@ export const measureExit: Measurement = async (scene, floor, { runs, exits: coun
   writeFileSync(file, Buffer.alloc(8));
   await using daemon = await startDaemon(scene, profile);
   const task: ExitTask = { socket: daemon.socket, count, warmUp: WARM_UP, child: floor, file };
-  const measure = (percent: number, atMost: number): Measure & { percent: number } => ({
+  const measure = (percent: number, atMost: number) => ({
     what: `exit to WebSocket event, p${percent}`,
     unit: 'us',
-    waitd: [],
-    floor: [],
+    waitd: [] as number[],
+    floor: [] as number[],
     target: { atMost },
     percent,
   });

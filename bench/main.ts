@@ -4,7 +4,7 @@ import { join } from 'node:path';
 import { parseArgs } from 'node:util';
 import { measureAgain } from './again.ts';
 import { measureExit } from './exit.ts';
-import { type Measure, type Measurement, type Plan, summaryOf } from './measure.ts';
+import { type Measure, type Measurement, type Plan, Skipped, summaryOf } from './measure.ts';
 import { Scene } from './scene.ts';
 import { measureSpawn } from './spawn.ts';
 import { tableOf } from './table.ts';
@@ -80,7 +80,12 @@ async function main(argv: string[]): Promise<void> {
   for (const name of names) {
     console.log(`${name}: ${plan.runs} runs`);
     const path = profile === undefined ? {} : { profile: join(profile, `${name}.cpuprofile`) };
-    measures.push(...(await measurements[name]!(scene, floor, { ...plan, ...path })));
+    try {
+      measures.push(...(await measurements[name]!(scene, floor, { ...plan, ...path })));
+    } catch (error) {
+      if (!(error instanceof Skipped)) throw error;
+      console.log(`${name}: skipped, ${error.message}`);
+    }
   }
   console.log(`\n${tableOf(measures)}`);
   if (json === undefined) return;

@@ -17,25 +17,33 @@ export interface Measure {
   what: string;
   unit: string;
   waitd: number[];
-  floor: number[];
+  /** `null` where there is none: then the target is of the value itself. */
+  floor: number[] | null;
   /** Of the ratio waitd : floor. */
   target: { atLeast: number } | { atMost: number };
+  /** What the values were taken from, of all runs together, in microseconds: for a picture of how they are distributed. */
+  samples?: { waitd: number[]; floor: number[] };
 }
+
+/** What this machine does not allow, and why, in one line. */
+export class Skipped extends Error {}
 
 export type Measurement = (scene: Scene, floor: string, plan: Plan) => Promise<Measure[]>;
 
 export interface Summary {
   waitd: Spread;
-  floor: Spread;
+  /** `null` where there is no floor, as is the ratio. */
+  floor: Spread | null;
   /** Of the pairs: what disturbs a run disturbs both sides of it. */
-  ratio: Spread;
+  ratio: Spread | null;
   met: boolean;
 }
 
 export function summaryOf({ waitd, floor, target }: Measure): Summary {
-  const ratio = spreadOf(waitd.map((value, run) => value / floor[run]!));
-  const met = 'atLeast' in target ? ratio.median >= target.atLeast : ratio.median <= target.atMost;
-  return { waitd: spreadOf(waitd), floor: spreadOf(floor), ratio, met };
+  const ratio = floor && spreadOf(waitd.map((value, run) => value / floor[run]!));
+  const { median } = ratio ?? spreadOf(waitd);
+  const met = 'atLeast' in target ? median >= target.atLeast : median <= target.atMost;
+  return { waitd: spreadOf(waitd), floor: floor && spreadOf(floor), ratio, met };
 }
 
 /** Runs both sides in turn; every other run begins with the other one, so that neither always comes after the other. */

@@ -1,6 +1,6 @@
 import type { SpawnTask } from './clients/task.ts';
 import { startDaemon } from './daemon.ts';
-import { inTurns, type Measure, type Measurement } from './measure.ts';
+import { inTurns, type Measurement } from './measure.ts';
 
 const IN_FLIGHT = 16;
 
@@ -8,11 +8,11 @@ const IN_FLIGHT = 16;
 export const measureSpawn: Measurement = async (scene, floor, { runs, spawns: count, profile }) => {
   await using daemon = await startDaemon(scene, profile);
   const task: SpawnTask = { socket: daemon.socket, count, warmUp: count / 4, inFlight: IN_FLIGHT };
-  const rate: Measure = {
+  const rate = {
     what: `spawn to collected, ${IN_FLIGHT} in flight`,
     unit: '/s',
-    waitd: [],
-    floor: [],
+    waitd: [] as number[],
+    floor: [] as number[],
     target: { atLeast: 0.6 },
   };
   const perSecond = (nanoseconds: number): number => (count * 1e9) / nanoseconds;
