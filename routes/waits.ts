@@ -3,11 +3,12 @@ import { problems } from '../schemas/common.ts';
 import { HandleParams } from '../schemas/handles.ts';
 import { Poll, PollResult, Waitid, type WaitidBody, WaitidResult } from '../schemas/waits.ts';
 import type { Daemon } from '../src/daemon.ts';
-import { Problem, retryAfter } from '../src/errors/problem.ts';
+import { retryAfter } from '../src/errors/problem.ts';
 import type { Handle } from '../src/handles/handle.ts';
 import type { App } from '../src/http/app-type.ts';
 import { callerOf } from '../src/http/callers.ts';
 import { preferencesOf } from '../src/http/prefer.ts';
+import { sendProblem } from '../src/http/problems.ts';
 import { poll } from '../src/waits/poll.ts';
 import { bodyOf, type WaitAnswer } from '../src/waits/waitid.ts';
 
@@ -33,8 +34,13 @@ export function waitRoutes(app: App, { handles, waits, parking }: Daemon): void 
           reply.hijack();
           return;
         }
-        if (answer === 'timed out' && prefer.respondAsync) {
+        if ((answer === 'timed out' || answer === 'again') && prefer.respondAsync) {
           answerLater(reply, waits, handle);
+          return;
+        }
+        // Not thrown: that would cost as much as the call itself.
+        if (answer === 'again') {
+          sendProblem(reply, waits.again(handle));
           return;
         }
         if (prefer.waitMs !== undefined && timeoutMs === prefer.waitMs)
@@ -42,16 +48,11 @@ export function waitRoutes(app: App, { handles, waits, parking }: Daemon): void 
         const body: WaitidBody = bodyOf(handle, typeof answer === 'string' ? { outcome: null } : answer);
         reply.send(answer === 'timed out' ? { ...body, timedOut: true } : body);
       };
-      try {
-        const caller = callerOf(request, reply);
-        const answer = waits.waitid(handle, { options: request.body.options, timeoutMs, caller, claim: request.claim });
-        // Most are answered at once, and then a promise would only cost.
-        if (answer instanceof Promise) return answer.then(respond);
-        respond(answer);
-      } catch (problem) {
-        if (!prefer.respondAsync || !(problem instanceof Problem) || problem.errno !== 'EAGAIN') throw problem;
-        answerLater(reply, waits, handle);
-      }
+      const caller = callerOf(request, reply);
+      const answer = waits.waitid(handle, { options: request.body.options, timeoutMs, caller, claim: request.claim });
+      // Most are answered at once, and then a promise would only cost.
+      if (answer instanceof Promise) return answer.then(respond);
+      respond(answer);
       return undefined;
     },
   });

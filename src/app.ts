@@ -3,7 +3,7 @@ import type { IncomingMessage } from 'node:http';
 import swagger from '@fastify/swagger';
 import swaggerUi from '@fastify/swagger-ui';
 import websocket from '@fastify/websocket';
-import fastify, { type FastifyBaseLogger, LogController } from 'fastify';
+import fastify, { type FastifyBaseLogger } from 'fastify';
 import {
   jsonSchemaTransform,
   jsonSchemaTransformObject,
@@ -22,8 +22,8 @@ import type { Daemon } from './daemon.ts';
 import type { App } from './http/app-type.ts';
 import { audit, auditWatches } from './http/audit.ts';
 import { authenticate } from './http/authenticate.ts';
-import { answerPreflights, asPages, checkOrigin } from './http/browsers.ts';
-import { guard, refuseUnknown, SUBPROTOCOL } from './http/guard.ts';
+import { answerPreflight, asPages, originCheck } from './http/browsers.ts';
+import { endRefusedUpgrade, guard, meetsUpgrade, refuseUnknown, SUBPROTOCOL } from './http/guard.ts';
 import { idempotency } from './http/idempotency.ts';
 import {
   BODY_LIMIT,
@@ -35,7 +35,8 @@ import {
   TIMEOUTS_CHECK_MS,
 } from './http/limits.ts';
 import { Listeners } from './http/listeners.ts';
-import { answerDueOn, answerProblems, handleError, refuseOddities, refuseUnparsed } from './http/problems.ts';
+import { passing } from './http/passing.ts';
+import { answerProblems, errorHandler, refuseOddities, refuseUnparsed } from './http/problems.ts';
 import { parseQuery } from './http/query.ts';
 import { peerByTls, tlsServer } from './http/tls.ts';
 import { version } from './version.ts';
@@ -47,8 +48,6 @@ export async function build(
   auditLog: Logger | null,
 ): Promise<{ app: App; listeners: Listeners }> {
   const app: App = fastify({
-    loggerInstance: logger,
-    logController: new LogController({ disableRequestLogging: true }),
     genReqId: requestId,
     bodyLimit: BODY_LIMIT,
     requestTimeout: REQUEST_TIMEOUT_MS,
@@ -63,12 +62,10 @@ export async function build(
       joinDuplicateHeaders: true,
       // Node would answer a missing Host itself, without a problem document.
       requireHostHeader: false,
-      // Before the answers that are due it cannot be met, so it is ignored as RFC 9110 7.8 allows, and answered in its turn.
-      shouldUpgradeCallback: ({ headers, socket }: IncomingMessage) =>
-        headers.upgrade?.toLowerCase() === 'websocket' && answerDueOn(socket) === null,
+      shouldUpgradeCallback: meetsUpgrade,
     },
     clientErrorHandler: refuseUnparsed,
-    frameworkErrors: handleError,
+    frameworkErrors: errorHandler(logger),
   }).withTypeProvider<ZodTypeProvider>();
   let listeners: Listeners | undefined;
   const theListeners = (): Listeners => listeners!;
@@ -81,26 +78,20 @@ export async function build(
   app.setValidatorCompiler(orUndefined);
   // Answers are built by typed code and checked against their schemas in the tests, not again for every client.
   app.setSerializerCompiler(() => JSON.stringify);
-  app.setErrorHandler(handleError);
+  app.setErrorHandler(errorHandler(logger));
   acceptEmptyJson(app);
 
-  await app.register(websocket, {
-    options: {
-      maxPayload: FRAME_LIMIT,
-      perMessageDeflate: false,
-      handleProtocols: (offered: Set<string>) => (offered.has(SUBPROTOCOL) ? SUBPROTOCOL : false),
-    },
-    // The feed has told every socket already.
-    preClose: (done: () => void) => done(),
-    errorHandler: (error: Error) => logger.debug({ err: error }, 'a WebSocket broke'),
-  });
   answerProblems(app);
-  audit(app, auditLog);
   auditWatches(daemon.watches, auditLog);
-  checkOrigin(app, daemon.config.allowedOrigins);
-  guard(app, daemon.config.allowedHosts, theListeners);
-  answerPreflights(app);
-  authenticate(app, daemon.clients, theListeners);
+  const looks = [
+    endRefusedUpgrade,
+    ...audit(app, auditLog),
+    originCheck(daemon.config.allowedOrigins),
+    guard(daemon.config.allowedHosts, theListeners),
+    answerPreflight,
+    authenticate(app, daemon.clients, theListeners),
+  ];
+  app.addHook('onRequest', passing(...looks));
   idempotency(app, daemon.retries);
   refuseUnknown(app);
   await app.register(swagger, {
@@ -126,7 +117,20 @@ export async function build(
   handleRoutes(app, daemon);
   waitRoutes(app, daemon);
   signalRoutes(app, daemon);
-  eventRoutes(app, daemon);
+  // For itself, since what it does for sockets it would do for every request.
+  await app.register(async (sockets: App) => {
+    await sockets.register(websocket, {
+      options: {
+        maxPayload: FRAME_LIMIT,
+        perMessageDeflate: false,
+        handleProtocols: (offered: Set<string>) => (offered.has(SUBPROTOCOL) ? SUBPROTOCOL : false),
+      },
+      // The feed has told every socket already.
+      preClose: (done: () => void) => done(),
+      errorHandler: (error: Error) => logger.debug({ err: error }, 'a WebSocket broke'),
+    });
+    eventRoutes(sockets, daemon);
+  });
   outputRoutes(app, daemon);
   watchRoutes(app, daemon);
   nodeRoutes(app, daemon);

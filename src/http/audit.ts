@@ -2,7 +2,7 @@ import type { FastifyInstance, FastifyReply, FastifyRequest } from 'fastify';
 import type { Logger } from 'pino';
 import type { ProblemErrno } from '../errors/problem.ts';
 import type { Watches } from '../watches/watches.ts';
-import { passing } from './passing.ts';
+import type { Look } from './passing.ts';
 
 declare module 'fastify' {
   interface FastifyRequest {
@@ -25,21 +25,19 @@ declare module 'fastify' {
 const refusals: ReadonlySet<ProblemErrno> = new Set<ProblemErrno>(['EACCES', 'EPERM', 'EDQUOT']);
 
 /** A line for everything that is done or refused: who, what, with which result, under which request id. */
-export function audit(app: FastifyInstance, log: Logger | null): void {
+export function audit(app: FastifyInstance, log: Logger | null): Look[] {
   app.decorateRequest('audited', null as unknown as FastifyRequest['audited']);
   app.decorateRequest('errno', null);
   app.decorate('onRefusal', (request: FastifyRequest, reply: FastifyReply, errno: ProblemErrno): void => {
     if (log === null || !refusals.has(errno) || request.routeOptions.config.audit !== undefined) return;
     reply.raw.once('close', () => write(log, request, reply));
   });
-  if (log === null) return;
-  // Not on the response: one whose caller has gone away has none, and was done all the same.
-  app.addHook(
-    'onRequest',
-    passing((request, reply) => {
-      if (request.routeOptions.config.audit !== undefined) reply.raw.once('close', () => write(log, request, reply));
-    }),
-  );
+  if (log === null) return [];
+  const look: Look = (request, reply, config) => {
+    // Not on the response: one whose caller has gone away has none, and was done all the same.
+    if (config.audit !== undefined) reply.raw.once('close', () => write(log, request, reply));
+  };
+  return [look];
 }
 
 /** Handles that are opened without a request: by a watch. */

@@ -5,7 +5,7 @@ import { type Clients, unauthenticated } from '../clients/clients.ts';
 import { Problem } from '../errors/problem.ts';
 import { keepCallers } from './callers.ts';
 import type { Listeners } from './listeners.ts';
-import { passing } from './passing.ts';
+import type { Look } from './passing.ts';
 
 declare module 'fastify' {
   interface FastifyRequest {
@@ -24,12 +24,11 @@ declare module 'fastify' {
 const TOKEN_PROTOCOL = 'base64url.bearer.authorization.waitd.';
 
 /** Names the client of every request, before anything else is looked at. */
-export function authenticate(app: FastifyInstance, clients: Clients, listeners: () => Listeners): void {
+export function authenticate(app: FastifyInstance, clients: Clients, listeners: () => Listeners): Look {
   const onConnection = new WeakMap<Socket, Client>();
   keepCallers(app, clients);
   app.decorateRequest('client', null as unknown as Client);
-  const identify = (request: FastifyRequest): void => {
-    const { open, needs } = request.routeOptions.config;
+  return (request, _reply, { open, needs }) => {
     if (open === true) return;
     const { socket } = request.raw;
     const credentials = { peer: listeners().peerOf(socket), token: bearerToken(request) };
@@ -41,7 +40,6 @@ export function authenticate(app: FastifyInstance, clients: Clients, listeners: 
     client.requests.take(client.quotas.requestsPerSecond);
     if (needs !== undefined && !client.rights[needs]) throw notAllowed(`read the ${needs}`);
   };
-  app.addHook('onRequest', passing(identify));
 }
 
 /** A connection counts for the client that used it last. */
@@ -65,7 +63,9 @@ function bearerToken({ headers }: FastifyRequest): string | null {
     if (match === null) throw unauthenticated('Only Authorization: Bearer <token> is understood.');
     return match[1]!;
   }
-  const offered = protocolsOf(headers['sec-websocket-protocol']).find((name) => name.startsWith(TOKEN_PROTOCOL));
+  const protocols = headers['sec-websocket-protocol'];
+  if (protocols === undefined) return null;
+  const offered = protocolsOf(protocols).find((name) => name.startsWith(TOKEN_PROTOCOL));
   return offered === undefined ? null : Buffer.from(offered.slice(TOKEN_PROTOCOL.length), 'base64url').toString();
 }
 

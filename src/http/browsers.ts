@@ -1,6 +1,6 @@
 import type { FastifyInstance, FastifyRequest } from 'fastify';
 import { Problem } from '../errors/problem.ts';
-import { passing } from './passing.ts';
+import type { Look } from './passing.ts';
 
 /** What a page from elsewhere may read of an answer, beside what CORS lets it read anyway. */
 const EXPOSED = [
@@ -45,19 +45,16 @@ const PAGE = {
  * Whose pages may call: those that were served from here, and those listed. A browser says of every call from elsewhere, and of
  * every WebSocket, where its page is from (RFC 6454 7.3); a refusal comes before anything is done.
  */
-export function checkOrigin(app: FastifyInstance, allowed: readonly string[]): void {
-  app.addHook(
-    'onRequest',
-    passing((request, reply) => {
-      const { origin } = request.headers;
-      // The answer to the one is no answer to the other.
-      if (allowed.length > 0) reply.header('vary', 'Origin');
-      if (origin === undefined || isOwn(request, origin)) return;
-      if (!allowed.includes(origin))
-        throw new Problem('EPERM', 'Pages of this origin may not call: start with --allowed-origin.');
-      reply.headers({ 'access-control-allow-origin': origin, 'access-control-expose-headers': EXPOSED });
-    }),
-  );
+export function originCheck(allowed: readonly string[]): Look {
+  return (request, reply) => {
+    const { origin } = request.headers;
+    // The answer to the one is no answer to the other.
+    if (allowed.length > 0) reply.header('vary', 'Origin');
+    if (origin === undefined || isOwn(request, origin)) return;
+    if (!allowed.includes(origin))
+      throw new Problem('EPERM', 'Pages of this origin may not call: start with --allowed-origin.');
+    reply.headers({ 'access-control-allow-origin': origin, 'access-control-expose-headers': EXPOSED });
+  };
 }
 
 function isOwn({ protocol, headers }: FastifyRequest, origin: string): boolean {
@@ -68,13 +65,11 @@ function isOwn({ protocol, headers }: FastifyRequest, origin: string): boolean {
 }
 
 /** A browser asks before it makes a call that no form could make. It asks without credentials, and learns nothing but that. */
-export function answerPreflights(app: FastifyInstance): void {
-  app.addHook('onRequest', (request, reply, done) => {
-    if (isPreflight(request) && reply.hasHeader('access-control-allow-origin'))
-      reply.code(204).headers(PREFLIGHT).send();
-    else done();
-  });
-}
+export const answerPreflight: Look = (request, reply) => {
+  if (!isPreflight(request) || !reply.hasHeader('access-control-allow-origin')) return undefined;
+  reply.code(204).headers(PREFLIGHT).send();
+  return 'answered';
+};
 
 function isPreflight({ method, headers }: FastifyRequest): boolean {
   return method === 'OPTIONS' && headers['access-control-request-method'] !== undefined;

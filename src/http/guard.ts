@@ -1,11 +1,12 @@
+import type { IncomingMessage } from 'node:http';
 import { isIPv4, isIPv6 } from 'node:net';
 import type { FastifyInstance, FastifyReply, FastifyRequest } from 'fastify';
 import { Problem } from '../errors/problem.ts';
 import { protocolsOf } from './authenticate.ts';
 import { URL_LIMIT } from './limits.ts';
 import type { Listeners } from './listeners.ts';
-import { passing } from './passing.ts';
-import { sendProblem, usualHeaders } from './problems.ts';
+import type { Look } from './passing.ts';
+import { answerDueOn, sendProblem, usualHeaders } from './problems.ts';
 
 declare module 'fastify' {
   interface FastifyContextConfig {
@@ -18,8 +19,8 @@ export const SUBPROTOCOL = 'waitd.v1';
 export const EVENTS_PATH = '/v1/events';
 
 /** What HTTP asks of every request and answer, before any route sees it. */
-export function guard(app: FastifyInstance, allowedHosts: readonly string[], listeners: () => Listeners): void {
-  const check = (request: FastifyRequest, reply: FastifyReply): void => {
+export function guard(allowedHosts: readonly string[], listeners: () => Listeners): Look {
+  return (request, reply, config) => {
     reply.headers(usualHeaders(request.id));
     if (listeners().draining) reply.header('connection', 'close');
     if (request.raw.url!.length > URL_LIMIT)
@@ -27,12 +28,34 @@ export function guard(app: FastifyInstance, allowedHosts: readonly string[], lis
     checkTarget(request);
     const peer = listeners().peerOf(request.raw.socket);
     if (peer === 'tcp' || 'certificate' in peer) checkHost(request.headers.host, allowedHosts);
-    if (listeners().isOneOfTheLast(request.raw.socket) && request.routeOptions.config.health !== true)
-      throw outOfDescriptors();
-    if (request.ws) checkUpgrade(request);
+    if (config.health !== true && listeners().isOneOfTheLast(request.raw.socket)) throw outOfDescriptors();
+    if (asksForWebSocket(request.raw)) checkUpgrade(request);
   };
-  app.addHook('onRequest', passing(check));
 }
+
+function asksForWebSocket({ headers: { upgrade } }: IncomingMessage): boolean {
+  return upgrade !== undefined && upgrade.toLowerCase() === 'websocket';
+}
+
+/**
+ * Whether an upgrade is met. Anywhere else it is an ordinary request, and refused as one; and before the answers that are due it
+ * cannot be met, so it is ignored, as RFC 9110 7.8 allows, and answered in its turn.
+ */
+export function meetsUpgrade(request: IncomingMessage): boolean {
+  const isForEvents = request.method === 'GET' && request.url!.split('?', 1)[0] === EVENTS_PATH;
+  if (!isForEvents || !asksForWebSocket(request) || answerDueOn(request.socket) !== null) return false;
+  upgrading.add(request);
+  return true;
+}
+
+/** From then on nobody reads their connections but the WebSocket that they may become. */
+const upgrading = new WeakSet<IncomingMessage>();
+
+/** A connection whose upgrade comes to an answer ends with that. */
+export const endRefusedUpgrade: Look = ({ raw: request }, { raw: response }) => {
+  if (upgrading.has(request)) response.once('finish', () => request.socket.destroy());
+  return undefined;
+};
 
 /** The connection goes with its answer: it is one of those that are kept back. */
 function outOfDescriptors(): Problem {

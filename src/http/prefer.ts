@@ -8,7 +8,8 @@ export interface Preferences {
 /** Reads the header `Prefer`; of a preference given twice the first counts. */
 export function preferencesOf(header: string | string[] | undefined): Preferences {
   const preferences: Preferences = { respondAsync: false, waitMs: undefined };
-  for (const part of [header ?? []].flat().join(',').split(',')) {
+  if (header === undefined) return preferences;
+  for (const part of [header].flat().join(',').split(',')) {
     const preference = part.split(';', 1)[0]!.trim().toLowerCase();
     if (preference === 'respond-async') preferences.respondAsync = true;
     const wait = /^wait\s*=\s*"?(\d{1,7})"?$/.exec(preference);

@@ -1,7 +1,13 @@
 import { randomUUID } from 'node:crypto';
-import { type IncomingMessage, type Server, type ServerResponse, STATUS_CODES } from 'node:http';
+import {
+  type IncomingMessage,
+  type OutgoingHttpHeaders,
+  type Server,
+  type ServerResponse,
+  STATUS_CODES,
+} from 'node:http';
 import type { Duplex } from 'node:stream';
-import type { FastifyError, FastifyInstance, FastifyReply, FastifyRequest } from 'fastify';
+import type { FastifyBaseLogger, FastifyError, FastifyInstance, FastifyReply, FastifyRequest } from 'fastify';
 import { hasZodFastifySchemaValidationErrors } from 'fastify-type-provider-zod';
 import { Problem } from '../errors/problem.ts';
 import { HEADERS_LIMIT } from './limits.ts';
@@ -48,21 +54,27 @@ export function answerProblems(app: FastifyInstance): void {
 }
 
 /** The one way from an error to what the client is told. A fault of ours is logged whole and told without detail. */
-export function handleError(error: FastifyError, request: FastifyRequest, reply: FastifyReply): void {
-  sendProblem(reply, problemOf(error, request));
+export function errorHandler(logger: FastifyBaseLogger) {
+  return (error: FastifyError, request: FastifyRequest, reply: FastifyReply): void =>
+    sendProblem(reply, problemOf(error, request, logger));
 }
 
+/** Answers past the framework's own way to send, which looks for what a problem never is: a stream, a type to be guessed. */
 export function sendProblem(reply: FastifyReply, problem: Problem): void {
-  const { request } = reply;
+  const { request, raw } = reply;
   request.errno = problem.errno;
   request.server.onRefusal(request, reply, problem.errno);
-  void reply
-    .code(problem.status)
-    // What the framework itself refuses does not pass the hook that sets the first of them.
-    .headers({ ...usualHeaders(reply.request.id), ...problem.headers })
-    .type('application/problem+json')
-    .serializer((document: unknown) => JSON.stringify(document))
-    .send(problem.toDocument(reply.request.id));
+  const body = JSON.stringify(problem.toDocument(request.id));
+  reply.hijack();
+  raw.writeHead(problem.status, {
+    // What the framework itself refuses does not pass the hook that sets them.
+    ...usualHeaders(request.id),
+    ...(reply.getHeaders() as OutgoingHttpHeaders),
+    ...problem.headers,
+    'content-type': 'application/problem+json',
+    'content-length': Buffer.byteLength(body),
+  });
+  raw.end(body);
 }
 
 /** What every answer bears. Nobody is to guess at its type. */
@@ -70,7 +82,7 @@ export function usualHeaders(requestId: string): Record<string, string> {
   return { 'cache-control': 'no-store', 'x-content-type-options': 'nosniff', 'x-request-id': requestId };
 }
 
-function problemOf(error: FastifyError, request: FastifyRequest): Problem {
+function problemOf(error: FastifyError, { id: requestId }: FastifyRequest, logger: FastifyBaseLogger): Problem {
   if (error instanceof Problem) return error;
   if (hasZodFastifySchemaValidationErrors(error)) {
     const errors = error.validation.flatMap(({ instancePath, message, params }) => {
@@ -87,7 +99,7 @@ function problemOf(error: FastifyError, request: FastifyRequest): Problem {
   if (error.code === 'ECONNRESET') return new Problem('EPROTO', 'The body ended early.', { status: 400 });
   const known = refused[error.code];
   if (known !== undefined) return known;
-  request.log.error({ err: error }, 'a fault of ours');
+  logger.error({ err: error, requestId }, 'a fault of ours');
   return new Problem('EIO', 'The daemon has a fault: its log tells more under this request’s id.');
 }
 

@@ -9,6 +9,7 @@ const repeatable = new Set(['handle', 'type', 'label']);
  */
 export function parseQuery(text: string): Record<string, unknown> {
   const query: Record<string, unknown> = {};
+  if (text === '') return query;
   for (const [name, value] of Object.entries(parse(text))) {
     if (repeatable.has(name)) query[name] = [value].flat();
     else query[name] = typeof value === 'string' && /^\d{1,15}$/.test(value) ? Number(value) : value;

@@ -28,7 +28,7 @@ export interface WaitResult extends Partial<WaitEvent> {
   outcome: Outcome | Pause | null;
 }
 
-export type WaitAnswer = WaitResult | 'nothing' | 'timed out' | 'gone';
+export type WaitAnswer = WaitResult | 'nothing' | 'again' | 'timed out' | 'gone';
 
 export interface WaitParts {
   journal: Journal;
@@ -48,8 +48,8 @@ export class Waits {
 
   /**
    * One waitid on one handle.
-   * @returns what there is to report, `nothing` for WNOHANG; a promise where it waits
-   * @throws {Problem} EAGAIN (nonblocking handle, nothing yet), ECHILD, EINVAL (no event asked for), ESHUTDOWN
+   * @returns what there is to report, `nothing` for WNOHANG, `again` for EAGAIN (nonblocking handle, nothing yet); a promise where it waits
+   * @throws {Problem} ECHILD, EINVAL (no event asked for), ESHUTDOWN
    */
   waitid(
     handle: Handle,
@@ -67,7 +67,7 @@ export class Waits {
     const found = this.#look(handle, bits, claim);
     if (found !== null) return found;
     if ((bits & WNOHANG) !== 0) return 'nothing';
-    if (nonblocking) throw this.#again(handle);
+    if (nonblocking) return 'again';
     return this.#parts.parking.park([handle], () => this.#look(handle, bits, claim), { timeoutMs, caller });
   }
 
@@ -118,7 +118,8 @@ export class Waits {
     return { afterMs: RETRY_AFTER_MS, events: `/v1/events?handle=${handle.id}&since=${this.#parts.journal.head}` };
   }
 
-  #again(handle: Handle): Problem {
+  /** What `again` is told as. */
+  again(handle: Handle): Problem {
     return new Problem('EAGAIN', 'Nothing to report yet: try again after a while, or watch the events.', {
       syscall: 'waitid',
       handle: handle.id,
