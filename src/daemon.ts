@@ -174,8 +174,8 @@ export function startDaemon(config: Config, { handoff, passed, notifier }: Found
       outputs.stop();
       reaper.stop();
       const stored = store?.close() ?? [];
-      const { unwritten } = journal;
       journal.close();
+      const { unwritten } = journal;
       lock.keepOverExec();
       return { lock: lock.fd, unwritten, stored, ...handOverProcesses(table) };
     },

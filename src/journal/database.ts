@@ -1,10 +1,13 @@
-import { closeSync, existsSync, openSync, renameSync, rmSync, writeFileSync } from 'node:fs';
+import { closeSync, existsSync, openSync, readSync, renameSync, rmSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { DatabaseSync, type StatementSync } from 'node:sqlite';
 import { MIGRATIONS, VERSION } from './schema.ts';
 
 /** Bytes; what the write-ahead log is cut back to when it has been taken over. */
 const LOG_LIMIT = 16 * 2 ** 20;
+
+/** When it is taken over: with syncs of the disk, which take long, so not more often than must be. */
+const CHECKPOINT_PAGES = 4000;
 
 /** What an error of SQLite's means for us: its primary result codes (sqlite.org/rescode.html). */
 const kinds = new Map<number, 'disk' | 'damage'>([
@@ -94,7 +97,9 @@ function open(file: string): DatabaseSync {
   const db = new DatabaseSync(file);
   try {
     db.exec(
-      `PRAGMA journal_mode = WAL; PRAGMA synchronous = NORMAL; PRAGMA busy_timeout = 0; PRAGMA journal_size_limit = ${LOG_LIMIT};`,
+      // Nobody else opens it, which the lock of the directory sees to: no locks on the file, and no index of the log in a file.
+      `PRAGMA locking_mode = EXCLUSIVE; PRAGMA journal_mode = WAL; PRAGMA synchronous = NORMAL; PRAGMA busy_timeout = 0;
+       PRAGMA journal_size_limit = ${LOG_LIMIT}; PRAGMA wal_autocheckpoint = ${CHECKPOINT_PAGES};`,
     );
     migrate(db);
     return db;
@@ -111,7 +116,9 @@ function migrate(db: DatabaseSync): void {
       `the journal in the state directory is of version ${version}, this waitd reads up to ${VERSION}: use a newer one`,
     );
   if (version < VERSION)
-    db.exec(`BEGIN; ${MIGRATIONS.slice(version).join('')} PRAGMA user_version = ${VERSION}; COMMIT;`);
+    db.exec(
+      `BEGIN; ${MIGRATIONS.slice(version).join('')} PRAGMA user_version = ${VERSION}; COMMIT; PRAGMA wal_checkpoint;`,
+    );
 }
 
 function versionOf(db: DatabaseSync): number {
@@ -135,16 +142,22 @@ export function checkRoom(directory: string): void {
   }
 }
 
+/** Where the header of a database has its user_version, four bytes with the highest first (sqlite.org/fileformat.html). */
+const USER_VERSION_AT = 60;
+
 /**
- * Whether the journal in a directory could be read by this version, without touching it.
- * @throws {Error} like {@link Database}
+ * Whether the journal in a directory could be read by this version, without touching it: a daemon has it to itself. Its header is
+ * right at all times, as what changes it is taken over from the write-ahead log at once.
+ * @throws {Error} in one sentence
  */
 export function checkVersion(directory: string): void {
   const file = join(directory, 'journal.sqlite');
   if (!existsSync(file)) return;
-  const db = new DatabaseSync(file, { readOnly: true });
-  const version = versionOf(db);
-  db.close();
+  const fd = openSync(file, 'r');
+  const header = Buffer.alloc(USER_VERSION_AT + 4);
+  readSync(fd, header);
+  closeSync(fd);
+  const version = header.readUInt32BE(USER_VERSION_AT);
   if (version > VERSION)
     throw new Error(`the journal is of version ${version}, which is later than this waitd's ${VERSION}`);
 }

@@ -5,8 +5,10 @@ import type { Description } from '../processes/description.ts';
 import type { Process } from '../processes/process.ts';
 import { Database, kindOf, setAsideIn } from './database.ts';
 import { Identity } from './identity.ts';
-import { HANDLE_COLUMNS, type HandleRow, handleOf, outputBits } from './rows.ts';
-import { type StoredWatch, statementsOf, type WatchChange, watchesOf } from './watch-rows.ts';
+import { Recent } from './recent.ts';
+import { HANDLE_COLUMNS, type HandleRow, handleOf } from './rows.ts';
+import { type Statement, statementsOf } from './statements.ts';
+import { type StoredWatch, type WatchChange, watchesOf } from './watch-rows.ts';
 
 /** An answer that is kept for whoever asks again with the same key. */
 export interface StoredKey {
@@ -20,7 +22,7 @@ export interface StoredKey {
   answer: string | null;
 }
 
-/** One thing to write down. What is named is written as it is when the write succeeds. */
+/** One thing to write down. What is named goes to its table as it is then, and may have changed since. */
 export type Change =
   | { write: 'process'; process: Process }
   | { write: 'handle'; handle: Handle }
@@ -56,9 +58,6 @@ export interface HandleQuery {
   limit: number;
 }
 
-/** A statement and its values, as they go to SQLite. */
-export type Statement = [sql: string, values: (string | number | null)[]];
-
 /** What an earlier image of this process could not write, and how far its seqs had come. */
 export interface Unwritten {
   head: number;
@@ -77,17 +76,23 @@ export interface JournalOptions {
 /** While nothing can be written, it is tried again this often. */
 const RETRY_MS = 250;
 
+/** How long changes may be in the log alone, and how many: one transaction for all of them costs a fraction of one for each. */
+const APPLY_MS = 25;
+const APPLY_CHANGES = 256;
+
 /** How many events go at a time, so that it costs next to nothing each. */
 const TRIM = 1000;
 
 /**
- * The record of handles, endings and events, in one SQLite file. Every change is one {@link commit}; what cannot be written
- * (a full disk) is kept in memory, served from there, and written once the disk is back.
+ * The record of handles, endings and events, in one SQLite file. Every change is one {@link commit}: one row of a log, which costs a
+ * tenth of what the tables and their indexes do, and is on disk as they are. Many rows of it are then applied to the tables in one
+ * transaction: soon, before anything is read from them, and at the start of the next daemon if this one dies before. What cannot
+ * be written (a full disk) is kept in memory, served from there, and written once the disk is back.
  */
 export class Journal {
   readonly identity: Identity;
   readonly bootId: string;
-  /** Told when the backlog has been written. */
+  /** Told when all that waited for the disk has been written. */
   onRecovered: () => void = () => {};
   /** Told when the file was damaged, and which name it bears now. */
   onDamaged: (error: Error, setAside: string) => void = () => {};
@@ -100,14 +105,17 @@ export class Journal {
 
   readonly #db: Database;
   readonly #keepEvents: number;
-  #backlog: Change[] = [];
+  /** What is not in its tables yet: in the log, or while the disk does not let, in memory alone. */
+  #pending: Change[] = [];
+  #applying: NodeJS.Timeout | null = null;
+  /** A change that SQLite refuses holds up all behind it: the log is left to the next image, which drops that one. */
+  #refused = false;
   #retry: NodeJS.Timeout | null = null;
+  readonly #recent = new Recent();
   #head = 0;
   #oldest = 0;
   #eventCount = 0;
   #damage: [Error, string] | null = null;
-  /** Where statements go instead of to SQLite. */
-  #recorded: Statement[] | null = null;
 
   /** @throws {Error} where the file is of a later version, or cannot be opened */
   constructor({ directory, bootId, keepEvents, unwritten }: JournalOptions) {
@@ -115,23 +123,46 @@ export class Journal {
     this.#keepEvents = keepEvents;
     this.identity = new Identity(directory);
     this.#db = this.#open(directory);
+    this.#replay();
     const cleanHead = unwritten !== undefined && this.#catchUp(unwritten.statements) ? unwritten.head : null;
     this.#count(cleanHead ?? this.identity.reserved);
   }
 
-  /** @returns false where the disk still does not let: then it is as if the earlier image had died */
+  /** Applies what an earlier daemon had in the log alone. A row that SQLite refuses is what it died of, and goes. */
+  #replay(): void {
+    for (const { n, statements } of this.#read<{ n: number; statements: string }>('SELECT * FROM log ORDER BY n', []))
+      try {
+        this.#transaction(() => {
+          this.#runAgain(JSON.parse(statements) as Statement[]);
+          this.#run('DELETE FROM log WHERE n = ?', [n]);
+        });
+      } catch (error) {
+        if (kindOf(error) === 'disk') throw error;
+        this.#run('DELETE FROM log WHERE n = ?', [n]);
+      }
+  }
+
+  /**
+   * Takes up what an earlier image of this process could not write; the first of it may have been in the log.
+   * @returns false where the disk still does not let: then it is as if that image had died
+   */
   #catchUp(statements: readonly Statement[]): boolean {
     try {
-      this.#guarded(() =>
-        this.#db.transaction(() => {
-          for (const [sql, values] of statements) this.#run(sql, values);
-        }),
-      );
+      this.#transaction(() => this.#runAgain(statements));
       return true;
     } catch (error) {
       if (kindOf(error) === 'disk') return false;
       throw error;
     }
+  }
+
+  /** In their order, these come to the same however often they are run. */
+  #runAgain(statements: readonly Statement[]): void {
+    for (const [sql, values] of statements) this.#run(sql.replace(/^INSERT INTO/, 'INSERT OR REPLACE INTO'), values);
+  }
+
+  #transaction(work: () => void): void {
+    this.#guarded(() => this.#db.transaction(work));
   }
 
   #open(directory: string): Database {
@@ -183,7 +214,11 @@ export class Journal {
    */
   gapAfter(since: number): { from: number; to: number } | null {
     if (since < this.#oldest - 1) return { from: since + 1, to: this.#oldest - 1 };
-    const hole = this.#get<{ last: number }>('SELECT last FROM holes WHERE first <= ? AND last > ?', [since, since]);
+    // Holes are made at the start alone, so nothing of them is pending.
+    const hole = this.#read<{ last: number }>('SELECT last FROM holes WHERE first <= ? AND last > ?', [
+      since,
+      since,
+    ])[0];
     return hole === undefined ? null : { from: since + 1, to: hole.last };
   }
 
@@ -202,40 +237,71 @@ export class Journal {
   }
 
   /**
-   * Writes changes in one transaction. Never fails for the disk's sake: look at {@link fault} where it matters.
+   * Writes changes, all of them or none. Never fails for the disk's sake: look at {@link fault} where it matters.
    * @returns whether they are on disk
    */
   commit(changes: readonly Change[]): boolean {
-    this.#backlog.push(...changes);
-    return this.#flush();
+    for (const change of changes) this.#recent.note(change);
+    this.#pending.push(...changes);
+    if (this.fault !== null || !this.#log(changes)) return this.apply();
+    if (this.#pending.length < APPLY_CHANGES) this.#applying ??= setTimeout(this.#applyNow, APPLY_MS);
+    else if (this.#pending.length - changes.length < APPLY_CHANGES) setImmediate(this.#applyNow);
+    return true;
   }
 
-  #flush(): boolean {
+  /** @returns false where that cannot be written, for whatever reason */
+  #log(changes: readonly Change[]): boolean {
+    const statements = changes.flatMap((change) => statementsOf(change, this.bootId));
+    try {
+      this.#run('INSERT INTO log VALUES (NULL, ?)', [JSON.stringify(statements)]);
+      this.identity.reserve(this.#head);
+      return true;
+    } catch (error) {
+      if (kindOf(error) === 'damage') this.#replace(error as Error);
+      return false;
+    }
+  }
+
+  readonly #applyNow = (): void => {
+    try {
+      this.apply();
+    } catch {
+      // A fault of ours, which is told as such.
+    }
+  };
+
+  /**
+   * Brings to the tables all that is not there yet.
+   * @returns false where the disk does not let
+   */
+  apply(): boolean {
+    if (this.#applying !== null) clearTimeout(this.#applying);
+    this.#applying = null;
+    if (this.#pending.length === 0 || this.#refused) return this.fault === null;
     const recovering = this.fault !== null;
     const counted = { events: this.#eventCount, oldest: this.#oldest };
     try {
-      this.#guarded(() => {
-        this.#db.transaction(() => {
-          for (const change of this.#backlog) this.#write(change);
-          if (this.#eventCount >= this.#keepEvents + TRIM) this.#trim(() => true);
-        });
-        this.identity.reserve(this.#head);
+      this.#transaction(() => {
+        for (const change of latest(this.#pending)) this.#write(change);
+        this.#run('DELETE FROM log', []);
+        if (this.#eventCount >= this.#keepEvents + TRIM) this.#trim(() => true);
       });
+      this.identity.reserve(this.#head);
     } catch (error) {
       this.#eventCount = counted.events;
       this.#oldest = counted.oldest;
       if (kindOf(error) !== 'disk') {
-        this.#backlog = []; // whatever is wrong with it would be wrong with every later write
+        this.#refused = true;
         throw fatal(error);
       }
       this.fault = error as Error;
       this.#retry ??= setTimeout(() => {
         this.#retry = null;
-        this.#flush();
+        this.#applyNow();
       }, RETRY_MS);
       return false;
     }
-    this.#backlog = [];
+    this.#pending = [];
     this.fault = null;
     if (recovering) this.onRecovered();
     return true;
@@ -254,6 +320,7 @@ export class Journal {
 
   #replace(error: Error): void {
     const setAside = this.#db.setAside();
+    this.#recent.clear();
     this.#oldest = this.#head + 1;
     this.#eventCount = 0;
     // What lives goes on; its handles are written again, and whatever was waiting comes after.
@@ -261,126 +328,27 @@ export class Journal {
       { write: 'process', process: handle.process },
       { write: 'handle', handle },
     ]);
-    this.#backlog = [...living, ...this.watching(), ...this.#backlog];
+    this.#pending = [...living, ...this.watching(), ...this.#pending];
     // Events that nobody has been told of are not in the gap.
-    const waiting = this.#backlog.find((change) => change.write === 'event');
+    const waiting = this.#pending.find((change) => change.write === 'event');
     if (waiting !== undefined) this.#oldest = waiting.event.seq;
     this.#damage = [error, setAside];
     this.onDamaged(error, setAside);
   }
 
   #write(change: Change): void {
-    switch (change.write) {
-      case 'process':
-        this.#writeProcess(change.process);
-        break;
-      case 'handle':
-        this.#writeHandle(change.handle);
-        break;
-      case 'description': {
-        const { id, process, nonblocking } = change.description;
-        const values = [Number(nonblocking), process.id, id];
-        this.#run('UPDATE handles SET nonblocking = ? WHERE process = ? AND description = ?', values);
-        break;
-      }
-      case 'output': {
-        const { id, process, output } = change.description;
-        const values = [outputBits(output), process.id, id];
-        this.#run('UPDATE handles SET output = ? WHERE process = ? AND description = ?', values);
-        break;
-      }
-      case 'gone': {
-        const { handle, gone, last } = change;
-        this.#remove(handle);
-        this.#run('INSERT INTO gone VALUES (?, ?, ?, ?, ?)', [handle.id, handle.client, handle.seq, gone, last]);
-        break;
-      }
-      case 'never':
-        this.#remove(change.handle);
-        break;
-      case 'collected':
-        this.#run('INSERT OR IGNORE INTO collected VALUES (?, ?, ?)', [change.process.id, change.client, Date.now()]);
-        break;
-      case 'key': {
-        const { client, key, fingerprint, handle, answer } = change.key;
-        this.#run('INSERT OR REPLACE INTO keys VALUES (?, ?, ?, ?, ?)', [client, key, fingerprint, handle, answer]);
-        break;
-      }
-      case 'event': {
-        const { seq, client, handle, type, at, frame } = change.event;
-        this.#run('INSERT INTO events VALUES (?, ?, ?, ?, ?, ?)', [seq, client, handle, type, at, frame]);
-        this.#eventCount += 1;
-        break;
-      }
-      default:
-        for (const [sql, values] of statementsOf(change, this.bootId)) this.#run(sql, values);
-    }
+    for (const [sql, values] of statementsOf(change, this.bootId)) this.#run(sql, values);
+    if (change.write === 'event') this.#eventCount += 1;
   }
 
   #run(sql: string, values: Statement[1]): void {
-    if (this.#recorded === null) this.#db.statement(sql).run(...values);
-    else this.#recorded.push([sql, values]);
+    this.#db.statement(sql).run(...values);
   }
 
   /** What could not be written so far, for the next image of this process. */
   get unwritten(): Unwritten {
-    this.#recorded = [];
-    for (const change of this.#backlog) this.#write(change);
-    const statements = this.#recorded;
-    this.#recorded = null;
-    return { head: this.#head, statements };
-  }
-
-  #writeProcess({ id, pid, inode, startedAt, argv, relation, state, ending }: Process): void {
-    this.#run(
-      `INSERT INTO processes VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
-       ON CONFLICT (id) DO UPDATE SET pid = excluded.pid, inode = excluded.inode, started_at = excluded.started_at,
-         relation = excluded.relation, state = excluded.state, ending = excluded.ending, ended_at = excluded.ended_at`,
-      [
-        id,
-        this.bootId,
-        pid,
-        inode,
-        startedAt,
-        JSON.stringify(argv),
-        relation,
-        state,
-        ending && JSON.stringify(ending),
-        ending?.reaped ? Date.now() : null,
-      ],
-    );
-  }
-
-  #writeHandle(handle: Handle): void {
-    const { seq, id, client, description, createdAt } = handle;
-    const labels = Object.entries(handle.labels);
-    this.#run(
-      `INSERT INTO handles VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT (seq) DO UPDATE SET labels = excluded.labels, created_at = excluded.created_at`,
-      [
-        seq,
-        id,
-        client,
-        description.process.id,
-        description.id,
-        Number(description.nonblocking),
-        outputBits(description.output),
-        JSON.stringify(handle.labels),
-        createdAt,
-      ],
-    );
-    this.#run('DELETE FROM labels WHERE handle = ?', [seq]);
-    for (const [key, value] of labels) this.#run('INSERT INTO labels VALUES (?, ?, ?, ?)', [client, key, value, seq]);
-  }
-
-  /** A handle, and with it what nobody else needs. */
-  #remove({ seq, id, process }: Handle): void {
-    this.#run('DELETE FROM handles WHERE seq = ?', [seq]);
-    this.#run('DELETE FROM labels WHERE handle = ?', [seq]);
-    this.#run('DELETE FROM keys WHERE handle = ?', [id]);
-    this.#run('DELETE FROM opened_by WHERE handle = ?', [seq]);
-    const unheld = 'NOT EXISTS (SELECT 1 FROM handles WHERE process = ?)';
-    this.#run(`DELETE FROM processes WHERE id = ? AND ${unheld}`, [process.id, process.id]);
-    this.#run(`DELETE FROM collected WHERE process = ? AND ${unheld}`, [process.id, process.id]);
+    const pending = this.#refused ? [] : this.#pending;
+    return { head: this.#head, statements: pending.flatMap((change) => statementsOf(change, this.bootId)) };
   }
 
   /**
@@ -411,15 +379,14 @@ export class Journal {
    */
   trim(eventsBefore: number, collectedBefore: number): boolean {
     let more = false;
+    if (!this.apply()) return false;
     try {
-      this.#guarded(() =>
-        this.#db.transaction(() => {
-          more = this.#trim((at) => at < eventsBefore);
-          this.#run('DELETE FROM collected WHERE at < ? AND process NOT IN (SELECT id FROM processes)', [
-            collectedBefore,
-          ]);
-        }),
-      );
+      this.#transaction(() => {
+        more = this.#trim((at) => at < eventsBefore);
+        this.#run('DELETE FROM collected WHERE at < ? AND process NOT IN (SELECT id FROM processes)', [
+          collectedBefore,
+        ]);
+      });
       return more;
     } catch (error) {
       if (kindOf(error) === 'disk') return false;
@@ -456,22 +423,31 @@ export class Journal {
     return waiting.length === 0 ? stored : [...stored, ...waiting].slice(0, limit);
   }
 
-  #all<T>(sql: string, values: SQLInputValue[]): T[] {
+  /** Rows as they are in the tables. */
+  #read<T>(sql: string, values: SQLInputValue[]): T[] {
     return this.#guarded(() => this.#db.statement(sql).all(...values)) as unknown as T[];
   }
 
+  /** The same, once all is there that can be. */
+  #all<T>(sql: string, values: SQLInputValue[]): T[] {
+    if (this.fault === null) this.apply();
+    return this.#read(sql, values);
+  }
+
   #get<T>(sql: string, values: SQLInputValue[]): T | undefined {
-    return this.#guarded(() => this.#db.statement(sql).get(...values)) as unknown as T | undefined;
+    return this.#all<T>(sql, values)[0];
   }
 
   /** What still waits for the disk, of one kind. */
   #waiting<W extends Change['write']>(write: W): Extract<Change, { write: W }>[] {
-    if (this.#backlog.length === 0) return [];
-    return this.#backlog.filter((change): change is Extract<Change, { write: W }> => change.write === write);
+    if (this.#pending.length === 0) return [];
+    return this.#pending.filter((change): change is Extract<Change, { write: W }> => change.write === write);
   }
 
   /** An open handle, as it was written; `null` where there is none. */
   handle(id: string): Handle | null {
+    const recent = this.#recent.handle(id);
+    if (recent !== undefined) return recent;
     if (this.#waiting('gone').some(({ handle }) => handle.id === id)) return null;
     const waiting = this.#waiting('handle').findLast(({ handle }) => handle.id === id);
     if (waiting !== undefined) return waiting.handle;
@@ -512,6 +488,8 @@ export class Journal {
 
   /** Whether a client has collected the status of a process. */
   isCollected(process: Process, client: string): boolean {
+    const collectors = this.#recent.collectorsOf(process);
+    if (collectors !== undefined) return collectors.has(client);
     return (
       this.#get('SELECT 1 FROM collected WHERE process = ? AND client = ?', [process.id, client]) !== undefined ||
       this.#waiting('collected').some((change) => change.process.id === process.id && change.client === client)
@@ -585,9 +563,21 @@ export class Journal {
   /** Writes what is left and closes the file. */
   close(): void {
     if (this.#retry !== null) clearTimeout(this.#retry);
-    if (this.#backlog.length === 0 || this.#flush()) this.identity.settle(this.#head);
+    if (this.apply()) this.identity.settle(this.#head);
     if (this.#retry !== null) clearTimeout(this.#retry);
     this.#db.close();
+  }
+}
+
+/** Each process once: it is written as it is now. */
+function* latest(changes: readonly Change[]): Generator<Change> {
+  const written = new Set<Process>();
+  for (const change of changes) {
+    if (change.write === 'process') {
+      if (written.has(change.process)) continue;
+      written.add(change.process);
+    }
+    yield change;
   }
 }
 

@@ -87,6 +87,10 @@ export const MIGRATIONS: readonly string[] = [
     STRICT, WITHOUT ROWID;
   CREATE TABLE opened_by (handle INTEGER PRIMARY KEY, watch TEXT NOT NULL) STRICT;
   `,
+  // What is on disk and not in its tables yet: statements with their values, as JSON.
+  `
+  CREATE TABLE log (n INTEGER PRIMARY KEY, statements TEXT NOT NULL) STRICT;
+  `,
 ];
 
 /** What a new journal is of; one of a later version is not read. */

@@ -2,7 +2,7 @@ import type { SQLInputValue } from 'node:sqlite';
 import type { Labels } from '../handles/handle.ts';
 import type { Match } from '../watches/matcher.ts';
 import type { WatchFacts } from '../watches/watch.ts';
-import type { Statement } from './journal.ts';
+import type { Statement } from './statements.ts';
 
 /** A process that a watch has nothing more to do with. */
 export interface Sighting {
@@ -25,7 +25,8 @@ export interface StoredWatch {
   sighted: Pick<Sighting, 'pid' | 'key'>[];
 }
 
-export function statementsOf(change: WatchChange, boot: string): Statement[] {
+/** The statements of a change of watches. */
+export function watchStatementsOf(change: WatchChange, boot: string): Statement[] {
   switch (change.write) {
     case 'watch': {
       const { id, client, match, existing, nonblocking, labels, createdAt, opened } = change.watch;

@@ -27,23 +27,26 @@ type Run = typeof StatementSync.prototype.run;
 const { run } = StatementSync.prototype;
 StatementSync.prototype.run = function patched(this: StatementSync, ...values: Parameters<Run>) {
   const sql = this.sourceSQL;
-  if (sql === 'BEGIN IMMEDIATE') {
-    dieAt('die before the write');
+  const logs = sql.startsWith('INSERT INTO log');
+  if (logs) dieAt('die before the write');
+  if (logs || sql === 'BEGIN IMMEDIATE') {
     const fault = faultNow();
     if (fault === 'disk full') throw sqliteError(13, 'database or disk is full');
     if (fault === 'I/O error') throw sqliteError(10, 'disk I/O error');
-    if (fault === 'refused') {
-      rmSync(file);
-      throw sqliteError(19, 'constraint failed');
-    }
     if (fault === 'damaged') {
       rmSync(file);
       throw sqliteError(11, 'database disk image is malformed');
     }
   }
-  if (sql === 'COMMIT' && faultNow() === 'disk full at commit') throw sqliteError(13, 'database or disk is full');
+  if (sql === 'BEGIN IMMEDIATE' && faultNow() === 'refused') {
+    rmSync(file);
+    throw sqliteError(19, 'constraint failed');
+  }
+  // What stands alone is committed as it is run.
+  if ((logs || sql === 'COMMIT') && faultNow() === 'disk full at commit')
+    throw sqliteError(13, 'database or disk is full');
   const result = run.apply(this, values);
-  if (sql === 'COMMIT') dieAt('die between write and reap');
+  if (logs) dieAt('die between write and reap');
   return result;
 } as Run;
 

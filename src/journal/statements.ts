@@ -1,0 +1,107 @@
+import type { Handle } from '../handles/handle.ts';
+import type { Process } from '../processes/process.ts';
+import type { Change } from './journal.ts';
+import { outputBits } from './rows.ts';
+import { watchStatementsOf } from './watch-rows.ts';
+
+/** A statement and its values, as they go to SQLite. */
+export type Statement = [sql: string, values: (string | number | null)[]];
+
+/**
+ * What a change is to SQLite. What is named in it is taken as it is now.
+ * @param boot the boot that pids and inodes belong to
+ */
+export function statementsOf(change: Change, boot: string): Statement[] {
+  switch (change.write) {
+    case 'process':
+      return [processStatement(change.process, boot)];
+    case 'handle':
+      return handleStatements(change.handle);
+    case 'description': {
+      const { id, process, nonblocking } = change.description;
+      const values = [Number(nonblocking), process.id, id];
+      return [['UPDATE handles SET nonblocking = ? WHERE process = ? AND description = ?', values]];
+    }
+    case 'output': {
+      const { id, process, output } = change.description;
+      const values = [outputBits(output), process.id, id];
+      return [['UPDATE handles SET output = ? WHERE process = ? AND description = ?', values]];
+    }
+    case 'gone': {
+      const { handle, gone, last } = change;
+      const { id, client, seq } = handle;
+      return [...removal(handle), ['INSERT INTO gone VALUES (?, ?, ?, ?, ?)', [id, client, seq, gone, last]]];
+    }
+    case 'never':
+      return removal(change.handle);
+    case 'collected':
+      return [['INSERT OR IGNORE INTO collected VALUES (?, ?, ?)', [change.process.id, change.client, Date.now()]]];
+    case 'key': {
+      const { client, key, fingerprint, handle, answer } = change.key;
+      return [['INSERT OR REPLACE INTO keys VALUES (?, ?, ?, ?, ?)', [client, key, fingerprint, handle, answer]]];
+    }
+    case 'event': {
+      const { seq, client, handle, type, at, frame } = change.event;
+      return [['INSERT INTO events VALUES (?, ?, ?, ?, ?, ?)', [seq, client, handle, type, at, frame]]];
+    }
+    default:
+      return watchStatementsOf(change, boot);
+  }
+}
+
+function processStatement(process: Process, boot: string): Statement {
+  const { id, pid, inode, startedAt, argv, relation, state, ending } = process;
+  return [
+    `INSERT INTO processes VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
+     ON CONFLICT (id) DO UPDATE SET pid = excluded.pid, inode = excluded.inode, started_at = excluded.started_at,
+       relation = excluded.relation, state = excluded.state, ending = excluded.ending, ended_at = excluded.ended_at`,
+    [
+      id,
+      boot,
+      pid,
+      inode,
+      startedAt,
+      JSON.stringify(argv),
+      relation,
+      state,
+      ending && JSON.stringify(ending),
+      ending?.reaped ? Date.now() : null,
+    ],
+  ];
+}
+
+function handleStatements({ seq, id, client, description, createdAt, labels }: Handle): Statement[] {
+  return [
+    [
+      `INSERT INTO handles VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT (seq) DO UPDATE SET labels = excluded.labels, created_at = excluded.created_at`,
+      [
+        seq,
+        id,
+        client,
+        description.process.id,
+        description.id,
+        Number(description.nonblocking),
+        outputBits(description.output),
+        JSON.stringify(labels),
+        createdAt,
+      ],
+    ],
+    ['DELETE FROM labels WHERE handle = ?', [seq]],
+    ...Object.entries(labels).map(
+      ([key, value]): Statement => ['INSERT INTO labels VALUES (?, ?, ?, ?)', [client, key, value, seq]],
+    ),
+  ];
+}
+
+/** A handle, and with it what nobody else needs. */
+function removal({ seq, id, process }: Handle): Statement[] {
+  const unheld = 'NOT EXISTS (SELECT 1 FROM handles WHERE process = ?)';
+  return [
+    ['DELETE FROM handles WHERE seq = ?', [seq]],
+    ['DELETE FROM labels WHERE handle = ?', [seq]],
+    ['DELETE FROM keys WHERE handle = ?', [id]],
+    ['DELETE FROM opened_by WHERE handle = ?', [seq]],
+    [`DELETE FROM processes WHERE id = ? AND ${unheld}`, [process.id, process.id]],
+    [`DELETE FROM collected WHERE process = ? AND ${unheld}`, [process.id, process.id]],
+  ];
+}
