@@ -42,6 +42,21 @@ async function watch(daemon: Daemon, match: object, more: object = {}, options: 
   return answer.body;
 }
 
+for (const { by, prefix } of ways)
+  t.test(`by ${by}: what the daemon itself starts by way of other programs is opened as what it becomes`, async (t) => {
+    const daemon = await Daemon.start(t, { prefix: [...prefix] });
+    const argv = ['sleep', `100.${mark().replace(/\D/g, '')}`];
+    const { id } = await watch(daemon, { argv: argv.join(' ') });
+    const socket = daemon.ws();
+    await socket.first((frame) => frame.type === 'hello');
+    const many = 8;
+    const spawned = await Promise.all(Array.from({ length: many }, () => daemon.spawn(argv, {}, { umask: '0077' })));
+    await socket.until(() => socket.events.filter((event) => event.watch === id).length === many);
+    for (const handle of spawned) await daemon.signal(handle.id, 'SIGKILL');
+    socket.close();
+    t.equal(await daemon.stop(), 0);
+  });
+
 for (const { by, prefix } of ways) {
   t.test(`by ${by}: what appears is opened once, and its outcome is known`, async (t) => {
     const daemon = await Daemon.start(t, { prefix: [...prefix] });

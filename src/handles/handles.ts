@@ -94,6 +94,8 @@ export class Handles {
   #refusal: Problem | null = null;
   /** Told when there are more or fewer. */
   onCount: () => void = () => {};
+  /** Told of a process that has become the program that was asked for. Before, it was nobody's business. */
+  onBegun: (pid: number) => void = () => {};
 
   constructor(parts: HandlesParts) {
     this.#parts = parts;
@@ -181,9 +183,10 @@ export class Handles {
     const over = this.#parts.reaper.spare(launched.pid);
     const { promise, resolve } = Promise.withResolvers<void>();
     this.#beginning.add(promise);
+    let handle: Handle;
     try {
       await launched.begun;
-      return hold(launched);
+      handle = hold(launched);
     } catch (error) {
       undo();
       throw error;
@@ -192,6 +195,8 @@ export class Handles {
       this.#beginning.delete(promise);
       resolve();
     }
+    this.onBegun(launched.pid);
+    return handle;
   }
 
   /** Resolves when no process is on its way to its program. */

@@ -9,8 +9,8 @@ export interface EventSink {
 }
 
 /**
- * All that one wake or one request changes, on its one way: written, then (with `reap`) taken from the kernel, then told
- * to those who wait, then pushed to those who subscribed.
+ * All that one wake or one request changes, on its one way: written, then pushed to those who subscribed, then (with `reap`) taken
+ * from the kernel, which takes a while, then told to those who wait.
  */
 export class Batch {
   readonly #changes: Change[] = [];
@@ -47,13 +47,13 @@ export class Batch {
   }
 
   /**
-   * @param reap what follows the write and precedes the telling; it learns whether all is on disk
+   * @param reap what follows the write; it learns whether all is on disk
    */
   commit(sink: EventSink, reap?: (durable: boolean) => void): void {
     if (this.empty) return;
     const durable = this.#journal.commit(this.#changes);
+    sink.push(this.#events);
     reap?.(durable);
     for (const process of this.#touched) process.changed();
-    sink.push(this.#events);
   }
 }

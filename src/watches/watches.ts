@@ -47,6 +47,8 @@ export class Watches {
   constructor(parts: WatchesParts) {
     this.#parts = parts;
     parts.journal.watching = () => [...this.#byId.values()].flatMap(changesOf);
+    // It was passed over while it was not yet the program.
+    parts.handles.onBegun = (pid) => this.#see(pid);
   }
 
   get size(): number {
