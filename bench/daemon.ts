@@ -3,11 +3,18 @@ import type { Scene, Server } from './scene.ts';
 
 const MAIN = join(import.meta.dirname, '../src/main.ts');
 
+/** How a daemon is started, with a state directory of its own, and where it serves. */
+export interface Command {
+  socket: string;
+  /** For Node. */
+  args: string[];
+}
+
 /**
- * waitd in a process of its own, with a state directory of its own.
+ * As `npm start` does; but when it stops it takes along what it has spawned.
  * @param profile where its CPU profile goes when it stops
  */
-export function startDaemon(scene: Scene, profile: string | undefined): Promise<Server> {
+export function daemonCommand(scene: Scene, profile?: string): Command {
   const socket = scene.path('waitd.sock');
   const profiling =
     profile === undefined
@@ -18,6 +25,12 @@ export function startDaemon(scene: Scene, profile: string | undefined): Promise<
           `--cpu-prof-dir=${dirname(profile)}`,
           `--cpu-prof-name=${basename(profile)}`,
         ];
-  const serve = ['serve', '--listen', `unix:${socket}`, '--state-dir', scene.path('state')];
-  return scene.serve(socket, ...profiling, MAIN, ...serve);
+  const serve = ['serve', '--listen', `unix:${socket}`, '--state-dir', scene.path('state'), '--stop-children'];
+  return { socket, args: [...profiling, MAIN, ...serve] };
+}
+
+/** waitd in a process of its own. */
+export function startDaemon(scene: Scene, profile?: string): Promise<Server> {
+  const { socket, args } = daemonCommand(scene, profile);
+  return scene.serve(socket, ...args);
 }

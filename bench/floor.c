@@ -2,19 +2,25 @@
  * What the kernel itself can do, in C: the floors that waitd is measured beside.
  *
  *   floor spawn COUNT IN_FLIGHT        spawns and collects /bin/true; prints the nanoseconds it took
- *   floor exit COUNT FILE              from the stamp in FILE to waitid's return; prints nanoseconds, one a line
- *   floor stamp FILE                   the child of `exit`: stamps CLOCK_MONOTONIC into FILE just before it ends
+ *   floor exit COUNT FILE OTHERS       from the stamp in FILE to waitid's return; prints nanoseconds, one a line
+ *   floor mass COUNT FILE PIDS         from the stamp in FILE, set when the first of COUNT is killed, until all are
+ *                                      collected; prints the nanoseconds
+ *
+ * OTHERS are children that do nothing meanwhile. What the children do:
+ *
+ *   floor stamp FILE                   stamps CLOCK_MONOTONIC into FILE just before it ends
+ *   floor pause                        nothing
+ *   floor kill FILE PIDS               stamps FILE, and kills everyone whose pid the file PIDS names, one a line
  */
 #define _GNU_SOURCE
+#include "floor.h"
 #include <errno.h>
-#include <fcntl.h>
+#include <signal.h>
 #include <spawn.h>
-#include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/epoll.h>
-#include <sys/mman.h>
 #include <sys/syscall.h>
 #include <sys/wait.h>
 #include <time.h>
@@ -26,34 +32,20 @@
 
 extern char **environ;
 
-/* Long enough that whoever spawned the child is asleep again when it ends, and that the machine is idle between two. */
-static const struct timespec child_life = {.tv_nsec = 5 * 1000 * 1000};
+/* The machine is idle between two. */
 static const struct timespec between = {.tv_nsec = 2 * 1000 * 1000};
+/* Until children that were started last have gone to sleep; HELD_SETTLE_MS in held.ts is the same. */
+static const struct timespec settling = {.tv_sec = 1};
 
-static void check(int ok, const char *call) {
-  if (ok) return;
-  fprintf(stderr, "floor: %s: %s\n", call, strerror(errno));
-  exit(1);
-}
-
-static int64_t now(void) {
-  struct timespec at;
-  clock_gettime(CLOCK_MONOTONIC, &at);
-  return at.tv_sec * INT64_C(1000000000) + at.tv_nsec;
-}
-
-static volatile int64_t *stamp_in(const char *path) {
-  int fd = open(path, O_RDWR | O_CLOEXEC);
-  check(fd != -1, "open");
-  void *page = mmap(NULL, sizeof(int64_t), PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
-  check(page != MAP_FAILED, "mmap");
-  return page;
-}
-
-static int spawn(int epoll, char *const argv[]) {
+static pid_t start(char *const argv[]) {
   pid_t pid;
   errno = posix_spawn(&pid, argv[0], NULL, NULL, argv, environ);
   check(errno == 0, "posix_spawn");
+  return pid;
+}
+
+/* Its pidfd, in the epoll. */
+static int watch(int epoll, pid_t pid) {
   int pidfd = (int)syscall(SYS_pidfd_open, pid, 0);
   check(pidfd != -1, "pidfd_open");
   struct epoll_event event = {.events = EPOLLIN, .data.fd = pidfd};
@@ -61,11 +53,11 @@ static int spawn(int epoll, char *const argv[]) {
   return pidfd;
 }
 
-static void collect(int pidfd) {
+static void collect(int pidfd, int code, int status) {
   siginfo_t info;
   check(waitid(P_PIDFD, (id_t)pidfd, &info, WEXITED) == 0, "waitid");
-  if (info.si_code != CLD_EXITED || info.si_status != 0) {
-    fprintf(stderr, "floor: the child did not end well\n");
+  if (info.si_code != code || info.si_status != status) {
+    fprintf(stderr, "floor: a child did not end as it should\n");
     exit(1);
   }
 }
@@ -76,56 +68,86 @@ static void forget(int epoll, int pidfd) {
   close(pidfd);
 }
 
+/* Waits until some have ended; returns how many it has collected. */
+static int collect_ready(int epoll, int code, int status) {
+  struct epoll_event events[64];
+  int ready = epoll_wait(epoll, events, 64, -1);
+  check(ready > 0, "epoll_wait");
+  for (int at = 0; at < ready; at += 1) {
+    collect(events[at].data.fd, code, status);
+    forget(epoll, events[at].data.fd);
+  }
+  return ready;
+}
+
 static void measure_spawn(int count, int in_flight) {
   char *const argv[] = {"/bin/true", NULL};
   int epoll = epoll_create1(EPOLL_CLOEXEC);
-  struct epoll_event events[64];
-  int64_t start = now();
+  int64_t begin = now();
   for (int started = 0, collected = 0; collected < count;) {
     while (started < count && started - collected < in_flight) {
-      spawn(epoll, argv);
+      watch(epoll, start(argv));
       started += 1;
     }
-    int ready = epoll_wait(epoll, events, 64, -1);
-    check(ready > 0, "epoll_wait");
-    for (int at = 0; at < ready; at += 1) {
-      collect(events[at].data.fd);
-      forget(epoll, events[at].data.fd);
-    }
-    collected += ready;
+    collected += collect_ready(epoll, CLD_EXITED, 0);
   }
-  printf("%lld\n", (long long)(now() - start));
+  printf("%lld\n", (long long)(now() - begin));
 }
 
-static void measure_exit(char *self, int count, char *path) {
+/* Children that do nothing, their pidfds in the epoll; they have come to rest when it returns. */
+static pid_t *hold(int epoll, char *self, int count) {
+  char *const argv[] = {self, "pause", NULL};
+  pid_t *pids = calloc((size_t)count + 1, sizeof *pids);
+  check(pids != NULL, "calloc");
+  for (int at = 0; at < count; at += 1) watch(epoll, pids[at] = start(argv));
+  if (count > 0) nanosleep(&settling, NULL);
+  return pids;
+}
+
+static void measure_exit(char *self, int count, char *path, int others) {
   char *const argv[] = {self, "stamp", path, NULL};
   volatile int64_t *stamp = stamp_in(path);
   int epoll = epoll_create1(EPOLL_CLOEXEC);
+  pid_t *held = hold(epoll, self, others);
   struct epoll_event event;
   for (int done = 0; done < count; done += 1) {
-    int pidfd = spawn(epoll, argv);
+    int pidfd = watch(epoll, start(argv));
     check(epoll_wait(epoll, &event, 1, -1) == 1, "epoll_wait");
-    collect(pidfd);
+    collect(pidfd, CLD_EXITED, 0);
     printf("%lld\n", (long long)(now() - *stamp));
     forget(epoll, pidfd);
     nanosleep(&between, NULL);
   }
+  for (int at = 0; at < others; at += 1) kill(held[at], SIGKILL);
+  for (int ended = 0; ended < others;) ended += collect_ready(epoll, CLD_KILLED, SIGKILL);
 }
 
-static void leave_stamp(const char *path) {
+static void measure_mass(char *self, int count, char *path, char *pids_path) {
+  char *const argv[] = {self, "kill", path, pids_path, NULL};
   volatile int64_t *stamp = stamp_in(path);
-  *stamp = 0; /* the page fault comes now, not between the stamp and the end */
-  nanosleep(&child_life, NULL);
-  *stamp = now();
-  _exit(0);
+  int epoll = epoll_create1(EPOLL_CLOEXEC);
+  pid_t *held = hold(epoll, self, count);
+  FILE *pids = fopen(pids_path, "w");
+  check(pids != NULL, "fopen");
+  for (int at = 0; at < count; at += 1) fprintf(pids, "%d\n", held[at]);
+  check(fclose(pids) == 0, "fclose");
+  pid_t killer = start(argv);
+  for (int ended = 0; ended < count;) ended += collect_ready(epoll, CLD_KILLED, SIGKILL);
+  int64_t end = now();
+  check(waitpid(killer, NULL, 0) == killer, "waitpid");
+  printf("%lld\n", (long long)(end - *stamp));
 }
 
 int main(int argc, char **argv) {
-  if (argc == 4 && strcmp(argv[1], "spawn") == 0) measure_spawn(atoi(argv[2]), atoi(argv[3]));
-  else if (argc == 4 && strcmp(argv[1], "exit") == 0) measure_exit(argv[0], atoi(argv[2]), argv[3]);
-  else if (argc == 3 && strcmp(argv[1], "stamp") == 0) leave_stamp(argv[2]);
+  const char *mode = argc < 2 ? "" : argv[1];
+  if (argc == 4 && strcmp(mode, "spawn") == 0) measure_spawn(atoi(argv[2]), atoi(argv[3]));
+  else if (argc == 5 && strcmp(mode, "exit") == 0) measure_exit(argv[0], atoi(argv[2]), argv[3], atoi(argv[4]));
+  else if (argc == 5 && strcmp(mode, "mass") == 0) measure_mass(argv[0], atoi(argv[2]), argv[3], argv[4]);
+  else if (argc == 3 && strcmp(mode, "stamp") == 0) leave_stamp(argv[2]);
+  else if (argc == 2 && strcmp(mode, "pause") == 0) do_nothing();
+  else if (argc == 4 && strcmp(mode, "kill") == 0) kill_all(argv[2], argv[3]);
   else {
-    fprintf(stderr, "usage: floor spawn COUNT IN_FLIGHT | exit COUNT FILE | stamp FILE\n");
+    fprintf(stderr, "usage: see the head of floor.c\n");
     return 100;
   }
   return 0;

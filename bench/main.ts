@@ -3,7 +3,8 @@ import { cpus, loadavg, release } from 'node:os';
 import { join } from 'node:path';
 import { parseArgs } from 'node:util';
 import { measureAgain } from './again.ts';
-import { measureExit } from './exit.ts';
+import { measureExit, measureExitAmongOthers } from './exit.ts';
+import { measureMass } from './mass.ts';
 import { type Measure, type Measurement, type Plan, Skipped, summaryOf } from './measure.ts';
 import { Scene } from './scene.ts';
 import { measureSpawn } from './spawn.ts';
@@ -20,9 +21,23 @@ Usage: npm run bench -- [OPTIONS]
   --profile DIR   writes the daemon's CPU profiles there (a profiled daemon is slower)
 `;
 
-const measurements: Record<string, Measurement> = { spawn: measureSpawn, exit: measureExit, again: measureAgain };
-const whole: Plan = { runs: 5, spawns: 4000, exits: 1000, loadMs: 4000, warmUpMs: 1500 };
-const quick: Plan = { runs: 3, spawns: 500, exits: 100, loadMs: 500, warmUpMs: 500 };
+const measurements: Record<string, Measurement> = {
+  spawn: measureSpawn,
+  exit: measureExit,
+  'exit-among': measureExitAmongOthers,
+  mass: measureMass,
+  again: measureAgain,
+};
+const whole: Plan = {
+  runs: 5,
+  spawns: 4000,
+  exits: 1000,
+  loadMs: 4000,
+  warmUpMs: 1500,
+  handles: 5000,
+  watchMs: 10_000,
+};
+const quick: Plan = { runs: 3, spawns: 500, exits: 100, loadMs: 500, warmUpMs: 500, handles: 200, watchMs: 2000 };
 
 function optionsOf(argv: string[]): { plan: Plan; names: string[]; json?: string; profile?: string } | null {
   const { values } = parseArgs({

@@ -8,6 +8,10 @@ export interface Plan {
   exits: number;
   loadMs: number;
   warmUpMs: number;
+  /** Live handles, where there are to be many. */
+  handles: number;
+  /** How long a daemon is looked at. */
+  watchMs: number;
   /** Where the daemon's CPU profile goes, where one is wanted. */
   profile?: string;
 }

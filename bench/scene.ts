@@ -1,5 +1,5 @@
 import { type ChildProcess, execFileSync, spawn } from 'node:child_process';
-import { mkdtempSync, rmSync } from 'node:fs';
+import { mkdtempSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { createInterface } from 'node:readline';
@@ -7,6 +7,7 @@ import { createInterface } from 'node:readline';
 /** A server in a process of its own. */
 export interface Server extends AsyncDisposable {
   socket: string;
+  pid: number;
 }
 
 /** Everything that a benchmark leaves on the machine: a temporary directory, and processes. It goes with this process. */
@@ -21,10 +22,18 @@ export class Scene implements Disposable {
     return join(this.directory, `${this.#names}-${name}`);
   }
 
+  /** A file of eight zeros: the stamp that the floor's children share with who waits for them. */
+  stampFile(): string {
+    const file = this.path('stamp');
+    writeFileSync(file, Buffer.alloc(8));
+    return file;
+  }
+
   /** Builds the program of the floors. */
   buildFloor(): string {
     const program = this.path('floor');
-    execFileSync('gcc', ['-O2', '-Wall', '-Wextra', '-o', program, join(import.meta.dirname, 'floor.c')]);
+    const sources = ['floor.c', 'floor-children.c'].map((name) => join(import.meta.dirname, name));
+    execFileSync('gcc', ['-O2', '-Wall', '-Wextra', '-o', program, ...sources]);
     return program;
   }
 
@@ -57,7 +66,7 @@ export class Scene implements Disposable {
     for await (const line of createInterface({ input: child.stdout! }))
       if ((JSON.parse(line) as { msg: string }).msg === 'ready') {
         child.stdout!.resume();
-        return { socket, [Symbol.asyncDispose]: stop };
+        return { socket, pid: child.pid!, [Symbol.asyncDispose]: stop };
       }
     throw new Error(`${args.join(' ')} did not start`);
   }

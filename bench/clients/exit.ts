@@ -4,8 +4,8 @@
  */
 import { openSync, readSync } from 'node:fs';
 import { setTimeout } from 'node:timers/promises';
-import { WebSocket } from 'ws';
 import { Connection, post } from './connection.ts';
+import { followEvents } from './events.ts';
 import { type ExitTask, report, taskOf } from './task.ts';
 
 /** As the floor does: nothing else is going on when the next one ends. */
@@ -17,16 +17,9 @@ const fd = openSync(file, 'r');
 const stamp = Buffer.alloc(8);
 
 let onExited: (at: bigint) => void = () => {};
-const webSocket = new WebSocket(`ws+unix:${socket}:/v1/events`, ['waitd.v1'], { perMessageDeflate: false });
-webSocket.on('message', (data) => {
-  // The clock that the child stamped with: CLOCK_MONOTONIC.
-  const at = process.hrtime.bigint();
-  if (String(data).includes('"event":"exited"')) onExited(at);
+const webSocket = await followEvents(socket, '', (frame, at) => {
+  if (frame.includes('"event":"exited"')) onExited(at);
 });
-const hello = Promise.withResolvers<void>();
-webSocket.once('message', () => hello.resolve());
-webSocket.once('error', fail);
-await hello.promise;
 
 const connection = await Connection.open(
   socket,

@@ -14,6 +14,15 @@ export interface ExitTask {
   file: string;
 }
 
+export interface MassTask {
+  socket: string;
+  count: number;
+  /** The program that stamps the clock into the file, and kills whom the other file names. */
+  killer: string;
+  file: string;
+  pidsFile: string;
+}
+
 export interface LoadTask {
   socket: string;
   request: string;
