@@ -4,8 +4,10 @@ import { join } from 'node:path';
 import { parseArgs } from 'node:util';
 import { measureAgain } from './again.ts';
 import { measureExit, measureExitAmongOthers } from './exit.ts';
+import { measureIdleMemory } from './idle-memory.ts';
 import { measureMass } from './mass.ts';
 import { type Measure, type Measurement, type Plan, Skipped, summaryOf } from './measure.ts';
+import { measureParkedMemory } from './parked-memory.ts';
 import { Scene } from './scene.ts';
 import { measureSpawn } from './spawn.ts';
 import { tableOf } from './table.ts';
@@ -26,6 +28,8 @@ const measurements: Record<string, Measurement> = {
   exit: measureExit,
   'exit-among': measureExitAmongOthers,
   mass: measureMass,
+  'idle-memory': measureIdleMemory,
+  'parked-memory': measureParkedMemory,
   again: measureAgain,
 };
 const whole: Plan = {

@@ -23,6 +23,16 @@ export interface MassTask {
   pidsFile: string;
 }
 
+export interface ParkTask {
+  socket: string;
+  /** The server's. */
+  pid: number;
+  /** The paths that are asked for, as a JSON array. */
+  pathsFile: string;
+  /** How many requests are parked and dropped beforehand. */
+  warmUp: number;
+}
+
 export interface LoadTask {
   socket: string;
   request: string;

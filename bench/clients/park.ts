@@ -1,0 +1,47 @@
+/** Parks requests, each on a connection of its own; prints the KiB of the server's resident memory that each of them takes. */
+import { readFileSync } from 'node:fs';
+import { setTimeout } from 'node:timers/promises';
+import { Connection, post } from './connection.ts';
+import { settledMemory } from './memory.ts';
+import { type ParkTask, report, taskOf } from './task.ts';
+
+/** Connections at once while it warms the server up. */
+const BATCH = 50;
+const BATCH_MS = 20;
+
+const { socket, pid, pathsFile, warmUp } = taskOf<ParkTask>();
+const requests = (JSON.parse(readFileSync(pathsFile, 'utf8')) as string[]).map((path) => post(path));
+
+function fail(error: Error): never {
+  throw error;
+}
+
+function park(from: number, to: number): Promise<Connection[]> {
+  const parkOne = async (request: string): Promise<Connection> => {
+    const connection = await Connection.open(
+      socket,
+      ({ head, body }) => fail(new Error(`answered, and not parked: ${head} ${body}`)),
+      fail,
+    );
+    connection.send(request);
+    return connection;
+  };
+  return Promise.all(requests.slice(from, to).map(parkOne));
+}
+
+/** What handling requests takes once and for all is there before the first reading. */
+async function warmTheServerUp(): Promise<void> {
+  for (let done = 0; done < warmUp; done += BATCH) {
+    const parked = await park(0, BATCH);
+    await setTimeout(BATCH_MS);
+    for (const connection of parked) connection.close();
+  }
+}
+
+await warmTheServerUp();
+const before = await settledMemory(pid);
+const parked: Connection[] = [];
+for (let at = 0; at < requests.length; at += BATCH) parked.push(...(await park(at, at + BATCH)));
+const after = await settledMemory(pid);
+for (const connection of parked) connection.close();
+report((after - before) / requests.length);
