@@ -3,6 +3,7 @@ import { cpus, loadavg, release } from 'node:os';
 import { join } from 'node:path';
 import { parseArgs } from 'node:util';
 import { measureAgain } from './again.ts';
+import { measureBroadcast } from './broadcast.ts';
 import { measureExit, measureExitAmongOthers } from './exit.ts';
 import { measureIdleMemory } from './idle-memory.ts';
 import { measureMass } from './mass.ts';
@@ -30,6 +31,7 @@ const measurements: Record<string, Measurement> = {
   mass: measureMass,
   'idle-memory': measureIdleMemory,
   'parked-memory': measureParkedMemory,
+  broadcast: measureBroadcast,
   again: measureAgain,
 };
 const whole: Plan = {

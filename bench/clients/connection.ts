@@ -74,6 +74,10 @@ export function post(path: string, body?: unknown): string {
   return `POST ${path} HTTP/1.1\r\nhost: localhost\r\n${type}content-length: ${text.length}\r\n\r\n${text}`;
 }
 
+export function get(path: string): string {
+  return `GET ${path} HTTP/1.1\r\nhost: localhost\r\n\r\n`;
+}
+
 /** One request on a connection of its own. */
 export async function ask(socket: string, request: string): Promise<Answer> {
   const { promise, resolve, reject } = Promise.withResolvers<Answer>();

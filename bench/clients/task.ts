@@ -33,6 +33,15 @@ export interface ParkTask {
   warmUp: number;
 }
 
+export interface BroadcastTask {
+  socket: string;
+  subscribers: number;
+  /** How many each subscriber gets. */
+  events: number;
+  /** What causes them: a program, or as many bytes to a socket. */
+  stimulus: { command: string; args: string[] } | { socket: string };
+}
+
 export interface LoadTask {
   socket: string;
   request: string;
