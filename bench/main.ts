@@ -5,6 +5,7 @@ import { parseArgs } from 'node:util';
 import { measureAgain } from './again.ts';
 import { measureBroadcast } from './broadcast.ts';
 import { measureExit, measureExitAmongOthers } from './exit.ts';
+import { measureIdle } from './idle.ts';
 import { measureIdleMemory } from './idle-memory.ts';
 import { measureMass } from './mass.ts';
 import { type Measure, type Measurement, type Plan, Skipped, summaryOf } from './measure.ts';
@@ -32,6 +33,7 @@ const measurements: Record<string, Measurement> = {
   'idle-memory': measureIdleMemory,
   'parked-memory': measureParkedMemory,
   broadcast: measureBroadcast,
+  idle: measureIdle,
   again: measureAgain,
 };
 const whole: Plan = {
