@@ -12,6 +12,8 @@ import { type Measure, type Measurement, type Plan, Skipped, summaryOf } from '.
 import { measureParkedMemory } from './parked-memory.ts';
 import { Scene } from './scene.ts';
 import { measureSpawn } from './spawn.ts';
+import { measureStart } from './start.ts';
+import { measureStops } from './stops.ts';
 import { tableOf } from './table.ts';
 
 const HELP = `Measures waitd beside what the kernel and the HTTP server can do at best, on this machine.
@@ -20,7 +22,8 @@ Usage: npm run bench -- [OPTIONS]
 
   --runs N        how often each is measured; medians are told (default 5)
   --quick         3 short runs: shows that it works, not how fast
-  --only NAME     one of spawn, exit, again; repeatable (default: all)
+  --only NAME     one of spawn, exit, exit-among, mass, again, broadcast, idle-memory, parked-memory, idle, stops, start;
+                  repeatable (default: all)
   --json PATH     writes every run's figures there
   --profile DIR   writes the daemon's CPU profiles there (a profiled daemon is slower)
 `;
@@ -30,11 +33,13 @@ const measurements: Record<string, Measurement> = {
   exit: measureExit,
   'exit-among': measureExitAmongOthers,
   mass: measureMass,
+  again: measureAgain,
+  broadcast: measureBroadcast,
   'idle-memory': measureIdleMemory,
   'parked-memory': measureParkedMemory,
-  broadcast: measureBroadcast,
   idle: measureIdle,
-  again: measureAgain,
+  stops: measureStops,
+  start: measureStart,
 };
 const whole: Plan = {
   runs: 5,

@@ -42,6 +42,24 @@ export interface BroadcastTask {
   stimulus: { command: string; args: string[] } | { socket: string };
 }
 
+export interface StopsTask {
+  socket: string;
+  /** Names the pids of children, of which one is stopped and continued. */
+  pidsFile: string;
+  /** How many processes start and end. */
+  perSecond: number;
+  warmUpMs: number;
+  watchMs: number;
+}
+
+export interface StopsResult {
+  /** CLOCK_MONOTONIC, in microseconds. */
+  from: number;
+  to: number;
+  /** How many processes were started in between. */
+  started: number;
+}
+
 export interface LoadTask {
   socket: string;
   request: string;

@@ -1,0 +1,38 @@
+import type { StopsResult, StopsTask } from './clients/task.ts';
+import { startDaemon } from './daemon.ts';
+import { hold } from './held.ts';
+import { type Measurement, Skipped } from './measure.ts';
+import { shareOf } from './share.ts';
+
+const PER_SECOND = 500;
+
+/** A rate that is missed by more than this is not the one that was to be measured. */
+const RATE_TOLERANCE = 0.05;
+
+/**
+ * What looking for stops takes of one core: many handles whose stops and continues a client follows, while other processes start
+ * and end at a steady rate, and every end makes the daemon look. By the daemon's CPU profile, which makes it a little dearer.
+ */
+export const measureStops: Measurement = async (scene, floor, plan) => {
+  const { runs, handles: count, warmUpMs, watchMs, profile = scene.path('stops.cpuprofile') } = plan;
+  const results: StopsResult[] = [];
+  {
+    await using daemon = await startDaemon(scene, profile);
+    const { pidsFile } = await hold(scene, daemon, floor, count);
+    const task: StopsTask = { socket: daemon.socket, pidsFile, perSecond: PER_SECOND, warmUpMs, watchMs };
+    for (let run = 0; run < runs; run += 1) results.push(await scene.client('stops', task));
+  }
+  const rates = results.map(({ from, to, started }) => (started * 1e6) / (to - from));
+  const slowest = Math.min(...rates);
+  if (slowest < PER_SECOND * (1 - RATE_TOLERANCE))
+    throw new Skipped(`${PER_SECOND} exits a second were not to be had, but ${slowest.toFixed(0)}`);
+  return [
+    {
+      what: `looking for stops, ${count} handles, ${PER_SECOND} exits/s: share of a core`,
+      unit: '%',
+      waitd: shareOf(profile, 'drainPauses', results),
+      floor: null,
+      target: { atMost: 10 },
+    },
+  ];
+};
