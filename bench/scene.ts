@@ -90,7 +90,13 @@ export class Scene implements Disposable {
 
   /** Ends what was said to {@link endWithMe}. */
   end(pid: number): void {
-    if (this.#processes.delete(pid)) process.kill(pid, 'SIGKILL');
+    if (!this.#processes.delete(pid)) return;
+    try {
+      process.kill(pid, 'SIGKILL');
+    } catch (error) {
+      // Whoever had started it has ended it.
+      if ((error as NodeJS.ErrnoException).code !== 'ESRCH') throw error;
+    }
   }
 
   [Symbol.dispose](): void {
