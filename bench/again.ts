@@ -1,7 +1,8 @@
 import { join } from 'node:path';
 import type { BareTask } from './bare.ts';
 import { type Answer, ask, post } from './clients/connection.ts';
-import type { LoadResult, LoadTask } from './clients/task.ts';
+import type { LoadDistribution } from './clients/load.ts';
+import type { LoadTask } from './clients/task.ts';
 import { startDaemon } from './daemon.ts';
 import { inTurns, type Measurement } from './measure.ts';
 import type { Scene, Server } from './scene.ts';
@@ -31,14 +32,17 @@ export const measureAgain: Measurement = async (scene, _floor, { runs, loadMs, w
     waitd: [] as number[],
     floor: [] as number[],
     target: { atMost: 1.25 },
+    samples: { waitd: [] as number[], floor: [] as number[] },
   };
-  const load = ({ socket }: Server, connections: number): Promise<LoadResult> => {
+  const load = ({ socket }: Server, connections: number): Promise<LoadDistribution> => {
     const task: LoadTask = { socket, request, status: answer.status, connections, warmUpMs, durationMs: loadMs };
     return scene.client('load', task);
   };
   const side = (name: 'waitd' | 'floor', server: Server) => async (): Promise<void> => {
     rate[name].push((await load(server, CONNECTIONS)).perSecond);
-    latency[name].push((await load(server, 1)).p50Us);
+    const { p50Us, samplesUs } = await load(server, 1);
+    latency[name].push(p50Us);
+    latency.samples[name].push(...samplesUs);
   };
   await inTurns(runs, side('waitd', daemon), side('floor', bare));
   scene.end(held.process.pid);
@@ -46,7 +50,7 @@ export const measureAgain: Measurement = async (scene, _floor, { runs, loadMs, w
 };
 
 /** A nonblocking handle on a process that outlasts the measuring. */
-async function holdSomething(scene: Scene, socket: string): Promise<{ id: string; process: { pid: number } }> {
+export async function holdSomething(scene: Scene, socket: string): Promise<{ id: string; process: { pid: number } }> {
   const spawn = { argv: ['sleep', '3600'] };
   const { status, head, body } = await ask(socket, post('/v1/handles', { spawn, nonblocking: true }));
   if (status !== 201) throw new Error(`not spawned: ${head} ${body}`);

@@ -1,15 +1,17 @@
 import { mkdirSync, writeFileSync } from 'node:fs';
-import { cpus, loadavg, release } from 'node:os';
 import { join } from 'node:path';
 import { parseArgs } from 'node:util';
 import { measureAgain } from './again.ts';
 import { measureBroadcast } from './broadcast.ts';
 import { measureExit, measureExitAmongOthers } from './exit.ts';
+import { writeFigures } from './figures/figures.ts';
 import { measureIdle } from './idle.ts';
 import { measureIdleMemory } from './idle-memory.ts';
+import { machineLine, machineOf } from './machine.ts';
 import { measureMass } from './mass.ts';
-import { type Measure, type Measurement, type Plan, Skipped, summaryOf } from './measure.ts';
+import { type Measurement, type Plan, Skipped } from './measure.ts';
 import { measureParkedMemory } from './parked-memory.ts';
+import { jsonOf, markdownOf, type Results } from './results.ts';
 import { Scene } from './scene.ts';
 import { measureSpawn } from './spawn.ts';
 import { measureStart } from './start.ts';
@@ -20,12 +22,15 @@ const HELP = `Measures waitd beside what the kernel and the HTTP server can do a
 
 Usage: npm run bench -- [OPTIONS]
 
-  --runs N        how often each is measured; medians are told (default 5)
-  --quick         3 short runs: shows that it works, not how fast
-  --only NAME     one of spawn, exit, exit-among, mass, again, broadcast, idle-memory, parked-memory, idle, stops, start;
-                  repeatable (default: all)
-  --json PATH     writes every run's figures there
-  --profile DIR   writes the daemon's CPU profiles there (a profiled daemon is slower)
+  --runs N         how often each is measured; medians are told (default 5)
+  --quick          3 short runs: shows that it works, not how fast
+  --only NAME      one measurement; repeatable (default: all)
+  --json PATH      writes everything there: every run's figures, and what they were taken from
+  --markdown PATH  writes the table there, as documents show it
+  --figures DIR    draws there how latencies are distributed and how they grow, as SVG
+  --profile DIR    writes the daemon's CPU profiles there (a profiled daemon is slower)
+
+Measurements: NAMES
 `;
 
 const measurements: Record<string, Measurement> = {
@@ -50,9 +55,26 @@ const whole: Plan = {
   handles: 5000,
   watchMs: 10_000,
 };
-const quick: Plan = { runs: 3, spawns: 500, exits: 100, loadMs: 500, warmUpMs: 500, handles: 200, watchMs: 2000 };
+const quick: Plan = {
+  runs: 3,
+  spawns: 500,
+  exits: 100,
+  loadMs: 500,
+  warmUpMs: 500,
+  handles: 200,
+  watchMs: 2000,
+};
 
-function optionsOf(argv: string[]): { plan: Plan; names: string[]; json?: string; profile?: string } | null {
+interface Options {
+  plan: Plan;
+  names: string[];
+  json: string | undefined;
+  markdown: string | undefined;
+  figures: string | undefined;
+  profile: string | undefined;
+}
+
+function optionsOf(argv: string[]): Options | null {
   const { values } = parseArgs({
     args: argv,
     options: {
@@ -60,6 +82,8 @@ function optionsOf(argv: string[]): { plan: Plan; names: string[]; json?: string
       quick: { type: 'boolean', default: false },
       only: { type: 'string', multiple: true },
       json: { type: 'string' },
+      markdown: { type: 'string' },
+      figures: { type: 'string' },
       profile: { type: 'string' },
       help: { type: 'boolean', default: false },
     },
@@ -71,57 +95,61 @@ function optionsOf(argv: string[]): { plan: Plan; names: string[]; json?: string
   const plan = values.quick ? quick : whole;
   const runs = Number(values.runs ?? plan.runs);
   if (!Number.isInteger(runs) || runs < 1) throw new Error(`--runs ${values.runs}: it is a whole number from 1`);
-  return {
-    plan: { ...plan, runs },
-    names,
-    ...(values.json !== undefined && { json: values.json }),
-    ...(values.profile !== undefined && { profile: values.profile }),
-  };
+  const { json, markdown, figures, profile } = values;
+  return { plan: { ...plan, runs }, names, json, markdown, figures, profile };
 }
 
-function machine(): Record<string, unknown> {
-  return {
-    cores: cpus().length,
-    kernel: release(),
-    node: process.version,
-    load: loadavg().map((one) => one.toFixed(2)),
-  };
-}
-
-async function main(argv: string[]): Promise<void> {
-  const options = optionsOf(argv);
-  if (options === null) {
-    console.log(HELP);
-    return;
-  }
-  const { plan, names, json, profile } = options;
-  using scene = new Scene();
-  // However this process ends, what it started ends with it.
-  process.once('exit', () => scene[Symbol.dispose]());
-  for (const signal of ['SIGINT', 'SIGTERM'] as const) process.once(signal, () => process.exit(1));
-  if (profile !== undefined) mkdirSync(profile, { recursive: true });
-
-  const before = machine();
-  console.log(`${before.cores} cores, Linux ${before.kernel}, Node ${before.node}, load ${loadavg()[0]!.toFixed(2)}`);
+async function measure(scene: Scene, { plan, names, profile }: Options): Promise<Results> {
+  const machine = machineOf();
+  console.log(machineLine(machine));
   const floor = scene.buildFloor();
-  const measures: Measure[] = [];
+  const results: Results = { machine, plan, measures: [], skipped: [] };
   for (const name of names) {
     console.log(`${name}: ${plan.runs} runs`);
     const path = profile === undefined ? {} : { profile: join(profile, `${name}.cpuprofile`) };
     try {
-      measures.push(...(await measurements[name]!(scene, floor, { ...plan, ...path })));
+      results.measures.push(...(await measurements[name]!(scene, floor, { ...plan, ...path })));
     } catch (error) {
       if (!(error instanceof Skipped)) throw error;
-      console.log(`${name}: skipped, ${error.message}`);
+      results.skipped.push({ name, why: error.message });
     }
   }
+  return results;
+}
+
+function tell({ measures, skipped }: Results): void {
   console.log(`\n${tableOf(measures)}`);
-  if (json === undefined) return;
-  const results = measures.map((measure) => ({ ...measure, summary: summaryOf(measure) }));
-  writeFileSync(json, `${JSON.stringify({ machine: before, plan, results }, null, 2)}\n`);
+  for (const { what, lacks } of measures) if (lacks !== undefined) console.log(`${what}: ${lacks}`);
+  for (const { name, why } of skipped) console.log(`${name}: skipped, ${why}`);
+}
+
+async function main(argv: string[]): Promise<void> {
+  using scene = new Scene();
+  // However this process ends, what it started ends with it.
+  process.once('exit', () => scene[Symbol.dispose]());
+  for (const signal of ['SIGINT', 'SIGTERM'] as const) process.once(signal, () => process.exit(1));
+  const options = optionsOf(argv);
+  if (options === null) {
+    console.log(HELP.replace('NAMES', Object.keys(measurements).join(', ')));
+    return;
+  }
+  const { json, markdown, figures, profile } = options;
+  if (profile !== undefined) mkdirSync(profile, { recursive: true });
+  const results = await measure(scene, options);
+  tell(results);
+  if (json !== undefined) writeFileSync(json, jsonOf(results));
+  if (markdown !== undefined) writeFileSync(markdown, markdownOf(results));
+  if (figures !== undefined)
+    for (const name of writeFigures(figures, results.measures)) console.log(join(figures, name));
+}
+
+function messageOf(error: unknown): string {
+  // What came first is what is wrong; that it could not be put away either is told as well.
+  if (error instanceof SuppressedError) return `${messageOf(error.suppressed)}; then ${messageOf(error.error)}`;
+  return error instanceof Error ? error.message : String(error);
 }
 
 main(process.argv.slice(2)).catch((error: unknown) => {
-  console.error(`bench: ${error instanceof Error ? error.message : String(error)}`);
+  console.error(`bench: ${messageOf(error)}`);
   process.exitCode = 1;
 });

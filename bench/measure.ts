@@ -27,6 +27,20 @@ export interface Measure {
   target: { atLeast: number } | { atMost: number };
   /** What the values were taken from, of all runs together, in microseconds: for a picture of how they are distributed. */
   samples?: { waitd: number[]; floor: number[] };
+  /** How it goes with a number, where that is what the values were taken from. */
+  growth?: Growth;
+  /** What of it this machine does not allow, and why, in one line. */
+  lacks?: string;
+}
+
+/** What one thing costs, against how many there are of another. */
+export interface Growth {
+  title: string;
+  /** What there are ever more of. */
+  of: string;
+  unit: string;
+  /** Medians of the runs. */
+  points: { count: number; waitd: number; floor: number | null }[];
 }
 
 /** What this machine does not allow, and why, in one line. */

@@ -16,3 +16,9 @@ export function percentile(values: readonly number[], percent: number): number {
   const at = (index: number): number => sorted[Math.min(Math.max(index, 0), sorted.length - 1)]!;
   return percent === 50 && Number.isInteger(rank) ? (at(rank - 1) + at(rank)) / 2 : at(Math.ceil(rank) - 1);
 }
+
+/** The values at many shares at once, 0 to 1, each that of the nearest rank. */
+export function quantiles(values: readonly number[], shares: readonly number[]): number[] {
+  const sorted = Float64Array.from(values).sort();
+  return shares.map((share) => sorted[Math.round(share * (sorted.length - 1))]!);
+}

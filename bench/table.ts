@@ -5,8 +5,12 @@ const HEADINGS = ['what', 'waitd', 'spread', 'floor', 'spread', 'ratio', 'spread
 
 /** One line for each measure: medians, and between which values the runs lay. */
 export function tableOf(measures: readonly Measure[]): string {
-  const rows = [HEADINGS, ...measures.map(rowOf)];
-  const widths = HEADINGS.map((_, column) => Math.max(...rows.map((row) => row[column]!.length)));
+  return aligned([HEADINGS, ...measures.map(rowOf)]);
+}
+
+/** Columns, the first to the left and the others to the right. */
+export function aligned(rows: readonly (readonly string[])[]): string {
+  const widths = rows[0]!.map((_, column) => Math.max(...rows.map((row) => row[column]!.length)));
   const line = (row: readonly string[]): string =>
     row
       .map((cell, column) => (column === 0 ? cell.padEnd(widths[column]!) : cell.padStart(widths[column]!)))
@@ -16,22 +20,33 @@ export function tableOf(measures: readonly Measure[]): string {
 }
 
 function rowOf(measure: Measure): string[] {
-  const { what, unit, target } = measure;
+  const { what, unit } = measure;
   const { waitd, floor, ratio, met } = summaryOf(measure);
-  const goal = 'atLeast' in target ? `>= ${target.atLeast.toFixed(2)}` : `<= ${target.atMost.toFixed(2)}`;
   return [
     what,
-    `${waitd.median.toFixed(0)} ${unit}`,
-    range(waitd, 0),
-    floor === null ? '-' : `${floor.median.toFixed(0)} ${unit}`,
-    floor === null ? '' : range(floor, 0),
-    ratio === null ? '-' : ratio.median.toFixed(2),
-    ratio === null ? '' : range(ratio, 2),
-    goal,
+    `${figure(waitd.median)} ${unit}`,
+    range(waitd),
+    floor === null ? '-' : `${figure(floor.median)} ${unit}`,
+    floor === null ? '' : range(floor),
+    ratio === null ? '-' : figure(ratio.median),
+    ratio === null ? '' : range(ratio),
+    goalOf(measure, '>=', '<='),
     met ? 'met' : 'missed',
   ];
 }
 
-function range({ min, max }: Spread, digits: number): string {
-  return `${min.toFixed(digits)}..${max.toFixed(digits)}`;
+/** The target; in the unit of the values where there is no floor to be compared with. */
+export function goalOf({ target, floor, unit }: Measure, atLeast: string, atMost: string): string {
+  const [sign, value] = 'atLeast' in target ? [atLeast, target.atLeast] : [atMost, target.atMost];
+  return `${sign} ${figure(value)}${floor === null ? ` ${unit}` : ''}`;
+}
+
+export function range({ min, max }: Spread): string {
+  return `${figure(min)}..${figure(max)}`;
+}
+
+/** Three digits that count, or all before the point. */
+export function figure(value: number): string {
+  const size = Math.abs(value);
+  return value.toFixed(size >= 99.95 ? 0 : size >= 9.995 ? 1 : 2);
 }

@@ -1,8 +1,16 @@
 /** Sends one request again and again on a number of connections; prints how many answers came, and how long each took. */
 import { setTimeout } from 'node:timers/promises';
-import { percentile } from '../statistics.ts';
+import { percentile, quantiles } from '../statistics.ts';
 import { Connection } from './connection.ts';
 import { type LoadResult, type LoadTask, report, taskOf } from './task.ts';
+
+export interface LoadDistribution extends LoadResult {
+  /** Latencies, as many as a picture needs: the least, the greatest, and what lies at equal steps between them. */
+  samplesUs: number[];
+}
+
+const SAMPLES = 2000;
+const shares = Array.from({ length: SAMPLES }, (_, at) => at / (SAMPLES - 1));
 
 const { socket, request, status, connections, warmUpMs, durationMs } = taskOf<LoadTask>();
 
@@ -38,7 +46,7 @@ async function keepAsking(): Promise<void> {
   await promise.finally(() => connection.close());
 }
 
-async function measure(): Promise<LoadResult> {
+async function measure(): Promise<LoadDistribution> {
   await setTimeout(warmUpMs);
   const cpuBefore = process.cpuUsage();
   const start = performance.now();
@@ -51,6 +59,7 @@ async function measure(): Promise<LoadResult> {
   return {
     perSecond: (answers * 1000) / elapsedMs,
     p50Us: percentile(latenciesUs, 50),
+    samplesUs: quantiles(latenciesUs, shares),
     busy: (cpu.user + cpu.system) / 1000 / elapsedMs,
   };
 }
