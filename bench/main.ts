@@ -5,6 +5,7 @@ import { measureAgain } from './again.ts';
 import { measureBroadcast } from './broadcast.ts';
 import { measureExit, measureExitAmongOthers } from './exit.ts';
 import { writeFigures } from './figures/figures.ts';
+import { measureGrowth } from './growth.ts';
 import { measureIdle } from './idle.ts';
 import { measureIdleMemory } from './idle-memory.ts';
 import { machineLine, machineOf } from './machine.ts';
@@ -45,6 +46,7 @@ const measurements: Record<string, Measurement> = {
   idle: measureIdle,
   stops: measureStops,
   start: measureStart,
+  growth: measureGrowth,
 };
 const whole: Plan = {
   runs: 5,
@@ -53,6 +55,7 @@ const whole: Plan = {
   loadMs: 4000,
   warmUpMs: 1500,
   handles: 5000,
+  growth: [10, 200, 1000, 5000, 10_000, 15_000],
   watchMs: 10_000,
 };
 const quick: Plan = {
@@ -62,6 +65,7 @@ const quick: Plan = {
   loadMs: 500,
   warmUpMs: 500,
   handles: 200,
+  growth: [10, 200, 500],
   watchMs: 2000,
 };
 

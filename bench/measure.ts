@@ -10,6 +10,8 @@ export interface Plan {
   warmUpMs: number;
   /** Live handles, where there are to be many. */
   handles: number;
+  /** Live handles, ever more of them. */
+  growth: number[];
   /** How long a daemon is looked at. */
   watchMs: number;
   /** Where the daemon's CPU profile goes, where one is wanted. */

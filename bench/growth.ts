@@ -1,0 +1,179 @@
+import { readFileSync } from 'node:fs';
+import { holdSomething } from './again.ts';
+import { ask, get, post } from './clients/connection.ts';
+import type { LoadDistribution } from './clients/load.ts';
+import type { ExitTask, LoadTask } from './clients/task.ts';
+import { daemonCommand } from './daemon.ts';
+import { hold } from './held.ts';
+import { type Measure, type Measurement, type Plan, Skipped } from './measure.ts';
+import type { Scene } from './scene.ts';
+import { percentile } from './statistics.ts';
+
+const PAGE = 100;
+const WARM_UP = 30;
+
+/** What a child that does nothing takes at most, in KiB, and what is left to the machine. */
+const CHILD_KIB = 256;
+const SPARE_KIB = 1024 * 1024;
+const SPARE_PIDS = 2000;
+
+/** Flat: what is beyond it grows with the number of handles. */
+const FLAT = { atMost: 1.25 };
+
+/** What things cost while so many handles live, in microseconds: the median of each run. */
+interface Step {
+  count: number;
+  exit: number[];
+  exitFloor: number[];
+  again: number[];
+  /** `null` where there are too few handles to fill the pages. */
+  pages: { first: number[]; middle: number[] } | null;
+}
+
+/**
+ * What an exit, a `waitid` and a page of the list cost with ever more live handles; the exit beside C with as many pidfds. What is
+ * told is the cost with most of them by the cost with fewest.
+ */
+export const measureGrowth: Measurement = async (scene, floor, plan) => {
+  const { socket, args } = daemonCommand(scene, plan.profile);
+  // What has ended goes at once: the pages show live handles alone.
+  await using daemon = await scene.serve(socket, ...args, '--keep-collected', '1s', '--keep-uncollected', '1s');
+  const nonblocking = await holdSomething(scene, socket);
+  const stamp = scene.stampFile();
+  const steps: Step[] = [];
+  let lacks: string | undefined;
+  for (const count of plan.growth) {
+    try {
+      requireRoom(count);
+      await hold(scene, daemon, floor, count - (steps.at(-1)?.count ?? 0));
+    } catch (error) {
+      if (!(error instanceof Skipped)) throw error;
+      lacks = `not with ${count} handles or more: ${error.message}`;
+      break;
+    }
+    steps.push(await stepOf(scene, { socket, floor, stamp, again: nonblocking.id, plan, count }));
+  }
+  scene.end(nonblocking.process.pid);
+  if (steps.length < 2) throw new Skipped(lacks ?? 'there are less than two steps');
+  const [first, ...others] = measuresOf(steps);
+  return [{ ...first!, ...(lacks !== undefined && { lacks }) }, ...others];
+};
+
+/** @throws {Skipped} where memory or pids do not suffice for waitd's children and the floor's together */
+function requireRoom(count: number): void {
+  const available = Number(/^MemAvailable:\s+(\d+)/m.exec(readFileSync('/proc/meminfo', 'utf8'))?.[1]);
+  const pids = Number(readFileSync('/proc/sys/kernel/pid_max', 'utf8'));
+  if (available < 2 * count * CHILD_KIB + SPARE_KIB) throw new Skipped(`${available} KiB of memory are available`);
+  if (pids < 2 * count + SPARE_PIDS) throw new Skipped(`there are ${pids} pids`);
+}
+
+interface StepTask {
+  socket: string;
+  floor: string;
+  /** The file that children stamp the clock into. */
+  stamp: string;
+  /** A nonblocking handle. */
+  again: string;
+  plan: Plan;
+  count: number;
+}
+
+async function stepOf(scene: Scene, { socket, floor, stamp, again, plan, count }: StepTask): Promise<Step> {
+  const { runs, loadMs, warmUpMs } = plan;
+  const call = async (request: string, status: number): Promise<number> => {
+    const load = { socket, request, status, connections: 1, warmUpMs: warmUpMs / 3, durationMs: loadMs / 4 };
+    return (await scene.client<LoadTask, LoadDistribution>('load', load)).p50Us;
+  };
+  const exits = Math.ceil(plan.exits / 10);
+  const exit: ExitTask = { socket, count: exits, warmUp: WARM_UP, child: floor, file: stamp };
+  const pages = count < 2 * PAGE ? null : { first: [] as number[], middle: [] as number[] };
+  const step: Step = { count, exit: [], exitFloor: [], again: [], pages };
+  const middle = pages && (await middleCursor(socket, count));
+  for (let run = 0; run < runs; run += 1) {
+    step.again.push(await call(post(`/v1/handles/${again}/waitid`), 409));
+    pages?.first.push(await call(pageOf(), 200));
+    pages?.middle.push(await call(pageOf(middle), 200));
+  }
+  for (let run = 0; run < runs; run += 1)
+    step.exit.push(percentile(await scene.client<ExitTask, number[]>('exit', exit), 50) / 1000);
+  // In one go: it starts all its children anew.
+  const lines = await scene.run(floor, 'exit', `${runs * exits}`, stamp, `${count}`);
+  const floors = lines.trim().split('\n').map(Number);
+  for (let run = 0; run < runs; run += 1)
+    step.exitFloor.push(percentile(floors.slice(run * exits, (run + 1) * exits), 50) / 1000);
+  return step;
+}
+
+function pageOf(cursor?: string | null): string {
+  return get(`/v1/handles?limit=${PAGE}${cursor == null ? '' : `&cursor=${cursor}`}`);
+}
+
+/** Where the page begins that has as many handles behind it as before it. */
+async function middleCursor(socket: string, count: number): Promise<string> {
+  let cursor: string | null = null;
+  for (let page = 0; page < Math.floor(count / 2 / PAGE); page += 1) {
+    const { body } = await ask(socket, pageOf(cursor));
+    cursor = (JSON.parse(body) as { next: string | null }).next;
+  }
+  const { body } = await ask(socket, pageOf(cursor));
+  const { handles } = JSON.parse(body) as { handles: unknown[] };
+  if (handles.length !== PAGE) throw new Error(`a page of ${handles.length} handles, not of ${PAGE}`);
+  return cursor!;
+}
+
+function measuresOf(steps: readonly Step[]): Measure[] {
+  const measure = (title: string, waitd: Costs, floor: Costs | null): Measure[] => {
+    const waitdGrowth = growthOf(waitd);
+    if (waitdGrowth === null) return [];
+    const points = waitd.map(({ count, costs }) => {
+      const beside = floor?.find((one) => one.count === count);
+      return { count, waitd: percentile(costs, 50), floor: beside === undefined ? null : percentile(beside.costs, 50) };
+    });
+    return [
+      {
+        what: `${title}, ${points.at(-1)!.count} live handles against ${points[0]!.count}`,
+        unit: 'times',
+        waitd: waitdGrowth,
+        floor: floor && growthOf(floor),
+        target: FLAT,
+        growth: { title, of: 'live handles', unit: 'us', points },
+      },
+    ];
+  };
+  const costs = (of: (step: Step) => number[] | undefined): Costs =>
+    steps.flatMap((step) => {
+      const values = of(step);
+      return values === undefined ? [] : [{ count: step.count, costs: values }];
+    });
+  return [
+    ...measure(
+      'exit to WebSocket event',
+      costs(({ exit }) => exit),
+      costs(({ exitFloor }) => exitFloor),
+    ),
+    ...measure(
+      'waitid to EAGAIN',
+      costs(({ again }) => again),
+      null,
+    ),
+    ...measure(
+      `first page of ${PAGE} handles`,
+      costs(({ pages }) => pages?.first),
+      null,
+    ),
+    ...measure(
+      `middle page of ${PAGE} handles`,
+      costs(({ pages }) => pages?.middle),
+      null,
+    ),
+  ];
+}
+
+/** Of each run, with so many handles. */
+type Costs = { count: number; costs: number[] }[];
+
+/** @returns of each run, how many times as much the last costs as the first; `null` where there are no two */
+function growthOf(steps: Costs): number[] | null {
+  if (steps.length < 2) return null;
+  return steps.at(-1)!.costs.map((cost, run) => cost / steps[0]!.costs[run]!);
+}
