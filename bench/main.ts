@@ -14,6 +14,7 @@ import { type Measurement, type Plan, Skipped } from './measure.ts';
 import { measureParkedMemory } from './parked-memory.ts';
 import { jsonOf, markdownOf, type Results } from './results.ts';
 import { Scene } from './scene.ts';
+import { soak } from './soak/soak.ts';
 import { measureSpawn } from './spawn.ts';
 import { measureStart } from './start.ts';
 import { measureStops } from './stops.ts';
@@ -22,6 +23,7 @@ import { tableOf } from './table.ts';
 const HELP = `Measures waitd beside what the kernel and the HTTP server can do at best, on this machine.
 
 Usage: npm run bench -- [OPTIONS]
+       npm run bench -- soak [OPTIONS]    whether it stays flat for long; see soak --help
 
   --runs N         how often each is measured; medians are told (default 5)
   --quick          3 short runs: shows that it works, not how fast
@@ -132,6 +134,10 @@ async function main(argv: string[]): Promise<void> {
   // However this process ends, what it started ends with it.
   process.once('exit', () => scene[Symbol.dispose]());
   for (const signal of ['SIGINT', 'SIGTERM'] as const) process.once(signal, () => process.exit(1));
+  if (argv[0] === 'soak') {
+    if (!(await soak(scene, argv.slice(1)))) process.exitCode = 1;
+    return;
+  }
   const options = optionsOf(argv);
   if (options === null) {
     console.log(HELP.replace('NAMES', Object.keys(measurements).join(', ')));
