@@ -2,6 +2,7 @@ import { mkdirSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { parseArgs } from 'node:util';
 import { measureAgain } from './again.ts';
+import { measureBackpressure } from './backpressure.ts';
 import { measureBroadcast } from './broadcast.ts';
 import { measureExit, measureExitAmongOthers } from './exit.ts';
 import { writeFigures } from './figures/figures.ts';
@@ -49,6 +50,7 @@ const measurements: Record<string, Measurement> = {
   stops: measureStops,
   start: measureStart,
   growth: measureGrowth,
+  backpressure: measureBackpressure,
 };
 const whole: Plan = {
   runs: 5,

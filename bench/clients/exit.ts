@@ -12,13 +12,16 @@ import { type ExitTask, report, taskOf } from './task.ts';
 const BETWEEN_MS = 2;
 
 const { socket, count, warmUp, child, file } = taskOf<ExitTask>();
-const request = post('/v1/handles', { spawn: { argv: [child, 'stamp', file] } });
+const argv = [child, 'stamp', file];
+const request = post('/v1/handles', { spawn: { argv } });
+const own = `"argv":${JSON.stringify(argv)}`;
 const fd = openSync(file, 'r');
 const stamp = Buffer.alloc(8);
 
 let onExited: (at: bigint) => void = () => {};
 const webSocket = await followEvents(socket, '', (frame, at) => {
-  if (frame.includes('"event":"exited"')) onExited(at);
+  // Others may make events as well.
+  if (frame.includes('"event":"exited"') && frame.includes(own)) onExited(at);
 });
 
 const connection = await Connection.open(

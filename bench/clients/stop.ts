@@ -1,0 +1,32 @@
+/** Subscribers that have stopped reading, while events come as fast as they can, until all are cut off; prints how they were. */
+import { setTimeout } from 'node:timers/promises';
+import { Api } from './api.ts';
+import { Flood } from './flood.ts';
+import { cutsOf, Stopped } from './stopped.ts';
+import { report, taskOf } from './task.ts';
+
+export interface StopTask {
+  socket: string;
+  stopped: number;
+}
+
+const IN_FLIGHT = 4;
+const LOOK_EVERY_MS = 20;
+
+/** Then something is wrong. */
+const GIVE_UP_MS = 60_000;
+
+const { socket, stopped } = taskOf<StopTask>();
+using api = new Api(socket);
+const all: Stopped[] = [];
+for (let at = 0; at < stopped; at += 1) all.push(await Stopped.open(socket));
+const before = await cutsOf(api);
+const flood = new Flood(socket, IN_FLIGHT);
+const end = performance.now() + GIVE_UP_MS;
+while ((await cutsOf(api)) < before + stopped) {
+  if (performance.now() > end) throw new Error(`not all were cut off within ${GIVE_UP_MS} ms`);
+  await setTimeout(LOOK_EVERY_MS);
+}
+// They have a second to read how they end, and on few cores they have it alone.
+await flood.stop();
+report(await Promise.all(all.map((one) => one.readOn())));
