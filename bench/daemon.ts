@@ -29,8 +29,11 @@ export function daemonCommand(scene: Scene, profile?: string): Command {
   return { socket, args: [...profiling, MAIN, ...serve] };
 }
 
-/** waitd in a process of its own. */
-export function startDaemon(scene: Scene, profile?: string): Promise<Server> {
+/**
+ * waitd in a process of its own.
+ * @param node what else Node is told
+ */
+export function startDaemon(scene: Scene, profile?: string, node: readonly string[] = []): Promise<Server> {
   const { socket, args } = daemonCommand(scene, profile);
-  return scene.serve(socket, ...args);
+  return scene.serve(socket, ...node, ...args);
 }

@@ -1,4 +1,4 @@
-import { settledMemory } from './clients/memory.ts';
+import { COLLECTABLE, settledMemory } from './clients/memory.ts';
 import type { SpawnTask } from './clients/task.ts';
 import { startDaemon } from './daemon.ts';
 import { hold } from './held.ts';
@@ -11,8 +11,7 @@ const WARM_UP = 4000;
  * What a live handle takes of the daemon's resident memory while nothing happens to it; the kernel's share is not in it.
  *
  * Every run has a daemon of its own. It first spawns and collects some thousands of processes, on as many connections: what the
- * work takes, compiled code and a grown heap, is there before the first reading. The garbage that is left by then may make room
- * for handles, and the garbage of holding them may be counted: so there are several daemons, and the median counts.
+ * work takes, compiled code and a grown heap, is there before the first reading. Both readings come after a garbage collection.
  */
 export const measureIdleMemory: Measurement = async (scene, floor, { runs, handles: count }) => {
   const measure = {
@@ -23,7 +22,7 @@ export const measureIdleMemory: Measurement = async (scene, floor, { runs, handl
     target: { atMost: 2.5 },
   };
   for (let run = 0; run < runs; run += 1) {
-    await using daemon = await startDaemon(scene);
+    await using daemon = await startDaemon(scene, undefined, COLLECTABLE);
     const warmUp: SpawnTask = { socket: daemon.socket, count: 0, warmUp: WARM_UP, inFlight: 16 };
     await scene.client('spawn', warmUp);
     const before = await settledMemory(daemon.pid);

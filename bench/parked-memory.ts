@@ -2,6 +2,7 @@ import { randomBytes } from 'node:crypto';
 import { readFileSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import type { BareParkedTask } from './bare-parked.ts';
+import { COLLECTABLE } from './clients/memory.ts';
 import type { ParkTask } from './clients/task.ts';
 import { startDaemon } from './daemon.ts';
 import { hold } from './held.ts';
@@ -17,7 +18,7 @@ const RESERVED = 250;
 /**
  * What a parked `waitid` takes of the daemon's resident memory, its connection included: as many on as many blocking handles; beside
  * a bare Fastify route that never answers, with the same requests. Each run has servers of its own, which are warmed up by
- * requests that are parked and dropped. The handles are there before the first reading.
+ * requests that are parked and dropped. The handles are there before the first reading; both come after a garbage collection.
  */
 export const measureParkedMemory: Measurement = async (scene, floor, { runs, handles: count }) => {
   const descriptors = descriptorLimit();
@@ -37,7 +38,7 @@ export const measureParkedMemory: Measurement = async (scene, floor, { runs, han
     return scene.client('park', task);
   };
   const waitd = async (): Promise<void> => {
-    await using daemon = await startDaemon(scene);
+    await using daemon = await startDaemon(scene, undefined, COLLECTABLE);
     const { ids } = await hold(scene, daemon, floor, count);
     measure.waitd.push(await park(daemon, ids));
   };
@@ -56,7 +57,7 @@ function idLike(): string {
 
 function startBare(scene: Scene): Promise<Server> {
   const task: BareParkedTask = { socket: scene.path('bare.sock'), route: '/v1/handles/:id/waitid' };
-  return scene.serve(task.socket, join(import.meta.dirname, 'bare-parked.ts'), JSON.stringify(task));
+  return scene.serve(task.socket, ...COLLECTABLE, join(import.meta.dirname, 'bare-parked.ts'), JSON.stringify(task));
 }
 
 /** The soft one, which Node has raised to the hard one at its start. */

@@ -1,30 +1,30 @@
 /** Parks requests, each on a connection of its own; prints the KiB of the server's resident memory that each of them takes. */
 import { readFileSync } from 'node:fs';
 import { setTimeout } from 'node:timers/promises';
-import { Connection, post } from './connection.ts';
+import { type Answer, Connection, post } from './connection.ts';
 import { settledMemory } from './memory.ts';
 import { type ParkTask, report, taskOf } from './task.ts';
 
-/** Connections at once while it warms the server up. */
+/** Connections that are opened at once. */
 const BATCH = 50;
 const BATCH_MS = 20;
 
 const { socket, pid, pathsFile, warmUp } = taskOf<ParkTask>();
 const requests = (JSON.parse(readFileSync(pathsFile, 'utf8')) as string[]).map((path) => post(path));
 
-function fail(error: Error): never {
-  throw error;
+function fail(error: NodeJS.ErrnoException): void {
+  if (error.code !== 'EAGAIN') throw error; // the server has not accepted those before it yet
 }
 
 function park(from: number, to: number): Promise<Connection[]> {
+  const onAnswer = ({ head, body }: Answer): void => fail(new Error(`answered, and not parked: ${head} ${body}`));
   const parkOne = async (request: string): Promise<Connection> => {
-    const connection = await Connection.open(
-      socket,
-      ({ head, body }) => fail(new Error(`answered, and not parked: ${head} ${body}`)),
-      fail,
-    );
-    connection.send(request);
-    return connection;
+    for (;;) {
+      const connection = await Connection.open(socket, onAnswer, fail).catch(() => null);
+      connection?.send(request);
+      if (connection !== null) return connection;
+      await setTimeout(BATCH_MS);
+    }
   };
   return Promise.all(requests.slice(from, to).map(parkOne));
 }
