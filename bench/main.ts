@@ -13,6 +13,7 @@ import { machineLine, machineOf } from './machine.ts';
 import { measureMass } from './mass.ts';
 import { type Measurement, type Plan, Skipped } from './measure.ts';
 import { measureParkedMemory } from './parked-memory.ts';
+import { comparePeers } from './peers/main.ts';
 import { jsonOf, markdownOf, type Results } from './results.ts';
 import { Scene } from './scene.ts';
 import { soak } from './soak/soak.ts';
@@ -25,6 +26,7 @@ const HELP = `Measures waitd beside what the kernel and the HTTP server can do a
 
 Usage: npm run bench -- [OPTIONS]
        npm run bench -- soak [OPTIONS]    whether it stays flat for long; see soak --help
+       npm run bench -- peers [OPTIONS]    beside supervisord, pm2 and podman; peers --help tells more
 
   --runs N         how often each is measured; medians are told (default 5)
   --quick          3 short runs: shows that it works, not how fast
@@ -132,6 +134,7 @@ function tell({ measures, skipped }: Results): void {
 }
 
 async function main(argv: string[]): Promise<void> {
+  if (argv[0] === 'peers') return comparePeers(argv.slice(1));
   using scene = new Scene();
   // However this process ends, what it started ends with it.
   process.once('exit', () => scene[Symbol.dispose]());

@@ -1,0 +1,19 @@
+import { existsSync } from 'node:fs';
+import { join } from 'node:path';
+import { Skipped } from '../measure.ts';
+import type { Scene } from '../scene.ts';
+
+const SCRIPT = join(import.meta.dirname, 'debian.sh');
+
+/**
+ * Runs debian.sh.
+ * @throws {Skipped} where this is no Debian, or it does not have the packages
+ */
+export async function debian(scene: Scene, ...args: string[]): Promise<void> {
+  if (!existsSync('/usr/bin/apt-get')) throw new Skipped('it is taken from Debian, and there is no apt-get here');
+  try {
+    await scene.run(SCRIPT, ...args);
+  } catch {
+    throw new Skipped(`Debian's packages could not be had: debian.sh ${args.join(' ')}`);
+  }
+}

@@ -1,0 +1,88 @@
+import { existsSync, readFileSync, writeFileSync } from 'node:fs';
+import { cpus, loadavg, release } from 'node:os';
+import { parseArgs } from 'node:util';
+import { Skipped } from '../measure.ts';
+import { Scene } from '../scene.ts';
+import { compare, comparisonOf, type Side } from './compare.ts';
+import { buildChild, type Candidate } from './peer.ts';
+import { pm2 } from './pm2.ts';
+import { podman } from './podman.ts';
+import { supervisord } from './supervisord.ts';
+import { tableOf } from './table.ts';
+import { waitd } from './waitd.ts';
+
+const HELP = `How long after a process's end its client is told: waitd beside others, each as its users run it.
+
+Usage: npm run bench -- peers [OPTIONS]
+
+  --quick         3 short runs: shows that it works, not how fast
+  --only NAME     one of supervisord, pm2, podman; repeatable (default: all)
+  --json PATH     writes every figure there, as "peers" beside what the file has already
+
+Takes about 7 minutes. What it measures it gets itself, from Debian and npm: into temporary directories, but for podman and runc,
+which it installs where they are missing (root).
+`;
+
+const peers: readonly Candidate[] = [supervisord, pm2, podman];
+
+function optionsOf(argv: string[]): { quick: boolean; chosen: readonly Candidate[]; json?: string } | null {
+  const { values } = parseArgs({
+    args: argv,
+    options: {
+      quick: { type: 'boolean', default: false },
+      only: { type: 'string', multiple: true },
+      json: { type: 'string' },
+      help: { type: 'boolean', default: false },
+    },
+  });
+  if (values.help) return null;
+  const names = peers.map(({ name }) => name);
+  const unknown = values.only?.find((name) => !names.includes(name));
+  if (unknown !== undefined) throw new Error(`--only ${unknown}: it is one of ${names.join(', ')}`);
+  return {
+    quick: values.quick,
+    chosen: peers.filter(({ name }) => values.only?.includes(name) ?? true),
+    ...(values.json !== undefined && { json: values.json }),
+  };
+}
+
+/** `npm run bench -- peers …` */
+export async function comparePeers(argv: string[]): Promise<void> {
+  const options = optionsOf(argv);
+  if (options === null) {
+    console.log(HELP);
+    return;
+  }
+  const { quick, chosen, json } = options;
+  const runs = quick ? 3 : 5;
+  using left = new DisposableStack();
+  using scene = new Scene();
+  // However this process ends, what it started ends with it.
+  process.once('exit', () => {
+    scene[Symbol.dispose]();
+    left.dispose();
+  });
+  for (const signal of ['SIGINT', 'SIGTERM'] as const) process.once(signal, () => process.exit(1));
+
+  const machine = { cores: cpus().length, kernel: release(), node: process.version, load: loadavg() };
+  console.log(
+    `${machine.cores} cores, Linux ${machine.kernel}, Node ${machine.node}, load ${machine.load[0]!.toFixed(2)}`,
+  );
+  await using ending = new AsyncDisposableStack();
+  const stage = { scene, ...buildChild(scene), ending, left };
+  const sides: Side[] = [];
+  for (const candidate of [waitd, ...chosen])
+    try {
+      sides.push({ candidate, peer: await candidate.start(stage), runs: [] });
+    } catch (error) {
+      if (!(error instanceof Skipped)) throw error;
+      console.log(`${candidate.name}: skipped, ${error.message}`);
+    }
+  console.log(`${sides.map(({ candidate }) => candidate.name).join(', ')}: ${runs} runs`);
+  await compare(sides, runs, quick);
+  const comparisons = sides.map((side) => comparisonOf(side, sides[0]!));
+  console.log(`\n${tableOf(comparisons)}`);
+  if (json === undefined) return;
+  const before: unknown = existsSync(json) ? JSON.parse(readFileSync(json, 'utf8')) : {};
+  writeFileSync(json, `${JSON.stringify({ ...(before as object), peers: { machine, runs, comparisons } }, null, 2)}\n`);
+}

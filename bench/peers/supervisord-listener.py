@@ -1,0 +1,44 @@
+"""
+An event listener of supervisord, as its documentation has them: starts the program `child` again and again, and writes into a file
+how many nanoseconds after the stamp it was told of the end, as a list in JSON. Ends supervisord when it is done, or cannot go on.
+
+usage: supervisord-listener.py STAMP_FILE COUNT WARM_UP RESULT_FILE
+"""
+
+import json
+import os
+import signal
+import struct
+import sys
+import time
+
+from supervisor import childutils
+
+BETWEEN_S = 0.002
+# Each takes a second or two.
+LIMIT_S = 10
+
+stamp_file, count, warm_up, result_file = sys.argv[1], int(sys.argv[2]), int(sys.argv[3]), sys.argv[4]
+supervisor = childutils.getRPCInterface(os.environ).supervisor
+
+
+def once():
+    supervisor.startProcess("child", False)
+    childutils.listener.wait(sys.stdin, sys.stdout)
+    # The clock that the child stamped with: CLOCK_MONOTONIC.
+    at = time.monotonic_ns()
+    with open(stamp_file, "rb") as file:
+        (stamp,) = struct.unpack("q", file.read(8))
+    childutils.listener.ok(sys.stdout)
+    time.sleep(BETWEEN_S)
+    return at - stamp
+
+
+signal.alarm(LIMIT_S * (count + warm_up))
+signal.signal(signal.SIGALRM, lambda *_: sys.exit("not told in time"))
+try:
+    latencies = [once() for _ in range(warm_up + count)][warm_up:]
+    with open(result_file, "w") as file:
+        json.dump(latencies, file)
+finally:
+    supervisor.shutdown()
