@@ -181,9 +181,8 @@ export class Service {
   }
 
   async #refusal(): Promise<string | null> {
-    const { reaper } = this.#daemon;
     try {
-      return await check((pid) => reaper.ownChildEnded(pid));
+      return await check(this.#daemon.reaper);
     } catch (error) {
       return String(error);
     }

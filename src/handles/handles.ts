@@ -17,7 +17,6 @@ import { Process, type ProcessState } from '../processes/process.ts';
 import type { ProcessTable } from '../processes/process-table.ts';
 import type { Reaper } from '../processes/reaper.ts';
 import type { Claim } from '../retries/retries.ts';
-import { isPlain } from './guise.ts';
 import { type Gone, Handle, type HandleView, type Labels, viewOfHandle } from './handle.ts';
 import { HandleIds } from './handle-ids.ts';
 import { type Launched, type LaunchRequest, launch, shownOf } from './launch.ts';
@@ -127,7 +126,7 @@ export class Handles {
    * Starts a program and holds it.
    * @throws {Problem} of {@link launch}; EPERM, EDQUOT; ENOSPC where nothing can be written down; EMFILE
    */
-  spawn(asking: Client, wanted: LaunchRequest, options: OpenOptions): Handle | Promise<Handle> {
+  async spawn(asking: Client, wanted: LaunchRequest, options: OpenOptions): Promise<Handle> {
     const { journal, features, descriptors, outputs, cgroups } = this.#parts;
     const { name: client } = asking;
     const request = permitted(asking.rights.spawn, wanted);
@@ -135,24 +134,25 @@ export class Handles {
     this.#requireRoom('posix_spawn', asking);
     if (captured(request).length > 0) requireQuota(asking.quotas, 'outputBytes', outputs.keptOf(client) + 1);
     const id = this.#ids.make(client);
-    // One that takes a while takes its seq at once: others are made meanwhile.
-    const number = isPlain(request) ? journal.nextNumber : journal.nextSeq();
-    const seq = number - 1;
+    const number = journal.takeNumber();
+    // What is written before it is there takes its seq at once, since others are made meanwhile.
+    const seq = options.claim === undefined ? undefined : journal.nextSeq() - 1;
     const facts = { id: number, argv: request.argv.map(shownOf), relation: 'child' as const };
-    const descriptionId = number;
     const output = { streams: captured(request), ended: false };
-    const intent = options.claim && this.#intend({ id, client, seq }, facts, { id: descriptionId, output }, options);
-    const undo = (): void => {
-      if (intent !== undefined) journal.commit([{ write: 'never', handle: intent }]);
-      outputs.discard(descriptionId, output.streams);
-      if (request.cgroup !== undefined) cgroups.release(descriptionId);
-    };
+    const intent = seq === undefined ? null : this.#intend({ id, client, seq }, facts, { id: number, output }, options);
     const hold = ({ pid, pidfd }: Launched): Handle => {
       const inode = features.inode ? pidfd.inode : null;
       const process = new Process({ ...facts, pid, inode, startedAt: Date.now() });
-      const description = new Description(descriptionId, process, pidfd, options.nonblocking, output);
+      const description = new Description(number, process, pidfd, options.nonblocking, output);
       try {
-        const handle = this.#hold({ ...options, id, client, description, seq, watch: true });
+        const handle = this.#hold({
+          ...options,
+          id,
+          client,
+          description,
+          watch: true,
+          ...(seq !== undefined && { seq }),
+        });
         if (output.streams.length > 0) outputs.track(description, client);
         return handle;
       } catch (error) {
@@ -161,41 +161,48 @@ export class Handles {
         throw error;
       }
     };
+    const start = (): Promise<Launched> => {
+      outputs.discard(number, output.streams); // of a try that failed
+      const enterCgroup = (pid: number): void => cgroups.enter(number, pid);
+      const files = { ...outputs.filesFor(number), enterCgroup };
+      return launch(request, files, flag(options, features), descriptors);
+    };
     try {
-      if (request.cgroup !== undefined) cgroups.create(descriptionId, request.cgroup);
-      const files = {
-        ...outputs.filesFor(descriptionId),
-        enterCgroup: (pid: number) => cgroups.enter(descriptionId, pid),
-      };
-      const launched = this.#withDescriptors(() => {
-        outputs.discard(descriptionId, output.streams); // of a try that failed
-        return launch(request, files, flag(options, features), descriptors);
-      });
-      return launched.begun === null ? hold(launched) : this.#begin(launched, hold, undo);
+      if (request.cgroup !== undefined) cgroups.create(number, request.cgroup);
+      return await this.#begin(() => this.#withDescriptorsFor(start), hold);
     } catch (error) {
-      undo();
+      if (intent !== null) journal.commit([{ write: 'never', handle: intent }]);
+      outputs.discard(number, output.streams);
+      if (request.cgroup !== undefined) cgroups.release(number);
       throw error;
     }
   }
 
   /** Holds a process once it is the program that was asked for. */
-  async #begin(launched: Launched, hold: (launched: Launched) => Handle, undo: () => void): Promise<Handle> {
-    const over = this.#parts.reaper.spare(launched.pid);
+  async #begin(start: () => Promise<Launched>, hold: (launched: Launched) => Handle): Promise<Handle> {
+    const { reaper } = this.#parts;
     const { promise, resolve } = Promise.withResolvers<void>();
     this.#beginning.add(promise);
+    const birth = reaper.expect();
+    let spared: (() => void) | null = null;
     let handle: Handle;
     try {
-      await launched.begun;
+      const launched = await start();
+      if (launched.begun !== null) {
+        // It has a pid, and a way to go.
+        spared = reaper.spare(launched.pid);
+        birth.over();
+        await launched.begun;
+      }
       handle = hold(launched);
-    } catch (error) {
-      undo();
-      throw error;
+      reaper.welcome(handle.process, birth);
     } finally {
-      over();
+      spared?.();
+      birth.over();
       this.#beginning.delete(promise);
       resolve();
     }
-    this.onBegun(launched.pid);
+    this.onBegun(handle.process.pid);
     return handle;
   }
 
@@ -230,10 +237,19 @@ export class Handles {
   }
 
   /**
-   * Holds a process that is there already.
+   * Holds a process that is there already. One that the daemon is only just starting is so once it has its own handle.
+   * @throws {Problem} of {@link openNow}
+   */
+  async open(asking: Client, target: OpenTarget, options: OpenOptions): Promise<Handle> {
+    if (this.#parts.reaper.keeps(target.pid)) await Promise.all(this.#beginning);
+    return this.openNow(asking, target, options);
+  }
+
+  /**
+   * The same for one that the reaper does not keep.
    * @throws {Problem} ESRCH; EPERM, EDQUOT; EOPNOTSUPP for an inode before Linux 6.9; EMFILE
    */
-  open(asking: Client, { pid, inode, still }: OpenTarget, options: OpenOptions): Handle {
+  openNow(asking: Client, { pid, inode, still }: OpenTarget, options: OpenOptions): Handle {
     const { table, reaper, features, journal } = this.#parts;
     const { name: client } = asking;
     this.#requireRoom('pidfd_open', asking);
@@ -256,7 +272,7 @@ export class Handles {
       const argv = readArgv(pid);
       if (stat === null || !isThere(pidfd)) throw noProcess(pid);
       const process = new Process({
-        id: journal.nextNumber,
+        id: journal.takeNumber(),
         pid,
         inode: found,
         startedAt: startedAt(stat),
@@ -442,7 +458,7 @@ export class Handles {
   }
 
   #describe(process: Process, pidfd: Pidfd, nonblocking: boolean): Description {
-    return new Description(this.#parts.journal.nextNumber, process, pidfd, nonblocking);
+    return new Description(this.#parts.journal.takeNumber(), process, pidfd, nonblocking);
   }
 
   /** Makes the handle, writes it, tells of it. From its `seq` on, no event of it can be missed. */
@@ -482,16 +498,31 @@ export class Handles {
     if (this.#parts.journal.fault !== null) throw unwritable(syscall);
   }
 
-  /** Descriptors kept for groups without a leader are the first to go when there are none left. */
   #withDescriptors<T>(make: () => T): T {
     for (;;)
       try {
         return make();
       } catch (error) {
-        const full = isErrno(error, 'EMFILE', 'ENFILE') || (error instanceof Problem && error.errno === 'EMFILE');
-        if (full && this.#parts.table.groups.giveUp()) continue;
-        throw full ? outOfDescriptors() : error;
+        this.#giveUpDescriptor(error);
       }
+  }
+
+  async #withDescriptorsFor<T>(make: () => Promise<T>): Promise<T> {
+    for (;;)
+      try {
+        return await make();
+      } catch (error) {
+        this.#giveUpDescriptor(error);
+      }
+  }
+
+  /**
+   * Descriptors kept for groups without a leader are the first to go when there are none left.
+   * @throws what was not for want of one, and EMFILE where there is none to give up
+   */
+  #giveUpDescriptor(error: unknown): void {
+    const full = isErrno(error, 'EMFILE', 'ENFILE') || (error instanceof Problem && error.errno === 'EMFILE');
+    if (!full || !this.#parts.table.groups.giveUp()) throw full ? outOfDescriptors() : error;
   }
 }
 

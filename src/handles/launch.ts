@@ -85,12 +85,12 @@ export interface Launched {
  * @throws {Problem} what the contract says of a spawn: 422 for the program or the working directory, 403 for one that may
  *   not be executed, 413, 503; EPERM and 422 of whom it is to run as; EOPNOTSUPP
  */
-export function launch(
+export async function launch(
   request: LaunchRequest,
   files: LaunchFiles,
   nonblocking: boolean,
   descriptors: number,
-): Launched {
+): Promise<Launched> {
   using opened = new DisposableStack();
   const keep = (fd: number): Descriptor => opened.use(new Descriptor(fd));
   try {
@@ -101,12 +101,12 @@ export function launch(
     // Held until the process is there, so that a full descriptor table is noticed before anything is started.
     const reserve = keepBelow(keep(openSync('/dev/null', constants.O_RDONLY)), descriptors);
     const stdio = { stdin, stdout, stderr } as const;
-    if (!isPlain(request)) return launchAs(request, stdio, files, nonblocking, reserve);
+    if (!isPlain(request)) return await launchAs(request, stdio, files, nonblocking, reserve);
     const env = environmentOf(request);
     const path = request.program ?? lookUp(request.argv[0], env.PATH);
     const job =
       request.stdin === 'inherit' ? { job: isatty(0) ? ('foreground' as const) : ('background' as const) } : {};
-    const pid = spawn({ path, argv: request.argv.map(textOf), env, cwd: request.cwd, ...stdio, ...job });
+    const pid = await spawn({ path, argv: request.argv.map(textOf), env, cwd: request.cwd, ...stdio, ...job });
     reserve.close();
     return { pid, pidfd: openOrEnd(pid, nonblocking), begun: null };
   } catch (error) {
@@ -115,13 +115,13 @@ export function launch(
 }
 
 /** As somebody else, or bounded: through a chain of tools that are one process with the program. */
-function launchAs(
+async function launchAs(
   request: LaunchRequest,
   stdio: Pick<SpawnRequest, 'stdin' | 'stdout' | 'stderr'>,
   { enterCgroup }: LaunchFiles,
   nonblocking: boolean,
   reserve: Descriptor,
-): Launched {
+): Promise<Launched> {
   const identity = identityOf(request);
   const env = environmentOf(request, identity?.home);
   requireNames(env);
@@ -135,7 +135,7 @@ function launchAs(
     writer.close();
   };
   try {
-    const pid = spawn({ path: chain.path, argv: chain.argv, env: {}, cwd: '/', ...stdio, gate: reader.fd });
+    const pid = await spawn({ path: chain.path, argv: chain.argv, env: {}, cwd: '/', ...stdio, gate: reader.fd });
     reserve.close();
     const pidfd = openOrEnd(pid, nonblocking);
     const begin = async (): Promise<void> => {
@@ -169,6 +169,14 @@ function requireNames(env: Readonly<Record<string, string>>): void {
 }
 
 type Keep = (fd: number) => Descriptor;
+
+let devNull: Descriptor | undefined;
+
+/** /dev/null, opened once for everybody. */
+function nothing(): Descriptor {
+  devNull ??= new Descriptor(openSync('/dev/null', constants.O_RDWR));
+  return devNull;
+}
 
 /**
  * The kernel gives the lowest number that is free, so a descriptor's number tells how many are taken.
@@ -205,7 +213,7 @@ function requireDirectory(path: string): void {
 
 function source(from: StdinSource, files: LaunchFiles, keep: Keep): number {
   if (from === 'inherit') return 0;
-  if (from === 'null') return keep(openSync('/dev/null', constants.O_RDONLY)).fd;
+  if (from === 'null') return nothing().fd;
   const data = 'text' in from ? Buffer.from(from.text) : Buffer.from(from.base64, 'base64');
   // An unlinked file, not a pipe: nobody has to feed it, and it never blocks. The child gets a description of its own,
   // read-only and at the beginning.
@@ -222,7 +230,7 @@ function source(from: StdinSource, files: LaunchFiles, keep: Keep): number {
 
 function target(to: OutputTarget, stream: 'stdout' | 'stderr', files: LaunchFiles, keep: Keep): number {
   if (to === 'inherit') return stream === 'stdout' ? 1 : 2;
-  if (to === 'null') return keep(openSync('/dev/null', constants.O_WRONLY)).fd;
+  if (to === 'null') return nothing().fd;
   const { O_WRONLY, O_CREAT, O_APPEND, O_TRUNC, O_EXCL, O_NOCTTY, O_NONBLOCK } = constants;
   // Appending, so that several writers (a shell and its children, stdout and stderr) do not overwrite each other.
   if (to === 'capture') return keep(openSync(files.output(stream), O_WRONLY | O_CREAT | O_EXCL | O_APPEND, 0o600)).fd;

@@ -113,6 +113,8 @@ export class Journal {
   #retry: NodeJS.Timeout | null = null;
   readonly #recent = new Recent();
   #head = 0;
+  /** Of processes and descriptions, the last one. Never behind the head, which a daemon that dies leaves far behind. */
+  #number = 0;
   #oldest = 0;
   #eventCount = 0;
   #damage: [Error, string] | null = null;
@@ -187,6 +189,9 @@ export class Journal {
     const number = (sql: string): number => this.#guarded(() => Number(this.#db.statement(sql).get()?.n ?? 0));
     const used = Math.max(number('SELECT max(seq) n FROM events'), number('SELECT max(seq) n FROM handles'));
     this.#head = Math.max(used, reserved);
+    const numbers =
+      'SELECT max(id) n FROM processes UNION SELECT max(description) n FROM handles ORDER BY n DESC LIMIT 1';
+    this.#number = number(numbers);
     if (used > 0 && used < this.#head) this.#run('INSERT OR IGNORE INTO holes VALUES (?, ?)', [used + 1, this.#head]);
     this.identity.reserve(this.#head);
     this.#oldest = number('SELECT min(seq) n FROM events') || this.#head + 1;
@@ -228,12 +233,10 @@ export class Journal {
     return this.#head;
   }
 
-  /**
-   * The number of what is about to be opened, a process or a description: the seq that its first event will have. So it is
-   * never another's, and what an earlier daemon left behind under a number is told from everything new.
-   */
-  get nextNumber(): number {
-    return this.#head + 1;
+  /** A number for a process or a description, which no other has had: not even of what an earlier daemon left behind. */
+  takeNumber(): number {
+    this.#number = Math.max(this.#number, this.#head) + 1;
+    return this.#number;
   }
 
   /**
@@ -440,6 +443,7 @@ export class Journal {
 
   /** What still waits for the disk, of one kind. */
   #waiting<W extends Change['write']>(write: W): Extract<Change, { write: W }>[] {
+    if (this.fault === null) this.apply();
     if (this.#pending.length === 0) return [];
     return this.#pending.filter((change): change is Extract<Change, { write: W }> => change.write === write);
   }

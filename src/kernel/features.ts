@@ -2,7 +2,7 @@ import { openSync, readFileSync, statfsSync } from 'node:fs';
 import { Descriptor } from './descriptor.ts';
 import { isErrno } from './errno.ts';
 import { PIDFS_MAGIC, Pidfd } from './pidfd.ts';
-import { spawn } from './spawn.ts';
+import { spawnSync } from './spawn.ts';
 import { P_PID, WEXITED, WNOHANG, waitid } from './waitid.ts';
 
 /** What this kernel can do, found out by doing it: distributions backport, so a version number proves nothing. */
@@ -81,7 +81,7 @@ function endedChild(): Pidfd | null {
   using nothing = new Descriptor(openSync('/dev/null', 'r+'));
   const io = { stdin: nothing.fd, stdout: nothing.fd, stderr: nothing.fd };
   try {
-    const pid = spawn({ path: process.execPath, argv: [process.execPath, '--version'], env: {}, cwd: '/', ...io });
+    const pid = spawnSync({ path: process.execPath, argv: [process.execPath, '--version'], env: {}, cwd: '/', ...io });
     const child = Pidfd.open(pid);
     waitid(P_PID, pid, WEXITED); // the only wait that blocks: a few milliseconds, before anybody is served
     return child;

@@ -15,6 +15,19 @@ export function bind(prototype: string): CFunction {
   return libc.func(prototype) as CFunction;
 }
 
+/** A C function in two ways: at once, and on a thread of libuv's pool while the event loop goes on. Buffers must outlive the call. */
+export function bindBoth(prototype: string): {
+  now: CFunction;
+  aside: (...args: Parameters<CFunction>) => Promise<number>;
+} {
+  const now = bind(prototype) as CFunction & { async(...args: unknown[]): void };
+  const aside = (...args: Parameters<CFunction>): Promise<number> =>
+    new Promise((resolve, reject) => {
+      now.async(...args, (error: Error | null, result: number) => (error === null ? resolve(result) : reject(error)));
+    });
+  return { now, aside };
+}
+
 /** Like {@link bind}, for a function that not every C library has; `undefined` where it is missing. */
 export function bindIfThere(prototype: string): CFunction | undefined {
   try {

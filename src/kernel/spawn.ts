@@ -1,7 +1,7 @@
 import { accessSync, constants as fs, statSync } from 'node:fs';
 import { constants } from 'node:os';
 import { isErrno, SystemError } from './errno.ts';
-import { bind, bindIfThere } from './libc.ts';
+import { bind, bindBoth, bindIfThere } from './libc.ts';
 
 /** What a new process is made of. Descriptors are the caller's own and stay open here. */
 export interface SpawnRequest {
@@ -21,8 +21,8 @@ export interface SpawnRequest {
   gate?: number;
 }
 
-const posixSpawn = bind(
-  'int posix_spawn(_Out_ int *pid, const char *path, void *actions, void *attributes, char **argv, char **envp)',
+const posixSpawn = bindBoth(
+  'int posix_spawn(void *pid, const char *path, void *actions, void *attributes, char **argv, char **envp)',
 );
 const attributesInit = bind('int posix_spawnattr_init(void *attributes)');
 const attributesSetFlags = bind('int posix_spawnattr_setflags(void *attributes, short flags)');
@@ -46,44 +46,72 @@ const POSIX_SPAWN_SETSID = 0x80;
 const SIGSET_SIZE = 128;
 
 // Opaque types: 336 and 80 bytes in glibc on x64, less elsewhere. Larger is harmless.
-const attributes = Buffer.alloc(1024);
-const actions = Buffer.alloc(1024);
+const OPAQUE_SIZE = 512;
 
-attributesInit(attributes);
-attributesSetDefault(attributes, Buffer.alloc(SIGSET_SIZE, 0xff));
-attributesSetMask(attributes, Buffer.alloc(SIGSET_SIZE));
+const asLeader = attributesWith(POSIX_SPAWN_SETSID);
+const asJob = attributesWith(POSIX_SPAWN_SETPGROUP);
+
+function attributesWith(place: number): Buffer {
+  const attributes = Buffer.alloc(OPAQUE_SIZE);
+  attributesInit(attributes);
+  attributesSetDefault(attributes, Buffer.alloc(SIGSET_SIZE, 0xff));
+  attributesSetMask(attributes, Buffer.alloc(SIGSET_SIZE));
+  attributesSetFlags(attributes, POSIX_SPAWN_SETSIGDEF | POSIX_SPAWN_SETSIGMASK | place);
+  return attributes;
+}
 
 /**
  * posix_spawn(3): a process that leads a session of its own, with default signal dispositions, an empty mask, and no
- * descriptor but 0, 1 and 2. It returns after the exec, so the process is what it was asked to be.
+ * descriptor but 0, 1 and 2. It resolves after the exec, so the process is what it was asked to be.
  *
- * Not child_process: libuv would reap it behind our back. Nobody else reaps here, so a pidfd_open on the pid that comes
+ * Until the exec the calling thread is suspended (CLONE_VFORK), for some 200 us, or as long as a slow file system takes to hand
+ * the program over; so it is one of libuv's pool, and the event loop goes on. A child is the process's, whichever thread has made it.
+ *
+ * Not child_process: libuv would reap it behind our back. As long as nobody else reaps either, a pidfd_open on the pid that comes
  * back is on this very process.
  * @returns the pid
  * @throws {SystemError} of `posix_spawn`, with what exec, chdir or fork said
  */
-export function spawn(request: SpawnRequest): number {
-  const place = request.job === undefined ? POSIX_SPAWN_SETSID : POSIX_SPAWN_SETPGROUP;
-  attributesSetFlags(attributes, POSIX_SPAWN_SETSIGDEF | POSIX_SPAWN_SETSIGMASK | place);
-  actionsInit(actions);
+export async function spawn(request: SpawnRequest): Promise<number> {
+  const { actions, pid, args } = prepare(request);
   try {
-    actionsDup(actions, request.stdin, 0);
-    // Also where both numbers are the same, which clears the CLOEXEC that Node puts on its own 0, 1 and 2.
-    actionsDup(actions, request.stdout, 1);
-    actionsDup(actions, request.stderr === 'stdout' ? 1 : request.stderr, 2);
-    if (request.gate !== undefined) actionsDup(actions, request.gate, 3);
-    actionsCloseFrom?.(actions, request.gate === undefined ? 3 : 4);
-    actionsChdir(actions, request.cwd);
-    if (request.job === 'foreground') actionsForeground?.(actions, 0);
-    const pid = [0];
-    const env = Object.entries(request.env).map(([name, value]) => `${name}=${value}`);
-    // posix_spawn gives its errno as the result, not in errno.
-    const errno = posixSpawn(pid, request.path, actions, attributes, [...request.argv, null], [...env, null]);
-    if (errno !== 0) throw new SystemError('posix_spawn', errno);
-    return pid[0]!;
+    return result(await posixSpawn.aside(...args), pid);
   } finally {
     actionsDestroy(actions);
   }
+}
+
+/** The same, holding everything up: for the start of the daemon. */
+export function spawnSync(request: SpawnRequest): number {
+  const { actions, pid, args } = prepare(request);
+  try {
+    return result(posixSpawn.now(...args), pid);
+  } finally {
+    actionsDestroy(actions);
+  }
+}
+
+function prepare(request: SpawnRequest): { actions: Buffer; pid: Buffer; args: unknown[] } {
+  const actions = Buffer.alloc(OPAQUE_SIZE);
+  actionsInit(actions);
+  actionsDup(actions, request.stdin, 0);
+  // Also where both numbers are the same, which clears the CLOEXEC that Node puts on its own 0, 1 and 2.
+  actionsDup(actions, request.stdout, 1);
+  actionsDup(actions, request.stderr === 'stdout' ? 1 : request.stderr, 2);
+  if (request.gate !== undefined) actionsDup(actions, request.gate, 3);
+  actionsCloseFrom?.(actions, request.gate === undefined ? 3 : 4);
+  actionsChdir(actions, request.cwd);
+  if (request.job === 'foreground') actionsForeground?.(actions, 0);
+  const pid = Buffer.alloc(4);
+  const env = Object.entries(request.env).map(([name, value]) => `${name}=${value}`);
+  const attributes = request.job === undefined ? asLeader : asJob;
+  return { actions, pid, args: [pid, request.path, actions, attributes, [...request.argv, null], [...env, null]] };
+}
+
+/** posix_spawn gives its errno as the result, not in errno. */
+function result(errno: number, pid: Buffer): number {
+  if (errno !== 0) throw new SystemError('posix_spawn', errno);
+  return pid.readInt32LE();
 }
 
 /**

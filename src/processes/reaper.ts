@@ -6,6 +6,7 @@ import type { Readiness } from '../kernel/epoll.ts';
 import { isErrno } from '../kernel/errno.ts';
 import { since } from '../kernel/features.ts';
 import { Pidfd } from '../kernel/pidfd.ts';
+import { readStat } from '../kernel/proc.ts';
 import {
   P_ALL,
   P_PID,
@@ -18,6 +19,7 @@ import {
   waitid,
 } from '../kernel/waitid.ts';
 import { type Adoption, ParentWatch } from './adoption.ts';
+import { type Birth, Births } from './births.ts';
 import { type Outcome, outcomeOf, outcomeOfStatus } from './outcome.ts';
 import { OwnChild } from './own-child.ts';
 import type { Ending, Process } from './process.ts';
@@ -46,6 +48,7 @@ export class Reaper {
   readonly #unwritten = new Set<Process>();
   /** Pids of those that somebody else takes, should they end now. */
   readonly #spared = new Set<number>();
+  readonly #births = new Births();
   /** By pid. */
   readonly #ownChildren = new Map<number, OwnChild>();
   #childSignal: NodeJS.Timeout | null = null;
@@ -104,6 +107,20 @@ export class Reaper {
     return own.ended.promise;
   }
 
+  /** A child is about to be made: until that is over, no unknown one is taken for an orphan. */
+  expect(): Birth {
+    return this.#births.begin(() => this.#reapOrphans());
+  }
+
+  /** A child has its first handle, and with that what was seen of it before. */
+  welcome(process: Process, birth: Birth): void {
+    const pause = this.#births.takePause(process.pid, birth);
+    if (pause === null) return;
+    const batch = new Batch(this.#parts.journal);
+    this.#pause(batch, process, pause);
+    batch.commit(this.#parts.feed);
+  }
+
   /**
    * Leaves a child that has no handle yet to its caller.
    * @returns to be called when that is over
@@ -116,9 +133,11 @@ export class Reaper {
     };
   }
 
-  /** Whether a process is a child that the daemon started for itself, or is not yet the program that was asked for. */
+  /** Whether a process is a child that the daemon started for itself, or that has not got the handle that it was made for. */
   keeps(pid: number): boolean {
-    return this.#ownChildren.has(pid) || this.#spared.has(pid);
+    if (this.#ownChildren.has(pid) || this.#spared.has(pid)) return true;
+    if (!this.#births.underWay || this.#parts.table.get(pid) !== undefined) return false;
+    return readStat(pid)?.parent === globalThis.process.pid;
   }
 
   #reapOwnChild(own: OwnChild): void {
@@ -245,31 +264,40 @@ export class Reaper {
     for (;;) {
       const event = orNothing(() => waitid(P_ALL, 0, WSTOPPED | WCONTINUED | WNOHANG));
       if (event === null) break;
-      const process = this.#parts.table.get(event.siginfo.pid);
-      if (process === undefined || process.ending !== null) continue;
-      if (process.relation === 'foreign') {
-        process.relation = 'child';
-        batch.change('adopted', process);
-      }
-      process.pause(event);
-      const { siginfo, rusage } = event;
-      const type = siginfo.code === 'CLD_CONTINUED' ? 'continued' : 'stopped';
-      batch.change(type, process, { outcome: outcomeOf(siginfo), siginfo, rusage });
+      const { pid } = event.siginfo;
+      const process = this.#parts.table.get(pid);
+      if (process === undefined) this.#births.keepPause(pid, event);
+      else if (process.ending === null) this.#pause(batch, process, event);
     }
     batch.commit(this.#parts.feed);
+  }
+
+  #pause(batch: Batch, process: Process, event: WaitEvent): void {
+    if (process.relation === 'foreign') {
+      process.relation = 'child';
+      batch.change('adopted', process);
+    }
+    process.pause(event);
+    const { siginfo, rusage } = event;
+    const type = siginfo.code === 'CLD_CONTINUED' ? 'continued' : 'stopped';
+    batch.change(type, process, { outcome: outcomeOf(siginfo), siginfo, rusage });
   }
 
   /** Orphans come to a subreaper and to init, whoever they are. Those without a handle leave no trace. */
   #reapOrphans(): void {
     for (;;) {
       const ended = orNothing(() => waitid(P_ALL, 0, WEXITED | WNOHANG | WNOWAIT));
-      if (ended === null) return;
+      if (ended === null) {
+        this.#births.noStranger();
+        return;
+      }
       const { pid } = ended.siginfo;
       const own = this.#ownChildren.get(pid);
       const process = this.#parts.table.get(pid);
       if (own !== undefined) this.#reapOwnChild(own);
       else if (this.#spared.has(pid)) return;
       else if (process === undefined) {
+        if (this.#births.mayBe(pid)) return; // it hides the ones behind it until that is over
         orNothing(() => waitid(P_PID, pid, WEXITED | WNOHANG));
         this.counts.orphans += 1;
       } else if (this.#unwritten.has(process))

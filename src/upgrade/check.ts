@@ -2,7 +2,7 @@ import { constants, openSync } from 'node:fs';
 import { Descriptor } from '../kernel/descriptor.ts';
 import { MemoryFile } from '../kernel/memory-file.ts';
 import { spawn } from '../kernel/spawn.ts';
-import type { WaitEvent } from '../kernel/waitid.ts';
+import type { Reaper } from '../processes/reaper.ts';
 import { VERSION, VERSION_VARIABLE } from './handoff.ts';
 
 /** Long enough for any start; one that hangs is no good. */
@@ -16,16 +16,17 @@ const ours = new Set(['NOTIFY_SOCKET', 'WATCHDOG_USEC', 'WATCHDOG_PID']);
 
 /**
  * Has what this daemon's command now is rehearse its start, in a process of its own.
- * @param ended tells how a child of ours ends
+ * @param reaper tells how it ends
  * @returns why it would fail, in its own words; `null` where all is well
  */
-export async function check(ended: (pid: number) => Promise<WaitEvent>): Promise<string | null> {
+export async function check(reaper: Reaper): Promise<string | null> {
   using nothing = new Descriptor(openSync('/dev/null', constants.O_RDONLY));
   using said = MemoryFile.create('waitd-check');
   const environment = Object.entries(process.env).flatMap(([name, value]) =>
     value === undefined || ours.has(name) ? [] : [[name, value]],
   );
-  const pid = spawn({
+  const birth = reaper.expect();
+  const pid = await spawn({
     path: process.execPath,
     argv: [process.execPath, ...process.execArgv, ...process.argv.slice(1), '--check'],
     env: { ...(Object.fromEntries(environment) as Record<string, string>), [VERSION_VARIABLE]: String(VERSION) },
@@ -33,10 +34,10 @@ export async function check(ended: (pid: number) => Promise<WaitEvent>): Promise
     stdin: nothing.fd,
     stdout: said.fd,
     stderr: 'stdout',
-  });
+  }).finally(birth.over);
   // Only we reap it, so the number is its own until then.
   const tooLong = setTimeout(() => process.kill(pid, 'SIGKILL'), LONGEST_MS);
-  const { siginfo } = await ended(pid);
+  const { siginfo } = await reaper.ownChildEnded(pid);
   clearTimeout(tooLong);
   if (siginfo.code === 'CLD_EXITED' && siginfo.status === 0) return null;
   return said.read().slice(-SAID).trim() || `it ended with ${siginfo.code} ${siginfo.status}`;

@@ -75,7 +75,7 @@ export class Watches {
    * Opens the one process that matches.
    * @throws {Problem} ESRCH, ENOTUNIQ; of {@link Handles.open}
    */
-  openOne(client: Client, match: Match, options: OpenOptions): Handle {
+  openOne(client: Client, match: Match, options: OpenOptions): Promise<Handle> {
     const { handles, table, features } = this.#parts;
     const { pid, still } = findOne(client, match, table, features.inode);
     return handles.open(client, { pid, still }, options);
@@ -183,7 +183,7 @@ export class Watches {
   }
 
   #see(pid: number): void {
-    if (this.#parts.reaper.keeps(pid)) return;
+    if (this.#byId.size === 0 || this.#parts.reaper.keeps(pid)) return;
     const facts = Facts.of(pid);
     if (facts === null) return;
     for (const watch of this.#byId.values()) {
@@ -204,7 +204,7 @@ export class Watches {
     };
     let handle: Handle;
     try {
-      handle = handles.open(client, { pid, still }, { nonblocking, labels, sighting: { watch: id, pid, key } });
+      handle = handles.openNow(client, { pid, still }, { nonblocking, labels, sighting: { watch: id, pid, key } });
     } catch (error) {
       if (error instanceof Problem) return;
       throw error;

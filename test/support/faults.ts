@@ -57,15 +57,23 @@ koffi.load = ((path: string | null) => {
   return {
     func(prototype: string) {
       const original = library.func(prototype) as (...args: unknown[]) => number;
-      if (prototype.startsWith('int posix_spawn('))
-        return (...args: unknown[]) => {
+      if (prototype.startsWith('int posix_spawn(')) {
+        const { async: aside } = original as unknown as { async: (...args: unknown[]) => void };
+        const patched = (...args: unknown[]): void => {
+          const done = args.pop() as (error: Error | null, result: number) => void;
           dieAt('die before the spawn');
           const fault = faultNow()?.match(/^spawn (\w+)$/)?.[1];
-          if (fault !== undefined) return os.errno[fault as keyof typeof os.errno];
-          const result = original(...args);
-          dieAt('die after the spawn');
-          return result;
+          if (fault !== undefined) {
+            setImmediate(done, null, os.errno[fault as keyof typeof os.errno]);
+            return;
+          }
+          aside(...args, (error: Error | null, result: number) => {
+            dieAt('die after the spawn');
+            done(error, result);
+          });
         };
+        return Object.assign((...args: unknown[]) => original(...args), { async: patched });
+      }
       if (prototype.includes('void *infop'))
         return (...args: unknown[]) => {
           const result = original(...args);
