@@ -48,5 +48,6 @@ EXPOSE 7411
 # By the Unix socket, whatever TCP speaks.
 HEALTHCHECK --interval=10s --timeout=3s --start-period=5s \
   CMD ["node", "/app/dist/src/health.js"]
-ENTRYPOINT ["node", "/app/dist/src/main.js"]
+# Without that option SIGUSR1 opens a debugger until the daemon listens for it.
+ENTRYPOINT ["node", "--disable-sigusr1", "/app/dist/src/main.js"]
 CMD ["serve"]

@@ -8,6 +8,7 @@ import type { Listeners } from './http/listeners.ts';
 import { type HandedOn, placesAfter, placesWith } from './http/places.ts';
 import { checkRoom } from './journal/database.ts';
 import { Notifier, type Passed, takePassed } from './kernel/notify.ts';
+import { unblock } from './kernel/signal-mask.ts';
 import { forwarded, MainProgram } from './main-program.ts';
 import { ServiceManager } from './service-manager.ts';
 import { stopChildren } from './signals/stop-children.ts';
@@ -104,11 +105,14 @@ export class Service {
       this.#logger.info({ address, ...(tls && { tls }) }, 'listening');
     }
     process.on('uncaughtException', (error) => void this.fail(error));
+    // With --disable-sigusr1 Node.js holds it back from listeners, too.
+    unblock('SIGUSR1');
     if (config.main === null) {
       onSignal('SIGTERM', (signal) => void this.stop(signal));
       onSignal('SIGINT', (signal) => void this.stop(signal));
       // At a terminal it means that the terminal is gone.
       onSignal('SIGHUP', () => void (process.stdout.isTTY ? this.stop('SIGHUP') : this.upgrade()));
+      onSignal('SIGUSR1', () => this.#logger.warn('SIGUSR1 is ignored: it opens no debugger'));
     } else await this.#run(config.main, handoff?.main ?? null);
     const { node, head } = journal;
     this.#logger.info({ version, pid: process.pid, node, head, upgraded: handoff !== null }, 'ready');

@@ -1,7 +1,7 @@
 import { readFileSync } from 'node:fs';
 import { join } from 'node:path';
-import t from 'tap';
-import { Daemon, eventually, stateOf } from './support/harness.ts';
+import t, { type Test } from 'tap';
+import { caughtBy, commandLineOf, Daemon, eventually, stateOf } from './support/harness.ts';
 
 t.test('SIGTERM leaves what was spawned running, to be found again', async (t) => {
   const daemon = await Daemon.start(t);
@@ -84,4 +84,42 @@ t.test('asked twice, it stops at once', async (t) => {
   t.equal(await daemon.exited, 1);
   t.ok(readFileSync(join('/proc', String(child.pid), 'comm'), 'utf8'));
   process.kill(-child.pid, 'SIGKILL');
+});
+
+for (const [when, begin] of [
+  ['a running daemon', (t: Test): Promise<Daemon> => Daemon.start(t)],
+  [
+    'one that is only about to start',
+    async (t: Test): Promise<Daemon> => {
+      // Without what the test runner loads first, which listens as well.
+      const daemon = Daemon.begin(t, { prefix: ['env', '-u', 'NODE_OPTIONS'] });
+      // As soon as the very first module listens.
+      await eventually(() => caughtBy(daemon.pid).has('SIGHUP'));
+      return daemon;
+    },
+  ],
+  [
+    'one that Node.js itself shields',
+    (t: Test): Promise<Daemon> => Daemon.start(t, { env: { NODE_OPTIONS: '--disable-sigusr1' } }),
+  ],
+] as const)
+  t.test(`SIGUSR1 opens no debugger, and is said to be ignored: ${when}`, async (t) => {
+    const daemon = await begin(t);
+    daemon.child.kill('SIGUSR1');
+    t.match(await daemon.logged('SIGUSR1 is ignored: it opens no debugger'), { level: 40 });
+    t.notMatch(daemon.log.join('\n'), /Debugger/);
+    await daemon.ready();
+    t.equal(await daemon.stop(), 0);
+  });
+
+t.test('an upgrade in place is shielded from SIGUSR1 before its first line, however often', async (t) => {
+  const daemon = await Daemon.start(t);
+  const [node, ...command] = commandLineOf(daemon.pid).split('\0');
+  for (let times = 0; times < 2; times += 1) {
+    await daemon.upgrade();
+    t.same(commandLineOf(daemon.pid).split('\0'), [node, '--disable-sigusr1', ...command]);
+  }
+  daemon.child.kill('SIGUSR1');
+  await daemon.logged('SIGUSR1 is ignored: it opens no debugger');
+  t.equal(await daemon.stop(), 0);
 });

@@ -1,5 +1,8 @@
-/** What ends a process that does not listen for it, or as a container's init never reaches it (pid_namespaces(7)). */
-const noted: readonly NodeJS.Signals[] = ['SIGTERM', 'SIGINT', 'SIGHUP'];
+/**
+ * What ends a process that does not listen for it, or as a container's init never reaches it (pid_namespaces(7)). And SIGUSR1, by which
+ * Node.js opens its debugger to every local user, unless somebody listens for it.
+ */
+const noted: readonly NodeJS.Signals[] = ['SIGUSR1', 'SIGTERM', 'SIGINT', 'SIGHUP'];
 const came = new Set<NodeJS.Signals>();
 const note = (signal: NodeJS.Signals): void => {
   came.add(signal);

@@ -71,6 +71,9 @@ export function handOverProcesses(table: ProcessTable): Pick<Handoff, 'pidfds' |
   };
 }
 
+/** Keeps SIGUSR1 from opening Node's debugger also before the first line of ours. */
+const SHIELD = '--disable-sigusr1';
+
 /**
  * Replaces this process's image by what the same command now is: same pid, same children, same place among its parent's.
  * @throws {Error} where that fails; nothing has changed then
@@ -80,7 +83,8 @@ export function execute(handoff: Omit<Handoff, 'version'>): never {
   file.write(JSON.stringify({ ...handoff, version: VERSION }));
   file.keepOverExec();
   const environment = { ...process.env, [VARIABLE]: String(file.fd) };
-  const argv = [process.execPath, ...process.execArgv, ...process.argv.slice(1)];
+  const options = [...process.execArgv.filter((option) => option !== SHIELD), SHIELD];
+  const argv = [process.execPath, ...options, ...process.argv.slice(1)];
   process.execve!(process.execPath, argv, environment);
   throw new Error('execve came back');
 }

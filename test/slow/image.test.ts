@@ -3,7 +3,7 @@ import { join } from 'node:path';
 import t, { type Test } from 'tap';
 import { call, until } from '../support/caller-on-socket.ts';
 import { Containers, hardened } from '../support/containers.ts';
-import { eventually } from '../support/harness.ts';
+import { commandLineOf, eventually } from '../support/harness.ts';
 
 const containers = Containers.up(t);
 const offline = '--network=none';
@@ -25,6 +25,7 @@ t.test('hardened it is healthy, and does what it is for', async (t) => {
   t.match(status, /^CapEff:\t0000000000000000$/m);
   t.match(status, /^CapBnd:\t0000000000000000$/m);
   t.match(status, /^NoNewPrivs:\t1$/m);
+  t.match(commandLineOf(containers.pidOf(name)), '--disable-sigusr1');
   const made = await call(socket, 'POST', '/v1/handles', {
     spawn: { argv: ['sh', '-c', 'echo out; touch /app/x; exit 7'], stdout: 'capture', stderr: 'stdout' },
   });

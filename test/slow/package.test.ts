@@ -103,6 +103,7 @@ t.test('the install script only lays files out below DESTDIR, and takes them awa
   for (let times = 0; times < 2; times += 1) t.equal(run().status, 0, 'twice is as once');
   const service = readFileSync(join(root, 'etc/systemd/system/waitd.service'), 'utf8');
   t.match(service, /^ExecStart=\/.*node.* \/.*\/waitd\/dist\/src\/main\.js serve /m);
+  t.match(service, /^Environment=NODE_OPTIONS=--disable-sigusr1$/m);
   t.equal(run('--uninstall').status, 0);
   t.same(execFileSync('find', [root, '-type', 'f'], { encoding: 'utf8' }), '');
   for (const [args, status] of [

@@ -2,7 +2,7 @@ import { strict as assert } from 'node:assert';
 import { type ChildProcess, execFileSync, spawn } from 'node:child_process';
 import { closeSync, mkdtempSync, openSync, readdirSync, readFileSync, rmSync, writeSync } from 'node:fs';
 import { Agent, request as httpRequest, type IncomingHttpHeaders } from 'node:http';
-import { tmpdir } from 'node:os';
+import { constants, tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { createInterface } from 'node:readline';
 import type { Test } from 'tap';
@@ -333,6 +333,17 @@ function ofProcess(path: string): string {
 export function stateOf(pid: number): string | null {
   const text = ofProcess(`${pid}/stat`);
   return text.slice(text.lastIndexOf(')') + 2)[0] ?? null;
+}
+
+/** The signals that a process has handlers for. */
+export function caughtBy(pid: number): Set<string> {
+  const mask = BigInt(`0x${/^SigCgt:\t(.*)$/m.exec(ofProcess(`${pid}/status`))?.[1] ?? 0}`);
+  const isIn = ([, number]: [string, number]): boolean => ((mask >> BigInt(number - 1)) & 1n) === 1n;
+  return new Set(
+    Object.entries(constants.signals)
+      .filter(isIn)
+      .map(([name]) => name),
+  );
 }
 
 /** With a NUL after each argument; '' for a zombie and for nobody. */
