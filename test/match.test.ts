@@ -5,7 +5,7 @@ import { join } from 'node:path';
 import t, { type Test } from 'tap';
 import { Facts } from '../src/watches/facts.ts';
 import { Pattern } from '../src/watches/pattern.ts';
-import { commandLineOf, Daemon, eventually, temporaryDirectory } from './support/harness.ts';
+import { commandLineOf, Daemon, eventually, Gate, temporaryDirectory } from './support/harness.ts';
 
 let marks = 0;
 /** What no other process on this machine has in its arguments. */
@@ -118,7 +118,7 @@ t.test('neither the daemon itself nor a zombie nor a kernel thread matches', asy
   await eventually(() => /^\d+$/.test(children()) && / Z /.test(readFileSync(`/proc/${children()}/stat`, 'utf8')));
   t.equal((await open(daemon, { argv: `*${name}*` })).status, 404);
   const kernel = readFileSync('/proc/2/comm', 'utf8') === 'kthreadd\n';
-  if (kernel) t.equal(Facts.of(2), null);
+  if (kernel) t.equal(Facts.of(2, new Map()), null);
 });
 
 t.test('a program that may not be looked at does not match, and that is said', async (t) => {
@@ -176,6 +176,39 @@ t.test('of several that match, those are candidates that the client may open', a
   write('none');
   await daemon.logged('there is another policy');
   t.match(await open(daemon, { argv: `${name}*` }), { status: 403, body: { errno: 'EPERM' } });
+});
+
+t.test('secret arguments of what is held neither match nor are told to another client', async (t) => {
+  const daemon = await Daemon.start(t);
+  const name = mark();
+  const gate = new Gate(t);
+  const argv = ['bash', '-c', `read -r line < ${gate.path}`, name, { secret: 'sesame' }];
+  const other = { tcp: true };
+  const find = (match: object) => daemon.post('/v1/handles', { open: { match } }, other);
+  const watch = async (argv: string): Promise<string> =>
+    (await daemon.post('/v1/watches', { match: { argv }, existing: true }, other)).body.id;
+  for (const more of [{}, { umask: '022' }]) {
+    const { status } = await daemon.post('/v1/handles', { spawn: { argv, ...more } });
+    t.equal(status, 201);
+    t.match(await find({ argv: `*${name} s*` }), { status: 404 }, 'a guess');
+  }
+  const told = await find({ argv: `*${name} *` });
+  t.equal(told.status, 409);
+  t.notMatch(told.text, 'sesame');
+  for (const candidate of told.body.candidates) t.same(candidate.argv.slice(-2), [name, '***']);
+
+  const guess = await watch(`*${name} s*`);
+  const right = await watch(`*${name} *`);
+  await eventually(async () => (await daemon.get(`/v1/watches/${right}`, other)).body.opened === 2);
+  t.equal((await daemon.get(`/v1/watches/${guess}`, other)).body.opened, 0);
+  const { events } = (await daemon.get('/v1/events?since=0&limit=1000', other)).body;
+  t.notMatch(JSON.stringify(events), 'sesame');
+
+  await daemon.upgrade();
+  t.match(await find({ argv: `*${name} s*` }), { status: 404 }, 'nor after an upgrade');
+  t.equal((await find({ argv: `*${name} *` })).status, 409);
+  gate.open();
+  gate.open();
 });
 
 t.test('what is no matcher is refused', async (t) => {

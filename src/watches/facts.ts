@@ -1,22 +1,31 @@
-import { isKernelThread, type ProcStat, readArgv, readCgroup, readExe, readStat } from '../kernel/proc.ts';
+import { HIDDEN } from '../handles/launch.ts';
+import { isKernelThread, type ProcStat, readArgv, readCgroup, readExe, readStat, startedAt } from '../kernel/proc.ts';
+import type { ProcessTable } from '../processes/process-table.ts';
 
-/** What /proc tells of one process, each read when it is first asked for. */
+/** What may be known of one process: what /proc tells, each read when it is first asked for, without what is kept secret. */
 export class Facts {
   readonly pid: number;
   readonly #stat: ProcStat;
-  #argv: string | undefined;
+  #argv: readonly string[] | undefined;
+  #commandLine: string | undefined;
   #cgroup: string | null | undefined;
   #exe: string | null | undefined;
 
-  /** @returns `null` for what is no process, or no more: kernel threads and zombies have neither program nor arguments */
-  static of(pid: number): Facts | null {
+  /**
+   * @param table of the processes that are held: those that were started with secret arguments are known by what stands for them
+   * @returns `null` for what is no process, or no more: kernel threads and zombies have neither program nor arguments
+   */
+  static of(pid: number, table: Pick<ProcessTable, 'get'>): Facts | null {
     const stat = readStat(pid);
-    return stat === null || 'ZX'.includes(stat.state) || isKernelThread(stat) ? null : new Facts(pid, stat);
+    if (stat === null || 'ZX'.includes(stat.state) || isKernelThread(stat)) return null;
+    const argv = table.get(pid)?.argv;
+    return new Facts(pid, stat, argv?.includes(HIDDEN) ? argv : undefined);
   }
 
-  private constructor(pid: number, stat: ProcStat) {
+  private constructor(pid: number, stat: ProcStat, argv: readonly string[] | undefined) {
     this.pid = pid;
     this.#stat = stat;
+    this.#argv = argv;
   }
 
   /** Tells it from another of its pid, to a hundredth of a second. */
@@ -24,10 +33,20 @@ export class Facts {
     return `${this.pid} ${this.#stat.startTicks}`;
   }
 
-  /** The arguments with a space between each. */
-  get argv(): string {
-    this.#argv ??= readArgv(this.pid).join(' ');
+  /** Unix milliseconds. */
+  get startedAt(): number {
+    return startedAt(this.#stat);
+  }
+
+  get argv(): readonly string[] {
+    this.#argv ??= readArgv(this.pid);
     return this.#argv;
+  }
+
+  /** The arguments with a space between each. */
+  get commandLine(): string {
+    this.#commandLine ??= this.argv.join(' ');
+    return this.#commandLine;
   }
 
   /** As the daemon sees it, in the unified hierarchy. */

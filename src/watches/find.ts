@@ -2,45 +2,52 @@ import type { Client } from '../clients/client.ts';
 import { notAllowed } from '../clients/client.ts';
 import { Problem } from '../errors/problem.ts';
 import { isOpenable } from '../handles/openable.ts';
+import type { Features } from '../kernel/features.ts';
 import { Pidfd } from '../kernel/pidfd.ts';
-import { listPids, readArgv, readStat, startedAt } from '../kernel/proc.ts';
+import { listPids } from '../kernel/proc.ts';
 import type { ProcessTable } from '../processes/process-table.ts';
+import type { Reaper } from '../processes/reaper.ts';
 import { Facts } from './facts.ts';
 import { type Match, Matcher } from './matcher.ts';
 
 /** How many candidates are told. */
 const MOST_CANDIDATES = 100;
 
+export interface FindParts {
+  table: ProcessTable;
+  reaper: Reaper;
+  features: Features;
+}
+
 /**
  * The one process that is meant, among those that a client may open.
- * @param hasInode whether pidfds are pidfs inodes (6.9)
  * @returns its pid, and whether it still is the one
  * @throws {Problem} ESRCH where there is none, ENOTUNIQ with the candidates where there are several, EPERM for one who may open none
  */
 export function findOne(
   client: Client,
   match: Match,
-  table: ProcessTable,
-  hasInode: boolean,
+  { table, reaper, features }: FindParts,
 ): { pid: number; still: () => boolean } {
   if (client.rights.open === 'none') throw notAllowed('open processes');
   const matcher = new Matcher(match);
   const found: Facts[] = [];
   let hidden = 0;
   for (const pid of listPids()) {
-    const facts = Facts.of(pid);
+    if (reaper.keeps(pid)) continue;
+    const facts = Facts.of(pid, table);
     if (facts === null || !isOpenable(client, pid, table)) continue;
     if (matcher.fits(facts)) found.push(facts);
     else if (matcher.needsExe && facts.exe === null && matcher.fitsBut(facts)) hidden += 1;
   }
   const [one, ...others] = found;
   if (one === undefined) throw nobody(hidden);
-  if (others.length > 0) throw several(found, hasInode);
-  return { pid: one.pid, still: () => isStill(one, matcher) };
+  if (others.length > 0) throw several(found, features.inode);
+  return { pid: one.pid, still: () => isStill(one, matcher, table) };
 }
 
-function isStill({ pid, key }: Facts, matcher: Matcher): boolean {
-  const now = Facts.of(pid);
+function isStill({ pid, key }: Facts, matcher: Matcher, table: ProcessTable): boolean {
+  const now = Facts.of(pid, table);
   return now?.key === key && matcher.fits(now);
 }
 
@@ -50,20 +57,17 @@ function nobody(hidden: number): Problem {
 }
 
 function several(found: readonly Facts[], hasInode: boolean): Problem {
-  const candidates = found.slice(0, MOST_CANDIDATES).flatMap(({ pid }) => candidateOf(pid, hasInode) ?? []);
+  const candidates = found.slice(0, MOST_CANDIDATES).map((facts) => candidateOf(facts, hasInode));
   const detail = `${found.length} processes match: open one of the candidates by its pid and inode, or say more.`;
   return new Problem('ENOTUNIQ', detail, { candidates });
 }
 
-function candidateOf(pid: number, hasInode: boolean): NonNullable<Problem['facts']['candidates']>[number] | null {
-  const stat = readStat(pid);
-  if (stat === null) return null;
-  return {
-    pid,
-    inode: hasInode ? inodeOf(pid) : null,
-    startedAt: new Date(startedAt(stat)).toISOString(),
-    argv: readArgv(pid),
-  };
+/** @param hasInode whether pidfds are pidfs inodes (6.9) */
+function candidateOf(
+  { pid, startedAt, argv }: Facts,
+  hasInode: boolean,
+): NonNullable<Problem['facts']['candidates']>[number] {
+  return { pid, inode: hasInode ? inodeOf(pid) : null, startedAt: new Date(startedAt).toISOString(), argv: [...argv] };
 }
 
 function inodeOf(pid: number): string | null {

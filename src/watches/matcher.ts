@@ -34,6 +34,6 @@ export class Matcher {
 
   /** The same without its program, which may be hidden from us. */
   fitsBut(facts: Facts): boolean {
-    return (this.#argv?.fits(facts.argv) ?? true) && (this.#cgroup?.fits(facts.cgroup ?? '') ?? true);
+    return (this.#argv?.fits(facts.commandLine) ?? true) && (this.#cgroup?.fits(facts.cgroup ?? '') ?? true);
   }
 }

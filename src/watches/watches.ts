@@ -76,9 +76,8 @@ export class Watches {
    * @throws {Problem} ESRCH, ENOTUNIQ; of {@link Handles.open}
    */
   openOne(client: Client, match: Match, options: OpenOptions): Promise<Handle> {
-    const { handles, table, features } = this.#parts;
-    const { pid, still } = findOne(client, match, table, features.inode);
-    return handles.open(client, { pid, still }, options);
+    const { pid, still } = findOne(client, match, this.#parts);
+    return this.#parts.handles.open(client, { pid, still }, options);
   }
 
   /**
@@ -127,8 +126,10 @@ export class Watches {
 
   /** What matches already is not meant. */
   #passOver(watch: Watch): void {
+    const { reaper, table } = this.#parts;
     for (const pid of listPids()) {
-      const facts = Facts.of(pid);
+      if (reaper.keeps(pid)) continue;
+      const facts = Facts.of(pid, table);
       if (facts !== null && watch.matcher.fits(facts)) watch.sighted.set(pid, facts.key);
     }
   }
@@ -183,8 +184,9 @@ export class Watches {
   }
 
   #see(pid: number): void {
-    if (this.#byId.size === 0 || this.#parts.reaper.keeps(pid)) return;
-    const facts = Facts.of(pid);
+    const { reaper, table } = this.#parts;
+    if (this.#byId.size === 0 || reaper.keeps(pid)) return;
+    const facts = Facts.of(pid, table);
     if (facts === null) return;
     for (const watch of this.#byId.values()) {
       if (watch.sighted.get(pid) === facts.key || !watch.matcher.fits(facts)) continue;
@@ -194,12 +196,12 @@ export class Watches {
 
   /** What cannot be opened now is tried again when it is next looked at: the client has enough, or may not, or no descriptor is left. */
   #open(watch: Watch, { pid, key }: Facts): void {
-    const { clients, handles } = this.#parts;
+    const { clients, handles, table } = this.#parts;
     const { id, client: name, nonblocking, labels } = watch.facts;
     const client = clients.find(name);
     if (client === null) return;
     const still = (): boolean => {
-      const now = Facts.of(pid);
+      const now = Facts.of(pid, table);
       return now?.key === key && watch.matcher.fits(now);
     };
     let handle: Handle;
