@@ -12,6 +12,7 @@ import { checkRoom, checkVersion } from './journal/database.ts';
 import { closeInherited } from './kernel/descriptor.ts';
 import { NotStarted } from './main-program.ts';
 import { Service } from './service.ts';
+import { letGoAllBut, served } from './upgrade/early-signals.ts';
 import { requireKnownVersion } from './upgrade/handoff.ts';
 import { version } from './version.ts';
 
@@ -44,6 +45,7 @@ export async function run(argv: string[]): Promise<void> {
 }
 
 async function obey([command, ...argv]: string[]): Promise<void> {
+  if (command !== 'serve') await letGoAllBut([]);
   if (command === '--version') {
     process.stdout.write(`${version}\n`);
     return;
@@ -56,6 +58,8 @@ async function obey([command, ...argv]: string[]): Promise<void> {
   if (command === 'token') return makeToken(argv);
   if (command !== 'serve') throw new UsageError(`${command} is no command; there are ${COMMANDS.join(', ')}`);
   const config = readConfig(argv, process.env);
+  if (config.check) await letGoAllBut([]);
+  else if (config.main === null) await letGoAllBut(served);
   if (config.check) await rehearse(config);
   else await serve(config);
 }

@@ -6,23 +6,6 @@ import type { Handle } from './handles/handle.ts';
 import { isErrno } from './kernel/errno.ts';
 import { signalNumber } from './kernel/signals.ts';
 
-/** What is sent to init is meant for the program. Not what the kernel sends for faults of the process itself, nor SIGCHLD. */
-export const forwarded: readonly NodeJS.Signals[] = [
-  'SIGHUP',
-  'SIGINT',
-  'SIGQUIT',
-  'SIGTERM',
-  'SIGUSR1',
-  'SIGUSR2',
-  'SIGALRM',
-  'SIGCONT',
-  'SIGTSTP',
-  'SIGWINCH',
-  'SIGURG',
-  'SIGIO',
-  'SIGPWR',
-];
-
 /** What tells the daemon itself something, and nothing to a program that it runs. */
 const ours = /^(?:WAITD_.*|NOTIFY_SOCKET|WATCHDOG_(?:USEC|PID)|LISTEN_(?:FDS|PID|FDNAMES|PIDFDID))$/;
 

@@ -9,11 +9,11 @@ import { type HandedOn, placesAfter, placesWith } from './http/places.ts';
 import { checkRoom } from './journal/database.ts';
 import { Notifier, type Passed, takePassed } from './kernel/notify.ts';
 import { unblock } from './kernel/signal-mask.ts';
-import { forwarded, MainProgram } from './main-program.ts';
+import { MainProgram } from './main-program.ts';
 import { ServiceManager } from './service-manager.ts';
 import { stopChildren } from './signals/stop-children.ts';
 import { check } from './upgrade/check.ts';
-import { onSignal } from './upgrade/early-signals.ts';
+import { forwarded, onSignal } from './upgrade/early-signals.ts';
 import { execute, type Handoff, takeHandoff } from './upgrade/handoff.ts';
 import { version } from './version.ts';
 

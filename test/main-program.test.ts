@@ -1,5 +1,6 @@
 import { type ChildProcess, spawn, spawnSync } from 'node:child_process';
 import { once } from 'node:events';
+import { constants } from 'node:os';
 import { join } from 'node:path';
 import { createInterface } from 'node:readline';
 import t, { type Test } from 'tap';
@@ -123,13 +124,14 @@ for (const [also, env] of [
     t.same(await init.exited, [137, null]);
   });
 
-t.test('a signal that comes before the program is there reaches it', async (t) => {
-  const init = new Init(t, ['sleep', '100']);
-  // As soon as the very first module listens, long before anything is served.
-  await eventually(() => caughtBy(init.child.pid!).has('SIGHUP'));
-  init.child.kill('SIGTERM');
-  t.same(await init.exited, [143, null]);
-});
+for (const signal of ['SIGHUP', 'SIGQUIT', 'SIGTERM', 'SIGUSR1', 'SIGUSR2', 'SIGALRM', 'SIGPWR'] as const)
+  t.test(`${signal} that comes before the program is there reaches it`, async (t) => {
+    const init = new Init(t, ['sh', '-c', 'ulimit -c 0; exec sleep 100']);
+    // As soon as the very first module listens, long before anything is served. The test runner's own modules do not listen for this.
+    await eventually(() => caughtBy(init.child.pid!).has('SIGWINCH'));
+    init.child.kill(signal);
+    t.same(await init.exited, [128 + constants.signals[signal], null]);
+  });
 
 t.test('it is a handle as any, and its end is told before the daemon ends', async (t) => {
   const gate = new Gate(t);

@@ -86,18 +86,29 @@ t.test('asked twice, it stops at once', async (t) => {
   process.kill(-child.pid, 'SIGKILL');
 });
 
+/** One whose very first module listens by now, without what the test runner loads before that, which listens as well. */
+async function aboutToStart(t: Test): Promise<Daemon> {
+  const daemon = Daemon.begin(t, { prefix: ['sh', '-c', 'ulimit -c 0; unset NODE_OPTIONS; exec "$0" "$@"'] });
+  await eventually(() => caughtBy(daemon.pid).has('SIGHUP'));
+  return daemon;
+}
+
+for (const signal of ['SIGQUIT', 'SIGUSR2', 'SIGALRM'] as const)
+  t.test(
+    `${signal}, for which it has no use, ends a daemon as it ends others: one that is only about to start, too`,
+    async (t) => {
+      for (const begin of [aboutToStart, (t: Test) => Daemon.start(t, { prefix: ['prlimit', '--core=0'] })]) {
+        const daemon = await begin(t);
+        daemon.child.kill(signal);
+        t.equal(await daemon.exited, null);
+        t.equal(daemon.child.signalCode, signal);
+      }
+    },
+  );
+
 for (const [when, begin] of [
   ['a running daemon', (t: Test): Promise<Daemon> => Daemon.start(t)],
-  [
-    'one that is only about to start',
-    async (t: Test): Promise<Daemon> => {
-      // Without what the test runner loads first, which listens as well.
-      const daemon = Daemon.begin(t, { prefix: ['env', '-u', 'NODE_OPTIONS'] });
-      // As soon as the very first module listens.
-      await eventually(() => caughtBy(daemon.pid).has('SIGHUP'));
-      return daemon;
-    },
-  ],
+  ['one that is only about to start', aboutToStart],
   [
     'one that Node.js itself shields',
     (t: Test): Promise<Daemon> => Daemon.start(t, { env: { NODE_OPTIONS: '--disable-sigusr1' } }),
