@@ -21,10 +21,29 @@ interface Activated {
   until(fits: (line: string) => boolean): Promise<void>;
 }
 
-/** A daemon that is about to start, with sockets that are there already. */
-async function activated(t: Test, directory: string, sockets: string[], args: string[]): Promise<Activated> {
+/**
+ * A daemon that is about to start, with sockets that are there already.
+ * @param prefix what starts it
+ */
+async function activated(
+  t: Test,
+  directory: string,
+  sockets: string[],
+  args: string[],
+  prefix: string[] = [],
+): Promise<Activated> {
   const gate = new Gate(t);
-  const command = [process.execPath, MAIN, 'serve', '--state-dir', join(directory, 'state'), '--audit', 'off', ...args];
+  const command = [
+    ...prefix,
+    process.execPath,
+    MAIN,
+    'serve',
+    '--state-dir',
+    join(directory, 'state'),
+    '--audit',
+    'off',
+    ...args,
+  ];
   const child = spawn('python3', [ACTIVATE, gate.path, ...sockets, '--', ...command], {
     env: { PATH: process.env.PATH ?? '', HOME: directory, XDG_RUNTIME_DIR: directory, NODE_NO_WARNINGS: '1' },
     stdio: ['ignore', 'pipe', 'pipe'],
@@ -155,3 +174,36 @@ for (const [what, sockets, args, sentence] of [
     t.match(daemon.errors.join(''), sentence);
     t.equal(daemon.errors.join('').trim().split('\n').length, 1);
   });
+
+for (const [count, sentence] of [
+  ['abc', /^waitd: LISTEN_FDS is "abc", which is no number of sockets that can have been passed\n$/],
+  ['-1', /^waitd: LISTEN_FDS is "-1", /],
+  ['1000000000', /^waitd: LISTEN_FDS is "1000000000", /],
+  ['', /^waitd: LISTEN_FDS is "", /],
+  ['2', /^waitd: /],
+  ['1000', /^waitd: LISTEN_FDS is 1000, but there is no descriptor \d+\n$/],
+] as const)
+  t.test(`LISTEN_FDS=${count} that is not so is refused in one sentence`, async (t) => {
+    const daemon = await activated(t, temporaryDirectory(t), ['x=tcp'], [], ['env', `LISTEN_FDS=${count}`]);
+    daemon.begin();
+    t.same(await daemon.exited, [1, null]);
+    t.match(daemon.errors.join(''), sentence);
+    t.equal(daemon.errors.join('').trim().split('\n').length, 1);
+  });
+
+t.test('LISTEN_FDS for another process, and none at all, are no matter', async (t) => {
+  for (const prefix of [
+    ['env', 'LISTEN_PID=1', 'LISTEN_FDS=abc'],
+    ['env', '-u', 'LISTEN_FDS'],
+    ['env', 'LISTEN_FDS=0'],
+  ]) {
+    const directory = temporaryDirectory(t);
+    const path = join(directory, 'own.sock');
+    const daemon = await activated(t, directory, [], ['--listen', `unix:${path}`], prefix);
+    daemon.begin();
+    await daemon.until(isReady);
+    t.equal(await answerOf({ socketPath: path }), 200);
+    daemon.child.kill('SIGTERM');
+    t.same(await daemon.exited, [0, null]);
+  }
+});

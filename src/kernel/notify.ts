@@ -94,14 +94,27 @@ export interface Passed {
 /**
  * Takes what the service manager passed (sd_listen_fds(3)): sockets, and what it stored for an earlier daemon. The variables
  * go, so that neither a child nor the next image takes these descriptors for its own.
+ * @throws {Error} for a count that is none, or of more than there are
  */
 export function takePassed(): Passed[] {
   const { LISTEN_PID: pid, LISTEN_FDS: count, LISTEN_FDNAMES: names = '' } = process.env;
   for (const name of ['LISTEN_PID', 'LISTEN_FDS', 'LISTEN_FDNAMES']) delete process.env[name];
-  if (Number(pid) !== process.pid || !/^\d{1,6}$/.test(count ?? '')) return [];
+  if (Number(pid) !== process.pid || count === undefined) return [];
+  // No process has as many as seven digits tell.
+  if (!/^\d{1,6}$/.test(count))
+    throw new Error(`LISTEN_FDS is ${JSON.stringify(count)}, which is no number of sockets that can have been passed`);
   const named = names.split(':');
   return Array.from({ length: Number(count) }, (_, at) => {
     const fd = FIRST_PASSED + at;
-    return { fd, name: named[at] || 'unknown', isPidfd: statfsSync(`/proc/self/fd/${fd}`).type === PIDFS_MAGIC };
+    return { fd, name: named[at] || 'unknown', isPidfd: isPidfd(fd, count) };
   });
+}
+
+function isPidfd(fd: number, count: string): boolean {
+  try {
+    return statfsSync(`/proc/self/fd/${fd}`).type === PIDFS_MAGIC;
+  } catch (error) {
+    if (isErrno(error, 'ENOENT')) throw new Error(`LISTEN_FDS is ${count}, but there is no descriptor ${fd}`);
+    throw error;
+  }
 }
