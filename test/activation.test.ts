@@ -164,11 +164,26 @@ for (const [what, sockets, args, sentence] of [
     ['--listen', 'fd:x', '--listen', 'fd:y'],
     /--listen fd:y: the service manager passed no such socket/,
   ],
+  [
+    'a socket that is wanted twice by its name',
+    ['x=tcp'],
+    ['--listen', 'fd:x', '--listen', 'fd:x'],
+    /^waitd: --listen fd:x and --listen fd:x are the same passed socket: give one of them\n$/,
+  ],
+  [
+    'a socket that is wanted by its name and by its path',
+    ['x=unix:PATH'],
+    ['--listen', 'unix:PATH', '--listen', 'fd:x'],
+    /^waitd: --listen unix:\/.*\/s and --listen fd:x are the same passed socket: give one of them\n$/,
+  ],
   ['a socket of datagrams', ['x=udp'], [], /passed as x is no stream socket that listens/],
   ['a file', ['x=file'], [], /passed as x is no stream socket that listens/],
 ] as const)
   t.test(`${what} is refused in one sentence`, async (t) => {
-    const daemon = await activated(t, temporaryDirectory(t), [...sockets], [...args]);
+    const directory = temporaryDirectory(t);
+    const placed = (words: readonly string[]): string[] =>
+      words.map((word) => word.replace('PATH', join(directory, 's')));
+    const daemon = await activated(t, directory, placed(sockets), placed(args));
     daemon.begin();
     t.same(await daemon.exited, [1, null]);
     t.match(daemon.errors.join(''), sentence);

@@ -58,7 +58,7 @@ export function placesAfter({ listen, listenGiven }: Wanted, sockets: readonly H
  * At a first start: the sockets that the service manager passed (sd_listen_fds(3)) serve the addresses that they are bound to, and
  * those that name them.
  * @throws {UsageError} where there is no place to serve at
- * @throws {Error} for a socket that nobody wants, that does not listen, or that was not passed
+ * @throws {Error} for a socket that nobody wants or that is wanted twice, that does not listen, or that was not passed
  */
 export function placesWith({ listen, listenGiven }: Wanted, passed: readonly Passed[]): Place[] {
   const sockets = passed
@@ -75,6 +75,11 @@ export function placesWith({ listen, listenGiven }: Wanted, passed: readonly Pas
         sockets.map(({ names: [name] }) => name!),
         listen,
       );
+  for (const { names } of sockets) {
+    const [one, another] = wanted.map(nameOf).filter((name) => names.includes(name));
+    if (another !== undefined)
+      throw new Error(`--listen ${one} and --listen ${another} are the same passed socket: give one of them`);
+  }
   const unwanted = sockets.find(({ names }) => !wanted.some((address) => names.includes(nameOf(address))));
   if (unwanted !== undefined)
     throw new Error(
