@@ -104,6 +104,17 @@ t.test('nobody is refused a connection while it is being replaced', async (t) =>
   t.notOk(existsSync(daemon.socket));
 });
 
+t.test('two ports that were picked are both kept', async (t) => {
+  const daemon = await Daemon.start(t, { args: ['--listen', 'tcp:127.0.0.1:0'] });
+  const listening = (): string[] =>
+    daemon.entries.flatMap(({ msg, address }) => (msg === 'listening' && address!.startsWith('tcp:') ? address! : []));
+  const ports = listening();
+  t.equal(new Set(ports).size, 2);
+  await daemon.upgrade();
+  t.same(listening(), [...ports, ...ports]);
+  t.equal(await daemon.stop(), 0);
+});
+
 t.test('a command that would not start any more is not gone over to', async (t) => {
   const directory = t.testdir();
   const tokens = join(directory, 'tokens');

@@ -48,7 +48,9 @@ export function placesAfter({ listen, listenGiven }: Wanted, sockets: readonly H
   const names = sockets.map(({ address }) => address);
   const wanted = listenGiven ? listen : defaultsOf(names, listen);
   for (const { address, fd } of sockets) if (!wanted.some((each) => nameOf(each) === address)) closeSync(fd);
-  return wanted.flatMap((address): Place[] => {
+  // Twice tcp:…:0 is two sockets of one name.
+  const once = new Map(wanted.map((address) => [nameOf(address), address]));
+  return [...once.values()].flatMap((address): Place[] => {
     const found = sockets.filter((socket) => socket.address === nameOf(address));
     return found.length === 0 ? [{ address }] : found.map((socket) => ({ address, socket }));
   });
