@@ -1,3 +1,4 @@
+import { constants as fs, openSync } from 'node:fs';
 import { constants } from 'node:os';
 import type { Cgroups } from '../cgroups/cgroups.ts';
 import { type Client, notAllowed } from '../clients/client.ts';
@@ -6,6 +7,7 @@ import { Problem } from '../errors/problem.ts';
 import { Batch, type EventSink } from '../journal/batch.ts';
 import type { Journal } from '../journal/journal.ts';
 import type { Sighting } from '../journal/watch-rows.ts';
+import { Descriptor } from '../kernel/descriptor.ts';
 import { isErrno } from '../kernel/errno.ts';
 import type { Features } from '../kernel/features.ts';
 import type { Pidfd } from '../kernel/pidfd.ts';
@@ -90,6 +92,8 @@ export class Handles {
   readonly #liveOf = new Map<string, number>();
   /** Processes that are not yet the programs that were asked for. */
   readonly #beginning = new Set<Promise<void>>();
+  /** Of /dev/null, for all that have no other streams. */
+  readonly #nothing = new Descriptor(openSync('/dev/null', fs.O_RDWR));
   #refusal: Problem | null = null;
   /** Told when there are more or fewer. */
   onCount: () => void = () => {};
@@ -164,7 +168,7 @@ export class Handles {
     const start = (): Promise<Launched> => {
       outputs.discard(number, output.streams); // of a try that failed
       const enterCgroup = (pid: number): void => cgroups.enter(number, pid);
-      const files = { ...outputs.filesFor(number), enterCgroup };
+      const files = { ...outputs.filesFor(number), nothing: this.#nothing.fd, enterCgroup };
       return launch(request, files, flag(options, features), descriptors);
     };
     try {

@@ -51,6 +51,8 @@ export interface LaunchFiles {
   output(stream: 'stdout' | 'stderr'): string;
   /** A private directory. */
   scratch: string;
+  /** A descriptor of /dev/null. */
+  nothing: number;
   /** Moves a process into the cgroup that was made for it. */
   enterCgroup(pid: number): void;
 }
@@ -170,14 +172,6 @@ function requireNames(env: Readonly<Record<string, string>>): void {
 
 type Keep = (fd: number) => Descriptor;
 
-let devNull: Descriptor | undefined;
-
-/** /dev/null, opened once for everybody. */
-function nothing(): Descriptor {
-  devNull ??= new Descriptor(openSync('/dev/null', constants.O_RDWR));
-  return devNull;
-}
-
 /**
  * The kernel gives the lowest number that is free, so a descriptor's number tells how many are taken.
  * @throws {SystemError} EMFILE, and closes it
@@ -213,7 +207,7 @@ function requireDirectory(path: string): void {
 
 function source(from: StdinSource, files: LaunchFiles, keep: Keep): number {
   if (from === 'inherit') return 0;
-  if (from === 'null') return nothing().fd;
+  if (from === 'null') return files.nothing;
   const data = 'text' in from ? Buffer.from(from.text) : Buffer.from(from.base64, 'base64');
   // An unlinked file, not a pipe: nobody has to feed it, and it never blocks. The child gets a description of its own,
   // read-only and at the beginning.
@@ -230,7 +224,7 @@ function source(from: StdinSource, files: LaunchFiles, keep: Keep): number {
 
 function target(to: OutputTarget, stream: 'stdout' | 'stderr', files: LaunchFiles, keep: Keep): number {
   if (to === 'inherit') return stream === 'stdout' ? 1 : 2;
-  if (to === 'null') return nothing().fd;
+  if (to === 'null') return files.nothing;
   const { O_WRONLY, O_CREAT, O_APPEND, O_TRUNC, O_EXCL, O_NOCTTY, O_NONBLOCK } = constants;
   // Appending, so that several writers (a shell and its children, stdout and stderr) do not overwrite each other.
   if (to === 'capture') return keep(openSync(files.output(stream), O_WRONLY | O_CREAT | O_EXCL | O_APPEND, 0o600)).fd;

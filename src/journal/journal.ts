@@ -5,6 +5,7 @@ import type { Description } from '../processes/description.ts';
 import type { Process } from '../processes/process.ts';
 import { Database, kindOf, setAsideIn } from './database.ts';
 import { Identity } from './identity.ts';
+import { Log } from './log.ts';
 import { Recent } from './recent.ts';
 import { HANDLE_COLUMNS, type HandleRow, handleOf } from './rows.ts';
 import { type Statement, statementsOf } from './statements.ts';
@@ -84,10 +85,9 @@ const APPLY_CHANGES = 256;
 const TRIM = 1000;
 
 /**
- * The record of handles, endings and events, in one SQLite file. Every change is one {@link commit}: one row of a log, which costs a
- * tenth of what the tables and their indexes do, and is on disk as they are. Many rows of it are then applied to the tables in one
- * transaction: soon, before anything is read from them, and at the start of the next daemon if this one dies before. What cannot
- * be written (a full disk) is kept in memory, served from there, and written once the disk is back.
+ * The record of handles, endings and events. Every change is one {@link commit}: a line of the {@link Log}. Many lines of it go to
+ * their tables in SQLite in one transaction: soon, before anything is read from them, and at the start of the next daemon if this one
+ * dies before. What cannot be written (a full disk) is kept in memory, served from there, and written once the disk is back.
  */
 export class Journal {
   readonly identity: Identity;
@@ -104,6 +104,7 @@ export class Journal {
   fault: Error | null = null;
 
   readonly #db: Database;
+  readonly #log: Log;
   readonly #keepEvents: number;
   /** What is not in its tables yet: in the log, or while the disk does not let, in memory alone. */
   #pending: Change[] = [];
@@ -125,23 +126,21 @@ export class Journal {
     this.#keepEvents = keepEvents;
     this.identity = new Identity(directory);
     this.#db = this.#open(directory);
+    this.#log = new Log(directory);
     this.#replay();
     const cleanHead = unwritten !== undefined && this.#catchUp(unwritten.statements) ? unwritten.head : null;
     this.#count(cleanHead ?? this.identity.reserved);
   }
 
-  /** Applies what an earlier daemon had in the log alone. A row that SQLite refuses is what it died of, and goes. */
+  /** Brings to the tables what an earlier daemon had in the log alone. A line that SQLite refuses is what it died of. */
   #replay(): void {
-    for (const { n, statements } of this.#read<{ n: number; statements: string }>('SELECT * FROM log ORDER BY n', []))
+    for (const statements of this.#log.read())
       try {
-        this.#transaction(() => {
-          this.#runAgain(JSON.parse(statements) as Statement[]);
-          this.#run('DELETE FROM log WHERE n = ?', [n]);
-        });
+        this.#transaction(() => this.#runAgain(statements));
       } catch (error) {
         if (kindOf(error) === 'disk') throw error;
-        this.#run('DELETE FROM log WHERE n = ?', [n]);
       }
+    this.#log.clear();
   }
 
   /**
@@ -246,21 +245,19 @@ export class Journal {
   commit(changes: readonly Change[]): boolean {
     for (const change of changes) this.#recent.note(change);
     this.#pending.push(...changes);
-    if (this.fault !== null || !this.#log(changes)) return this.apply();
+    if (this.fault !== null || !this.#append(changes)) return this.apply();
     if (this.#pending.length < APPLY_CHANGES) this.#applying ??= setTimeout(this.#applyNow, APPLY_MS);
     else if (this.#pending.length - changes.length < APPLY_CHANGES) setImmediate(this.#applyNow);
     return true;
   }
 
   /** @returns false where that cannot be written, for whatever reason */
-  #log(changes: readonly Change[]): boolean {
-    const statements = changes.flatMap((change) => statementsOf(change, this.bootId));
+  #append(changes: readonly Change[]): boolean {
     try {
-      this.#run('INSERT INTO log VALUES (NULL, ?)', [JSON.stringify(statements)]);
+      this.#log.append(changes.flatMap((change) => statementsOf(change, this.bootId)));
       this.identity.reserve(this.#head);
       return true;
-    } catch (error) {
-      if (kindOf(error) === 'damage') this.#replace(error as Error);
+    } catch {
       return false;
     }
   }
@@ -286,7 +283,6 @@ export class Journal {
     try {
       this.#transaction(() => {
         for (const change of latest(this.#pending)) this.#write(change);
-        this.#run('DELETE FROM log', []);
         if (this.#eventCount >= this.#keepEvents + TRIM) this.#trim(() => true);
       });
       this.identity.reserve(this.#head);
@@ -304,6 +300,7 @@ export class Journal {
       }, RETRY_MS);
       return false;
     }
+    this.#log.clear();
     this.#pending = [];
     this.fault = null;
     if (recovering) this.onRecovered();
@@ -569,6 +566,7 @@ export class Journal {
     if (this.#retry !== null) clearTimeout(this.#retry);
     if (this.apply()) this.identity.settle(this.#head);
     if (this.#retry !== null) clearTimeout(this.#retry);
+    this.#log.close();
     this.#db.close();
   }
 }

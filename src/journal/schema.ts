@@ -87,10 +87,8 @@ export const MIGRATIONS: readonly string[] = [
     STRICT, WITHOUT ROWID;
   CREATE TABLE opened_by (handle INTEGER PRIMARY KEY, watch TEXT NOT NULL) STRICT;
   `,
-  // What is on disk and not in its tables yet: statements with their values, as JSON.
-  `
-  CREATE TABLE log (n INTEGER PRIMARY KEY, statements TEXT NOT NULL) STRICT;
-  `,
+  // No other tables; but changes may lie in a log beside them from now on, of which an older daemon would know nothing.
+  '',
 ];
 
 /** What a new journal is of; one of a later version is not read. */

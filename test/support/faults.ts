@@ -2,7 +2,8 @@
  * Preloaded into a daemon under test (`node --import`), it makes that fail at a named step: the one that is written in the
  * file that FAULT names, for as long as it is there. Nothing in the daemon itself knows of this.
  */
-import { existsSync, readFileSync, rmSync } from 'node:fs';
+import fs, { existsSync, readFileSync, readlinkSync, rmSync } from 'node:fs';
+import { syncBuiltinESMExports } from 'node:module';
 import { constants as os } from 'node:os';
 import { StatementSync } from 'node:sqlite';
 import koffi from 'koffi';
@@ -27,9 +28,7 @@ type Run = typeof StatementSync.prototype.run;
 const { run } = StatementSync.prototype;
 StatementSync.prototype.run = function patched(this: StatementSync, ...values: Parameters<Run>) {
   const sql = this.sourceSQL;
-  const logs = sql.startsWith('INSERT INTO log');
-  if (logs) dieAt('die before the write');
-  if (logs || sql === 'BEGIN IMMEDIATE') {
+  if (sql === 'BEGIN IMMEDIATE') {
     const fault = faultNow();
     if (fault === 'disk full') throw sqliteError(13, 'database or disk is full');
     if (fault === 'I/O error') throw sqliteError(10, 'disk I/O error');
@@ -37,18 +36,32 @@ StatementSync.prototype.run = function patched(this: StatementSync, ...values: P
       rmSync(file);
       throw sqliteError(11, 'database disk image is malformed');
     }
+    if (fault === 'refused') {
+      rmSync(file);
+      throw sqliteError(19, 'constraint failed');
+    }
   }
-  if (sql === 'BEGIN IMMEDIATE' && faultNow() === 'refused') {
-    rmSync(file);
-    throw sqliteError(19, 'constraint failed');
-  }
-  // What stands alone is committed as it is run.
-  if ((logs || sql === 'COMMIT') && faultNow() === 'disk full at commit')
-    throw sqliteError(13, 'database or disk is full');
-  const result = run.apply(this, values);
-  if (logs) dieAt('die between write and reap');
-  return result;
+  if (sql === 'COMMIT' && faultNow() === 'disk full at commit') throw sqliteError(13, 'database or disk is full');
+  return run.apply(this, values);
 } as Run;
+
+/** What the log says where the journal says something else. */
+const logErrors: Record<string, string> = {
+  'disk full': 'ENOSPC',
+  'disk full at commit': 'ENOSPC',
+  'I/O error': 'EIO',
+};
+const { writeSync } = fs;
+fs.writeSync = ((...args: Parameters<typeof writeSync>) => {
+  if (!readlinkSync(`/proc/self/fd/${args[0]}`).endsWith('/journal.log')) return writeSync(...args);
+  dieAt('die before the write');
+  const code = logErrors[faultNow() ?? ''];
+  if (code !== undefined) throw Object.assign(new Error(code), { code });
+  const written = writeSync(...args);
+  dieAt('die between write and reap');
+  return written;
+}) as typeof writeSync;
+syncBuiltinESMExports();
 
 const { load } = koffi;
 type Library = ReturnType<typeof load>;
