@@ -120,7 +120,7 @@ export function eventRoutes(app: App, { handles, feed }: Daemon): void {
   function converse(socket: WebSocket, request: FastifyRequest, query: Query): void {
     const { client } = request;
     const subscriber = feed.attach(
-      { client, types: query.type, sink: webSocketSink(socket), beginningOf: beginningOf(client) },
+      { client, types: query.type, sink: webSocketSink(socket, request.raw.socket), beginningOf: beginningOf(client) },
       (why) => closeSocket(socket, closings[why].code, closings[why].reason),
     );
     const leave = app.callers.add(request, () => closeSocket(socket, POLICY_VIOLATION, 'credentials revoked'));

@@ -12,6 +12,7 @@ import { listensAt } from '../kernel/listening.ts';
 import { tryLock } from '../kernel/lock.ts';
 import { peerOf } from '../kernel/peer.ts';
 import { bindUnix } from '../kernel/unix-socket.ts';
+import { descriptorOf } from './descriptor-of.ts';
 import { strangersAmong, TCP_KEEP_ALIVE_MS } from './limits.ts';
 import { type HandedOn, nameOf, type Place } from './places.ts';
 
@@ -210,13 +211,6 @@ function stopTimeouts(http: HttpServer): void {
     description?.endsWith('connectionsCheckingInterval'),
   );
   if (name !== undefined) clearInterval((http as unknown as Record<symbol, NodeJS.Timeout>)[name]);
-}
-
-/** Node has no public name for it. */
-function descriptorOf(socket: Socket | Server): number {
-  const { _handle: handle } = socket as unknown as { _handle: { fd: number } | null };
-  if (handle === null) throw new Error('socket is closed');
-  return handle.fd;
 }
 
 /** The accepted connection that TLS is spoken on; one that is plain is its own. Node has no public name for this either. */
