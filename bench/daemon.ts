@@ -1,5 +1,9 @@
 import { basename, dirname, join } from 'node:path';
+import type { SpawnTask } from './clients/task.ts';
 import type { Scene, Server } from './scene.ts';
+
+/** Spawned and collected before anything is measured. */
+const WARM_UP = 8000;
 
 const MAIN = join(import.meta.dirname, '../src/main.ts');
 
@@ -36,4 +40,12 @@ export function daemonCommand(scene: Scene, profile?: string): Command {
 export function startDaemon(scene: Scene, profile?: string, node: readonly string[] = []): Promise<Server> {
   const { socket, args } = daemonCommand(scene, profile);
   return scene.serve(socket, ...node, ...args);
+}
+
+/** One that has run for a while: V8 has compiled what it does all the time. */
+export async function startWarmDaemon(scene: Scene, profile?: string, node: readonly string[] = []): Promise<Server> {
+  const daemon = await startDaemon(scene, profile, node);
+  const warmUp: SpawnTask = { socket: daemon.socket, count: 0, warmUp: WARM_UP, inFlight: 16 };
+  await scene.client('spawn', warmUp);
+  return daemon;
 }

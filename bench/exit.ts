@@ -1,5 +1,5 @@
 import type { ExitTask } from './clients/task.ts';
-import { startDaemon } from './daemon.ts';
+import { startWarmDaemon } from './daemon.ts';
 import { type Held, hold } from './held.ts';
 import { inTurns, type Measure, type Measurement, type Plan } from './measure.ts';
 import type { Scene } from './scene.ts';
@@ -46,7 +46,7 @@ async function exits(
   others: number,
 ): Promise<{ waitd: number[][]; floor: number[][] }> {
   const file = scene.stampFile();
-  await using daemon = await startDaemon(scene, profile);
+  await using daemon = await startWarmDaemon(scene, profile);
   const task: ExitTask = { socket: daemon.socket, count, warmUp: WARM_UP, child: floor, file };
   const microseconds = (nanoseconds: number[]): number[] => nanoseconds.map((one) => one / 1000);
   const results = { waitd: [] as number[][], floor: [] as number[][] };

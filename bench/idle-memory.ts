@@ -1,11 +1,7 @@
 import { COLLECTABLE, settledMemory } from './clients/memory.ts';
-import type { SpawnTask } from './clients/task.ts';
-import { startDaemon } from './daemon.ts';
+import { startWarmDaemon } from './daemon.ts';
 import { hold } from './held.ts';
 import type { Measurement } from './measure.ts';
-
-/** Spawned and collected beforehand. */
-const WARM_UP = 4000;
 
 /**
  * What a live handle takes of the daemon's resident memory while nothing happens to it; the kernel's share is not in it.
@@ -22,9 +18,7 @@ export const measureIdleMemory: Measurement = async (scene, floor, { runs, handl
     target: { atMost: 2.5 },
   };
   for (let run = 0; run < runs; run += 1) {
-    await using daemon = await startDaemon(scene, undefined, COLLECTABLE);
-    const warmUp: SpawnTask = { socket: daemon.socket, count: 0, warmUp: WARM_UP, inFlight: 16 };
-    await scene.client('spawn', warmUp);
+    await using daemon = await startWarmDaemon(scene, undefined, COLLECTABLE);
     const before = await settledMemory(daemon.pid);
     await hold(scene, daemon, floor, count);
     measure.waitd.push(((await settledMemory(daemon.pid)) - before) / count);

@@ -1,12 +1,12 @@
 import type { SpawnTask } from './clients/task.ts';
-import { startDaemon } from './daemon.ts';
+import { startWarmDaemon } from './daemon.ts';
 import { inTurns, type Measurement } from './measure.ts';
 
 const IN_FLIGHT = 16;
 
 /** Spawned, and collected by the client, per second; beside posix_spawn, epoll on a pidfd and waitid in C. */
 export const measureSpawn: Measurement = async (scene, floor, { runs, spawns: count, profile }) => {
-  await using daemon = await startDaemon(scene, profile);
+  await using daemon = await startWarmDaemon(scene, profile);
   const task: SpawnTask = { socket: daemon.socket, count, warmUp: count / 4, inFlight: IN_FLIGHT };
   const rate = {
     what: `spawn to collected, ${IN_FLIGHT} in flight`,

@@ -6,12 +6,17 @@ import type { Event, EventType } from './event.ts';
 /** How many events of the past are read at a time. */
 const PAGE = 256;
 
+/** How long a reader may take to take what waits for it, once that is more than may wait. */
+const BEHIND_MS = 1000;
+
 /** Where a subscriber's frames go: a WebSocket, or an SSE stream. */
 export interface Sink {
   /** @param seq of an event's frame; @param flushed told when the frame has left this process */
   send(frame: string, seq?: number, flushed?: () => void): void;
   /** Bytes that wait here because the reader does not read. */
   readonly buffered: number;
+  /** Calls back when they have left this process. */
+  flushed(callback: () => void): void;
   /** Ends it because of that. `since` is the lowest cursor that loses nothing. */
   cut(since: number): void;
 }
@@ -57,11 +62,14 @@ interface Replay {
   handles: string[] | null;
   after: number;
   position: number;
+  /** Of handles that were followed live before, from which cursor on. */
+  resumed?: ReadonlyMap<string, number>;
 }
 
 /**
  * One socket's or stream's view of the feed: what it follows, how far it has come, and that it gets each event once, in
- * order. The past is read from the journal at the reader's own pace; only live events can overflow.
+ * order. The past is read from the journal at the reader's own pace. Where live events come faster than that, thousands at once, they
+ * are the past too; only a reader that takes nothing is cut off.
  */
 export class Subscriber implements Follower {
   readonly client: Client;
@@ -81,6 +89,7 @@ export class Subscriber implements Follower {
   #following = 0;
   #ended = false;
   #waiting = false;
+  #behind: NodeJS.Timeout | null = null;
 
   constructor(parts: SubscriberParts) {
     this.client = parts.client;
@@ -143,7 +152,7 @@ export class Subscriber implements Follower {
         if (replay.handles?.includes(handle) !== true) continue;
         replay.handles = replay.handles.filter((other) => other !== handle);
         this.#count(-1);
-        this.#remember(handle, { after: replay.after, to: replay.position });
+        this.#remember(handle, { after: replay.resumed?.get(handle) ?? replay.after, to: replay.position });
       }
     }
   }
@@ -151,10 +160,41 @@ export class Subscriber implements Follower {
   /** A live event of something that is followed. */
   offer(event: Event): void {
     if (this.#ended || !this.#wants(event)) return;
-    if (this.#parts.sink.buffered > this.#parts.bufferLimit) this.#cut(event.seq - 1);
-    else this.#parts.sink.send(event.frame, event.seq);
+    if (this.#parts.sink.buffered > this.#parts.bufferLimit) {
+      this.#fallBehind(event.seq - 1);
+      return;
+    }
+    this.#parts.sink.send(event.frame, event.seq);
     // Nothing follows these two.
     if (event.type === 'closed' || event.type === 'expired') this.unsubscribe([event.handle]);
+  }
+
+  /** Goes on from the journal once the reader has taken what waits for it, and is cut off if it does not. */
+  #fallBehind(position: number): void {
+    const { sink, switchboard, journal } = this.#parts;
+    if (this.#all === 'live') {
+      switchboard.leaveAll(this);
+      this.#all = { handles: null, after: this.#allAfter, position };
+      this.#replays.push(this.#all);
+    }
+    if (this.#live.size > 0) {
+      const resumed = new Map(this.#live);
+      for (const handle of resumed.keys()) switchboard.leave(handle, this);
+      this.#live.clear();
+      this.#replays.push({ handles: [...resumed.keys()], after: position, position, resumed });
+    }
+    this.#waiting = true;
+    this.#behind ??= setTimeout(() => this.#cut(journal.head), BEHIND_MS);
+    sink.flushed(() => {
+      this.#keepUp();
+      this.#waiting = false;
+      this.#pump();
+    });
+  }
+
+  #keepUp(): void {
+    if (this.#behind !== null) clearTimeout(this.#behind);
+    this.#behind = null;
   }
 
   /** @returns false where the client has sent too many frames, and has been told */
@@ -181,6 +221,7 @@ export class Subscriber implements Follower {
   /** The reader is gone. */
   end(): void {
     this.#ended = true;
+    this.#keepUp();
     this.#replays.length = 0;
     this.#parts.switchboard.leaveAll(this);
     for (const handle of this.#live.keys()) this.#parts.switchboard.leave(handle, this);
@@ -296,9 +337,10 @@ export class Subscriber implements Follower {
       return;
     }
     for (const handle of replay.handles ?? []) {
-      this.#live.set(handle, replay.after);
+      this.#live.set(handle, replay.resumed?.get(handle) ?? replay.after);
       this.#parts.switchboard.follow(handle, this);
     }
+    if (replay.resumed !== undefined) return;
     this.#frame({ type: 'subscribed', handles: this.#announce.get(replay) ?? [] });
   }
 }

@@ -71,8 +71,8 @@ export interface HandleView {
   watch?: string | undefined;
 }
 
-export function viewOfProcess({ pid, inode, startedAt, argv }: Process): ProcessView {
-  return { pid, inode, startedAt: new Date(startedAt).toISOString(), argv };
+export function viewOfProcess({ pid, inode, startedAtText, argv }: Process): ProcessView {
+  return { pid, inode, startedAt: startedAtText, argv };
 }
 
 /**

@@ -267,6 +267,7 @@ export class Handles {
       if (still?.() === false) throw noProcess(pid);
       reaper.lookAfterChildren(); // its end or its stop may be waiting to be noticed, and its pid may have changed hands
       const known = table.get(pid);
+      if (known?.relation === 'child') reaper.settle(known); // among thousands that have ended it may not have had its turn
       if (known !== undefined && known.inode === found) {
         if (known.relation === 'child' && known.ending !== null) throw noProcess(pid);
         const description = this.#describe(known, pidfd, options.nonblocking);

@@ -35,6 +35,9 @@ export function webSocketSink(socket: WebSocket, carrier: Socket): Sink {
     get buffered() {
       return socket.bufferedAmount;
     },
+    flushed: (callback) => {
+      if (!carrier.destroyed) carrier.write('', callback);
+    },
     cut: (since) => closeSocket(socket, TRY_AGAIN_LATER, `resume since=${since}`),
   };
 }
@@ -68,6 +71,9 @@ export function eventStreamSink(response: ServerResponse): Sink {
     },
     get buffered() {
       return response.writableLength;
+    },
+    flushed: (callback) => {
+      response.write(': \n\n', () => callback());
     },
     // The client resumes by the last id it got.
     cut: () => response.destroy(),

@@ -78,7 +78,7 @@ export interface JournalOptions {
 const RETRY_MS = 250;
 
 /** How long changes may be in the log alone, and how many: one transaction for all of them costs a fraction of one for each. */
-const APPLY_MS = 25;
+const APPLY_MS = 250;
 const APPLY_CHANGES = 256;
 
 /** How many events go at a time, so that it costs next to nothing each. */

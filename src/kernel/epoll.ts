@@ -17,7 +17,9 @@ const EPOLLET = 0x8000_0000;
 // struct epoll_event is packed on x64 only (include/uapi/linux/eventpoll.h).
 const EVENT_SIZE = byArchitecture({ x64: 12, arm64: 16 });
 const DATA_AT = EVENT_SIZE - 8;
-const BATCH = 1024;
+
+/** How many are taken at a time. Thousands may end at once, and nobody else is served while they are dealt with. */
+const BATCH = 64;
 
 /** A pidfd became readable: its process has ended, and with `reaped` somebody has collected it too (6.9). */
 export interface Readiness<T> {
@@ -51,20 +53,22 @@ export class Epoll<T> {
   readonly #event = Buffer.alloc(EVENT_SIZE);
   // Kept referenced for the life of the daemon: koffi does not.
   #loop: InstanceType<typeof koffi.node.PollHandle> | null = null;
-  #woken = false;
 
   /**
    * Calls `onWake` from the event loop whenever something is ready; it must then {@link drain}.
    */
   start(onWake: () => void): void {
-    // The callback comes from inside the poll phase, where microtasks do not run and a throw surfaces elsewhere: it only
-    // asks for the check phase, which follows at once.
+    // The callback comes from inside the poll phase, where microtasks do not run and a throw surfaces elsewhere: both are for the
+    // check phase, which follows at once. What must not wait even for that is done here.
     this.#loop = koffi.node.poll(this.#epoll.fd, { readable: true }, () => {
-      if (this.#woken) return;
-      this.#woken = true;
-      setImmediate(() => {
-        this.#woken = false;
+      let fault: unknown = null;
+      try {
         onWake();
+      } catch (error) {
+        fault = error;
+      }
+      setImmediate(() => {
+        if (fault !== null) throw fault;
       });
     });
   }
@@ -101,18 +105,16 @@ export class Epoll<T> {
     this.#free.push(registration.slot);
   }
 
-  /** Takes everything that is ready, without waiting. */
-  drain(): Readiness<T>[] {
+  /** Takes what is ready, without waiting. Where that was not `all`, the loop wakes again. */
+  drain(): { ready: Readiness<T>[]; all: boolean } {
     const ready: Readiness<T>[] = [];
-    for (let count = BATCH; count === BATCH; ) {
-      count = this.#wait();
-      for (let at = 0; at < count * EVENT_SIZE; at += EVENT_SIZE) {
-        const slot = this.#slots[this.#events.readUInt32LE(at + DATA_AT)]!;
-        if (slot.generation !== this.#events.readUInt32LE(at + DATA_AT + 4) || slot.token === null) continue;
-        ready.push({ token: slot.token, reaped: (this.#events.readUInt32LE(at) & EPOLLHUP) !== 0 });
-      }
+    const count = this.#wait();
+    for (let at = 0; at < count * EVENT_SIZE; at += EVENT_SIZE) {
+      const slot = this.#slots[this.#events.readUInt32LE(at + DATA_AT)]!;
+      if (slot.generation !== this.#events.readUInt32LE(at + DATA_AT + 4) || slot.token === null) continue;
+      ready.push({ token: slot.token, reaped: (this.#events.readUInt32LE(at) & EPOLLHUP) !== 0 });
     }
-    return ready;
+    return { ready, all: count < BATCH };
   }
 
   #wait(): number {

@@ -48,6 +48,8 @@ export class Process {
   readonly pid: number;
   readonly inode: string | null;
   readonly startedAt: number;
+  /** The same as clients see it: every event tells it. */
+  readonly startedAtText: string;
   readonly argv: readonly string[];
   relation: Relation;
   state: ProcessState = 'running';
@@ -69,6 +71,7 @@ export class Process {
     this.pid = facts.pid;
     this.inode = facts.inode;
     this.startedAt = facts.startedAt;
+    this.startedAtText = new Date(facts.startedAt).toISOString();
     this.argv = facts.argv;
     this.relation = facts.relation;
   }

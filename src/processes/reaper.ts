@@ -78,12 +78,16 @@ export class Reaper {
     this.#parts.table.epoll.stop();
   }
 
-  /** Takes what epoll has. */
-  wake(): void {
+  /**
+   * Takes what epoll has.
+   * @returns whether that was all; else there will be another wake
+   */
+  wake(): boolean {
     const { table, adoption } = this.#parts;
     const ended: Readiness<Process>[] = [];
     const orphaned: Process[] = [];
-    for (const { token, reaped } of table.epoll.drain()) {
+    const { ready, all } = table.epoll.drain();
+    for (const { token, reaped } of ready) {
       if (token instanceof OwnChild) this.#reapOwnChild(token);
       else if (token instanceof ParentWatch) orphaned.push(...adoption.ended(token));
       else ended.push({ token, reaped });
@@ -92,6 +96,7 @@ export class Reaper {
     for (const child of orphaned) if (!child.settled && adoption.follow(child)) this.adopt(child);
     // A zombie that came to us has no edge left to give.
     if (orphaned.length > 0) this.#reapOrphans();
+    return all;
   }
 
   /** A child was found ended by somebody who asked, before epoll told. */
@@ -251,8 +256,9 @@ export class Reaper {
   lookAfterChildren(): void {
     this.#lastLook = performance.now();
     this.drainPauses();
-    this.wake(); // those with a handle go the usual way, in one batch
-    this.#reapOrphans();
+    // Those with a handle go the usual way, many at a time; who has none comes after them.
+    if (this.wake()) this.#reapOrphans();
+    else this.#onChildSignal();
   }
 
   /**
