@@ -41,12 +41,10 @@ t.test('a spawn that asks has a fresh cgroup, which goes when nobody is in it', 
   const handle = await daemon.spawn(argv, {}, { stdout: 'capture', cgroup: {} });
   const [name = ''] = made(directory);
   t.equal(made(directory).length, 1);
-  t.same(
-    readFileSync(join(directory, name, 'cgroup.procs'), 'utf8')
-      .trim()
-      .split('\n'),
-    [String(handle.process.pid)],
-  );
+  const inIt = readFileSync(join(directory, name, 'cgroup.procs'), 'utf8')
+    .trim()
+    .split('\n');
+  t.ok(inIt.includes(String(handle.process.pid)));
   await eventually(async () => (await daemon.get(`/v1/handles/${handle.id}/stdout`)).text.includes(`/${name}\n`));
   gate.open();
   await daemon.waitid(handle.id);

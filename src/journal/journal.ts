@@ -94,8 +94,8 @@ export class Journal {
   readonly bootId: string;
   /** Told when all that waited for the disk has been written. */
   onRecovered: () => void = () => {};
-  /** Told when the file was damaged, and which name it bears now. */
-  onDamaged: (error: Error, setAside: string) => void = () => {};
+  /** Told when the file was damaged and there is another, and which name it bears now. */
+  onDamaged: ((error: Error, setAside: string) => void) | null = null;
   /** What lives, for a journal that must begin anew. */
   living: () => Iterable<Handle> = () => [];
   /** The watches, for the same. */
@@ -303,6 +303,8 @@ export class Journal {
     this.#log.clear();
     this.#pending = [];
     this.fault = null;
+    const damage = this.onDamaged && this.takeDamage();
+    if (damage !== null) this.onDamaged?.(...damage);
     if (recovering) this.onRecovered();
     return true;
   }
@@ -333,7 +335,6 @@ export class Journal {
     const waiting = this.#pending.find((change) => change.write === 'event');
     if (waiting !== undefined) this.#oldest = waiting.event.seq;
     this.#damage = [error, setAside];
-    this.onDamaged(error, setAside);
   }
 
   #write(change: Change): void {
@@ -425,7 +426,12 @@ export class Journal {
 
   /** Rows as they are in the tables. */
   #read<T>(sql: string, values: SQLInputValue[]): T[] {
-    return this.#guarded(() => this.#db.statement(sql).all(...values)) as unknown as T[];
+    const before = this.#damage;
+    const rows = this.#guarded(() => this.#db.statement(sql).all(...values)) as unknown as T[];
+    if (this.#damage === before) return rows;
+    // There is another file, and what lives goes there first.
+    this.apply();
+    return this.#db.statement(sql).all(...values) as unknown as T[];
   }
 
   /** The same, once all is there that can be. */
