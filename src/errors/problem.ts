@@ -97,16 +97,19 @@ export class Problem extends Error {
       detail: this.message,
       instance,
       errno: this.errno,
-      ...(syscall !== undefined && { syscall }),
-      ...(handle !== undefined && { handle }),
-      ...(retry !== undefined && { retry }),
-      ...(errors !== undefined && { errors }),
-      ...(candidates !== undefined && { candidates }),
+      // What is undefined is not in the JSON.
+      syscall,
+      handle,
+      retry,
+      errors,
+      candidates,
     };
   }
 }
 
-export interface ProblemDocument extends Pick<ProblemFacts, 'syscall' | 'handle' | 'retry' | 'errors' | 'candidates'> {
+type Optional = Pick<ProblemFacts, 'syscall' | 'handle' | 'retry' | 'errors' | 'candidates'>;
+
+export interface ProblemDocument extends Record<keyof Optional, unknown> {
   type: string;
   title: string;
   status: number;

@@ -65,15 +65,14 @@ export function sendProblem(reply: FastifyReply, problem: Problem): void {
   request.errno = problem.errno;
   request.server.onRefusal(request, reply, problem.errno);
   const body = JSON.stringify(problem.toDocument(request.id));
+  const headers = reply.getHeaders() as OutgoingHttpHeaders;
+  // What the framework itself refuses does not pass the hook that sets them.
+  if (headers['x-request-id'] === undefined) Object.assign(headers, usualHeaders(request.id));
+  Object.assign(headers, problem.headers);
+  headers['content-type'] = 'application/problem+json';
+  headers['content-length'] = Buffer.byteLength(body);
   reply.hijack();
-  raw.writeHead(problem.status, {
-    // What the framework itself refuses does not pass the hook that sets them.
-    ...usualHeaders(request.id),
-    ...(reply.getHeaders() as OutgoingHttpHeaders),
-    ...problem.headers,
-    'content-type': 'application/problem+json',
-    'content-length': Buffer.byteLength(body),
-  });
+  raw.writeHead(problem.status, headers);
   raw.end(body);
 }
 
