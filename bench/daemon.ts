@@ -5,7 +5,10 @@ import type { Scene, Server } from './scene.ts';
 /** Spawned and collected before anything is measured. */
 const WARM_UP = 8000;
 
-const MAIN = join(import.meta.dirname, '../src/main.ts');
+const SOURCES = join(import.meta.dirname, '../src/main.ts');
+
+/** What the package and the image run, if it has been built. */
+export const BUILT = join(import.meta.dirname, '../dist/src/main.js');
 
 /** How a daemon is started, with a state directory of its own, and where it serves. */
 export interface Command {
@@ -17,8 +20,9 @@ export interface Command {
 /**
  * As `npm start` does; but when it stops it takes along what it has spawned.
  * @param profile where its CPU profile goes when it stops
+ * @param main the program
  */
-export function daemonCommand(scene: Scene, profile?: string): Command {
+export function daemonCommand(scene: Scene, profile?: string, main: string = SOURCES): Command {
   const socket = scene.path('waitd.sock');
   const profiling =
     profile === undefined
@@ -30,7 +34,7 @@ export function daemonCommand(scene: Scene, profile?: string): Command {
           `--cpu-prof-name=${basename(profile)}`,
         ];
   const serve = ['serve', '--listen', `unix:${socket}`, '--state-dir', scene.path('state'), '--stop-children'];
-  return { socket, args: [...profiling, MAIN, ...serve] };
+  return { socket, args: [...profiling, main, ...serve] };
 }
 
 /**
