@@ -66,7 +66,8 @@ export function eventRoutes(app: App, { handles, feed }: Daemon): void {
         throw new Problem('EPROTO', 'Accept application/json or text/event-stream.', { status: 406 });
       const { client, query } = request;
       for (const id of query.handle ?? []) if (handles.beginningOf(client, id) === null) throw unknownHandle(id);
-      if (type === 'text/event-stream') return stream(request, reply, query);
+      if (type === 'text/event-stream')
+        return request.method === 'HEAD' ? reply.type(type).send('') : stream(request, reply, query);
       const { since, handle, type: types, limit, timeoutMs } = query;
       const page = await feed.page({
         client,
@@ -130,9 +131,8 @@ export function eventRoutes(app: App, { handles, feed }: Daemon): void {
     });
     socket.on('message', (data, isBinary) => {
       if (!subscriber.admit()) return;
-      const frame = isBinary ? null : parseFrame(String(data));
-      if (frame === null)
-        subscriber.error('EINVAL', 'This is no frame: send subscribe or unsubscribe with handles, as JSON.');
+      const frame = isBinary ? NO_FRAME : parseFrame(String(data));
+      if (typeof frame === 'string') subscriber.error('EINVAL', frame);
       else if (frame.type === 'subscribe') subscriber.subscribe(frame.handles, frame.since);
       else subscriber.unsubscribe(frame.handles);
     });
@@ -153,13 +153,20 @@ function lastEventId({ headers }: FastifyRequest): number | undefined {
   return seq;
 }
 
-function parseFrame(text: string): z.infer<typeof ClientFrame> | null {
+const NO_FRAME = 'This is no frame: send subscribe or unsubscribe with handles, as JSON.';
+
+/** @returns a sentence where it is none */
+function parseFrame(text: string): z.infer<typeof ClientFrame> | string {
+  let frame: unknown;
   try {
-    const result = ClientFrame.safeParse(JSON.parse(text));
-    return result.success ? result.data : null;
+    frame = JSON.parse(text);
   } catch {
-    return null;
+    return NO_FRAME;
   }
+  const { data, error } = ClientFrame.safeParse(frame);
+  if (data !== undefined) return data;
+  const [{ path, message }] = error.issues as [z.core.$ZodIssue];
+  return path.length === 0 ? NO_FRAME : `The frame does not fit at /${path.join('/')}: ${message}.`;
 }
 
 /** Named in the OpenAPI document, which cannot describe a socket otherwise. */

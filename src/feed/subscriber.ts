@@ -6,13 +6,13 @@ import type { Event, EventType } from './event.ts';
 /** How many events of the past are read at a time. */
 const PAGE = 256;
 
-/** How long a reader may take to take what waits for it, once that is more than may wait. */
+/** A reader for whom more waits than may is cut off when it has taken nothing for so long. */
 const BEHIND_MS = 1000;
 
 /** Where a subscriber's frames go: a WebSocket, or an SSE stream. */
 export interface Sink {
-  /** @param seq of an event's frame; @param flushed told when the frame has left this process */
-  send(frame: string, seq?: number, flushed?: () => void): void;
+  /** @param seq of an event's frame */
+  send(frame: string, seq?: number): void;
   /** Bytes that wait here because the reader does not read. */
   readonly buffered: number;
   /** Calls back when they have left this process. */
@@ -171,7 +171,7 @@ export class Subscriber implements Follower {
 
   /** Goes on from the journal once the reader has taken what waits for it, and is cut off if it does not. */
   #fallBehind(position: number): void {
-    const { sink, switchboard, journal } = this.#parts;
+    const { switchboard } = this.#parts;
     if (this.#all === 'live') {
       switchboard.leaveAll(this);
       this.#all = { handles: null, after: this.#allAfter, position };
@@ -183,8 +183,20 @@ export class Subscriber implements Follower {
       this.#live.clear();
       this.#replays.push({ handles: [...resumed.keys()], after: position, position, resumed });
     }
+    this.#await();
+  }
+
+  /** Goes on once the reader has taken what waits for it. */
+  #await(): void {
+    const { sink, journal, bufferLimit } = this.#parts;
     this.#waiting = true;
-    this.#behind ??= setTimeout(() => this.#cut(journal.head), BEHIND_MS);
+    if (sink.buffered > bufferLimit && this.#behind === null) {
+      let { buffered } = sink;
+      this.#behind = setInterval(() => {
+        if (sink.buffered >= buffered) this.#cut(journal.head);
+        else ({ buffered } = sink);
+      }, BEHIND_MS);
+    }
     sink.flushed(() => {
       this.#keepUp();
       this.#waiting = false;
@@ -193,7 +205,7 @@ export class Subscriber implements Follower {
   }
 
   #keepUp(): void {
-    if (this.#behind !== null) clearTimeout(this.#behind);
+    if (this.#behind !== null) clearInterval(this.#behind);
     this.#behind = null;
   }
 
@@ -301,7 +313,7 @@ export class Subscriber implements Follower {
 
   /** @returns whether it has reached the present */
   #sendPage(replay: Replay): boolean {
-    const { journal, types, sink } = this.#parts;
+    const { journal, types, sink, bufferLimit } = this.#parts;
     if (replay.handles?.length === 0) return true;
     const gap = journal.gapAfter(replay.position);
     if (gap !== null) {
@@ -315,19 +327,19 @@ export class Subscriber implements Follower {
       since: replay.position,
       limit: PAGE,
     });
-    const done = page.length < PAGE;
-    const unsent = page.filter((event) => !this.#wasSent(event));
-    for (const event of unsent)
-      if (done || event !== unsent.at(-1)) sink.send(event.frame, event.seq);
-      else {
-        this.#waiting = true;
-        sink.send(event.frame, event.seq, () => {
-          this.#waiting = false;
-          this.#pump();
-        });
-      }
-    replay.position = done ? journal.head : page.at(-1)!.seq;
-    return done;
+    for (const event of page) {
+      if (!this.#wasSent(event)) sink.send(event.frame, event.seq);
+      replay.position = event.seq;
+      if (sink.buffered <= bufferLimit) continue;
+      this.#await();
+      return false;
+    }
+    if (page.length === PAGE) {
+      this.#await();
+      return false;
+    }
+    replay.position = journal.head;
+    return true;
   }
 
   #goLive(replay: Replay): void {

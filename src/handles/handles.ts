@@ -14,6 +14,7 @@ import type { Pidfd } from '../kernel/pidfd.ts';
 import { readArgv, readStat, startedAt } from '../kernel/proc.ts';
 import type { Outputs } from '../output/outputs.ts';
 import { type Adoption, parentOf } from '../processes/adoption.ts';
+import type { Birth } from '../processes/births.ts';
 import { Description, type Stream } from '../processes/description.ts';
 import { Process, type ProcessState } from '../processes/process.ts';
 import type { ProcessTable } from '../processes/process-table.ts';
@@ -26,6 +27,7 @@ import { isThere, noProcess, openPid, requireInode } from './open-pid.ts';
 import { requireOpenable } from './openable.ts';
 import { permitted } from './permit-spawn.ts';
 import { outOfDescriptors, stale, unknownHandle, unwritable } from './refusals.ts';
+import { Turns } from './turns.ts';
 
 /**
  * What a handle is asked for. `see` changes nothing; `take` is waitid's collecting; `change` is of the handle itself; `signal` is of
@@ -72,13 +74,16 @@ export interface HandlesParts {
   cgroups: Cgroups;
 }
 
+/** How many programs are started at a time. It is done on four threads (libuv's), and each takes descriptors until it is there. */
+const MOST_STARTING = 16;
+
 /** What a new handle is made of. */
 interface HoldFacts extends OpenOptions {
   id: string;
   client: string;
   description: Description;
-  /** The cursor from before its first event, where that was decided before. */
-  seq?: number;
+  /** As it was written before its process was there. */
+  intent?: Handle | null;
   /** Whether its process is a new one for us. */
   watch: boolean;
 }
@@ -94,6 +99,7 @@ export class Handles {
   readonly #beginning = new Set<Promise<void>>();
   /** Of /dev/null, for all that have no other streams. */
   readonly #nothing = new Descriptor(openSync('/dev/null', fs.O_RDWR));
+  readonly #turns = new Turns(MOST_STARTING);
   #refusal: Problem | null = null;
   /** Told when there are more or fewer. */
   onCount: () => void = () => {};
@@ -139,24 +145,17 @@ export class Handles {
     if (captured(request).length > 0) requireQuota(asking.quotas, 'outputBytes', outputs.keptOf(client) + 1);
     const id = this.#ids.make(client);
     const number = journal.takeNumber();
-    // What is written before it is there takes its seq at once, since others are made meanwhile.
-    const seq = options.claim === undefined ? undefined : journal.nextSeq() - 1;
     const facts = { id: number, argv: request.argv.map(shownOf), relation: 'child' as const };
     const output = { streams: captured(request), ended: false };
-    const intent = seq === undefined ? null : this.#intend({ id, client, seq }, facts, { id: number, output }, options);
+    // Its place among the others is only known when it is there.
+    const intended = { id, client, seq: -number };
+    const intent = options.claim === undefined ? null : this.#intend(intended, facts, { id: number, output }, options);
     const hold = ({ pid, pidfd }: Launched): Handle => {
       const inode = features.inode ? pidfd.inode : null;
       const process = new Process({ ...facts, pid, inode, startedAt: Date.now() });
       const description = new Description(number, process, pidfd, options.nonblocking, output);
       try {
-        const handle = this.#hold({
-          ...options,
-          id,
-          client,
-          description,
-          watch: true,
-          ...(seq !== undefined && { seq }),
-        });
+        const handle = this.#hold({ ...options, id, client, description, watch: true, intent });
         if (output.streams.length > 0) outputs.track(description, client);
         return handle;
       } catch (error) {
@@ -187,27 +186,35 @@ export class Handles {
     const { reaper } = this.#parts;
     const { promise, resolve } = Promise.withResolvers<void>();
     this.#beginning.add(promise);
-    const birth = reaper.expect();
-    let spared: (() => void) | null = null;
-    let handle: Handle;
     try {
-      const launched = await start();
+      const { launched, birth } = await this.#turns.take(() => this.#launched(start));
+      using over = new DisposableStack();
+      over.defer(birth.over);
       if (launched.begun !== null) {
         // It has a pid, and a way to go.
-        spared = reaper.spare(launched.pid);
+        over.defer(reaper.spare(launched.pid));
         birth.over();
         await launched.begun;
       }
-      handle = hold(launched);
+      const handle = hold(launched);
       reaper.welcome(handle.process, birth);
+      over.dispose();
+      this.onBegun(launched.pid);
+      return handle;
     } finally {
-      spared?.();
-      birth.over();
       this.#beginning.delete(promise);
       resolve();
     }
-    this.onBegun(handle.process.pid);
-    return handle;
+  }
+
+  async #launched(start: () => Promise<Launched>): Promise<{ launched: Launched; birth: Birth }> {
+    const birth = this.#parts.reaper.expect();
+    try {
+      return { launched: await start(), birth };
+    } catch (error) {
+      birth.over();
+      throw error;
+    }
   }
 
   /** Resolves when no process is on its way to its program. */
@@ -468,13 +475,15 @@ export class Handles {
 
   /** Makes the handle, writes it, tells of it. From its `seq` on, no event of it can be missed. */
   #hold(facts: HoldFacts): Handle {
-    const { id, client, description, labels, claim, sighting, watch, seq = this.#parts.journal.head } = facts;
+    const { id, client, description, labels, claim, sighting, watch, intent = null } = facts;
     const { journal, feed, table } = this.#parts;
+    const seq = journal.head;
     const { process } = description;
     const opener = sighting?.watch ?? null;
     const handle = new Handle({ id, client, description, labels, createdAt: Date.now(), seq, watch: opener });
     const batch = new Batch(journal);
     batch.write({ write: 'process', process });
+    if (intent !== null) batch.write({ write: 'placed', handle, before: intent.seq });
     batch.write({ write: 'handle', handle });
     if (claim !== undefined) batch.write({ write: 'key', key: claim.keep(id, null) });
     if (sighting !== undefined) batch.write({ write: 'sighted', ...sighting, handle: seq });

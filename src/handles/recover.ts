@@ -140,8 +140,10 @@ function finishSpawn(parts: RecoverParts, batch: Batch, intended: Handle, known:
     inode: pidfd !== null && parts.features.inode ? pidfd.inode : null,
   });
   if (pidfd !== null) parts.inherited.set(number, pidfd);
-  const handle = new Handle({ ...intended, description: new Description(number, process, null, nonblocking, output) });
+  const description = new Description(number, process, null, nonblocking, output);
+  const handle = new Handle({ ...intended, description, seq: parts.journal.head });
   batch.write({ write: 'process', process });
+  batch.write({ write: 'placed', handle, before: intended.seq });
   batch.event('opened', handle);
   if (pidfd !== null && takeUp(parts, process, [handle])) return;
   endUnseen(

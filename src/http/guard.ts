@@ -52,8 +52,10 @@ export function meetsUpgrade(request: IncomingMessage): boolean {
 const upgrading = new WeakSet<IncomingMessage>();
 
 /** A connection whose upgrade comes to an answer ends with that. */
-export const endRefusedUpgrade: Look = ({ raw: request }, { raw: response }) => {
-  if (upgrading.has(request)) response.once('finish', () => request.socket.destroy());
+export const endRefusedUpgrade: Look = ({ raw: request }, reply) => {
+  if (!upgrading.has(request)) return undefined;
+  reply.header('connection', 'close');
+  reply.raw.once('finish', () => request.socket.destroy());
   return undefined;
 };
 

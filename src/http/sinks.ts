@@ -25,18 +25,18 @@ const CLOSE_GRACE_MS = 1000;
 export function webSocketSink(socket: WebSocket, carrier: Socket): Sink {
   const isPlain = !(carrier instanceof TLSSocket);
   return {
-    send: (text, _seq, flushed) => {
+    send: (text) => {
       if (socket.readyState !== socket.OPEN || carrier.destroyed) return;
       const frame = textFrame(text);
       const sent = isPlain && carrier.writableLength === 0 ? sendAtOnce(descriptorOf(carrier), frame) : 0;
-      if (sent < frame.length) carrier.write(frame.subarray(sent), () => flushed?.());
-      else if (flushed !== undefined) setImmediate(flushed);
+      if (sent < frame.length) carrier.write(frame.subarray(sent));
     },
     get buffered() {
       return socket.bufferedAmount;
     },
     flushed: (callback) => {
-      if (!carrier.destroyed) carrier.write('', callback);
+      if (carrier.writableLength === 0) setImmediate(callback);
+      else if (!carrier.destroyed) carrier.write('', callback);
     },
     cut: (since) => closeSocket(socket, TRY_AGAIN_LATER, `resume since=${since}`),
   };
@@ -66,14 +66,15 @@ export function dropSilent(socket: WebSocket): void {
 /** Frames as server-sent events: unnamed, with the seq of an event as its id. */
 export function eventStreamSink(response: ServerResponse): Sink {
   return {
-    send: (frame, seq, flushed) => {
-      response.write(seq === undefined ? `data: ${frame}\n\n` : `id: ${seq}\ndata: ${frame}\n\n`, () => flushed?.());
+    send: (frame, seq) => {
+      response.write(seq === undefined ? `data: ${frame}\n\n` : `id: ${seq}\ndata: ${frame}\n\n`);
     },
     get buffered() {
       return response.writableLength;
     },
     flushed: (callback) => {
-      response.write(': \n\n', () => callback());
+      if (response.writableLength === 0) setImmediate(callback);
+      else response.write(': \n\n', () => callback());
     },
     // The client resumes by the last id it got.
     cut: () => response.destroy(),

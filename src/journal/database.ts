@@ -74,10 +74,16 @@ export class Database {
   }
 }
 
-/** The file, beside its write-ahead log; the log's index is of no use to anybody. */
-function setAside(file: string): string {
+/** Gives a file another name, which says why and when. */
+export function setAsideFile(file: string): string {
   const other = `${file}.damaged-${new Date().toISOString().replaceAll(':', '')}`;
   renameSync(file, other);
+  return other;
+}
+
+/** The file, beside its write-ahead log; the log's index is of no use to anybody. */
+function setAside(file: string): string {
+  const other = setAsideFile(file);
   for (const suffix of ['-wal', '-shm']) if (existsSync(file + suffix)) renameSync(file + suffix, other + suffix);
   return other;
 }

@@ -32,6 +32,8 @@ export type Change =
   | { write: 'gone'; handle: Handle; gone: Gone; last: number }
   /** A spawn that came to nothing: as if it had never been written. */
   | { write: 'never'; handle: Handle }
+  /** A handle that was written before its process was there has its seq. */
+  | { write: 'placed'; handle: Handle; before: number }
   | { write: 'collected'; process: Process; client: string }
   | { write: 'key'; key: StoredKey }
   | WatchChange
@@ -134,7 +136,15 @@ export class Journal {
 
   /** Brings to the tables what an earlier daemon had in the log alone. A line that SQLite refuses is what it died of. */
   #replay(): void {
-    for (const statements of this.#log.read())
+    const { lines, damage } = this.#log.read();
+    if (damage !== null) {
+      this.#damage = [damage, this.#log.setAside()];
+      // Of some events nobody knows any more, so those before them make no whole either: a gap tells.
+      this.#transaction(() => {
+        for (const table of ['events', 'gone', 'holes']) this.#run(`DELETE FROM ${table}`, []);
+      });
+    }
+    for (const statements of lines)
       try {
         this.#transaction(() => this.#runAgain(statements));
       } catch (error) {
@@ -477,7 +487,8 @@ export class Journal {
 
   /** The ids of a client's handles, newest first. */
   list({ client, ended, labels, before, limit }: HandleQuery): { id: string; seq: number }[] {
-    const where = ['h.seq < ?'];
+    // One that is only about to be has a negative seq.
+    const where = ['h.seq < ?', 'h.seq >= 0'];
     const values: SQLInputValue[] = [before];
     if (client !== null) {
       where.push('h.client = ?');

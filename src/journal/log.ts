@@ -1,5 +1,6 @@
-import { closeSync, fstatSync, ftruncateSync, openSync, readFileSync, writeSync } from 'node:fs';
+import { closeSync, fstatSync, ftruncateSync, openSync, readFileSync, statSync, writeSync } from 'node:fs';
 import { join } from 'node:path';
+import { setAsideFile } from './database.ts';
 import type { Statement } from './statements.ts';
 
 /**
@@ -9,26 +10,37 @@ import type { Statement } from './statements.ts';
  */
 export class Log {
   readonly #path: string;
-  readonly #fd: number;
+  #fd: number;
   #size: number;
 
   /** @param directory exists, is ours alone, and is locked */
   constructor(directory: string) {
     this.#path = join(directory, 'journal.log');
+    // What nobody could read is no file either.
+    if (statSync(this.#path, { throwIfNoEntry: false })?.isFile() === false) setAsideFile(this.#path);
     this.#fd = openSync(this.#path, 'a', 0o600);
     this.#size = fstatSync(this.#fd).size;
   }
 
-  /** The lines of a daemon that died; one that it did not finish is none. */
-  read(): Statement[][] {
+  /** The lines of a daemon that died, up to one that is damaged. A last one that it did not finish is none. */
+  read(): { lines: Statement[][]; damage: Error | null } {
     const lines: Statement[][] = [];
-    for (const line of readFileSync(this.#path, 'utf8').split('\n').slice(0, -1))
-      try {
+    try {
+      for (const line of readFileSync(this.#path, 'utf8').split('\n').slice(0, -1))
         lines.push(JSON.parse(line) as Statement[]);
-      } catch {
-        break; // after a power cut it may hold anything from here on
-      }
-    return lines;
+    } catch (error) {
+      return { lines, damage: error as Error };
+    }
+    return { lines, damage: null };
+  }
+
+  /** Puts the file aside under another name, and begins an empty one. @returns the other name */
+  setAside(): string {
+    closeSync(this.#fd);
+    const other = setAsideFile(this.#path);
+    this.#fd = openSync(this.#path, 'a', 0o600);
+    this.#size = 0;
+    return other;
   }
 
   /** @throws {Error} ENOSPC, EIO, EROFS; the log is then as it was */

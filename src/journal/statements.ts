@@ -34,6 +34,13 @@ export function statementsOf(change: Change, boot: string): Statement[] {
     }
     case 'never':
       return removal(change.handle);
+    case 'placed': {
+      const values = [change.handle.seq, change.before];
+      return [
+        ['UPDATE handles SET seq = ? WHERE seq = ?', values],
+        ['UPDATE labels SET handle = ? WHERE handle = ?', values],
+      ];
+    }
     case 'collected':
       return [['INSERT OR IGNORE INTO collected VALUES (?, ?, ?)', [change.process.id, change.client, Date.now()]]];
     case 'key': {
