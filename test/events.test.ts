@@ -1,4 +1,4 @@
-import { get } from 'node:http';
+import { get, type IncomingMessage } from 'node:http';
 import { connect } from 'node:net';
 import t from 'tap';
 import { Daemon, eventually } from './support/harness.ts';
@@ -196,6 +196,38 @@ t.test('a reader that is too slow is cut off with 1013, resumes, and has lost no
     Array.from({ length: end }, (_, index) => index + 1),
   );
   resumed.close();
+});
+
+t.test('a reader that stops in the middle of the past is cut off as well, however it is told', async (t) => {
+  const slow = await Daemon.start(t, { args: ['--socket-buffer', '4096'] });
+  const long = 'x'.repeat(100_000);
+  for (let n = 0; n < 40; n += 1) await slow.spawn(['true', long]);
+  const socket = slow.ws('?since=0');
+  await socket.first((frame) => frame.type === 'hello');
+  socket.ws.pause();
+  const stream = await new Promise<IncomingMessage>((resolve) =>
+    get({ socketPath: slow.socket, path: '/v1/events?since=0', headers: { accept: 'text/event-stream' } }, resolve),
+  );
+  stream.on('error', () => {}); // it just ends
+  await eventually(async () => (await slow.get('/metrics')).text.includes('waitd_subscribers_cut_total 2\n'));
+  socket.ws.resume();
+  const { code, reason } = await socket.closed;
+  t.same({ code, reason }, { code: 1013, reason: `resume since=${socket.events.at(-1)?.seq ?? 0}` });
+  stream.destroy();
+  t.equal(await slow.stop(), 0);
+});
+
+t.test('what is asked of a stream by HEAD is its headers', async (t) => {
+  const answer = await daemon.request('HEAD', '/v1/events', { headers: { accept: 'text/event-stream' } });
+  t.match(answer, { status: 200, text: '', headers: { 'content-type': /event-stream/, 'cache-control': 'no-store' } });
+});
+
+t.test('a frame that names too many handles is told so', async (t) => {
+  const socket = daemon.ws();
+  await socket.first((frame) => frame.type === 'hello');
+  socket.send({ type: 'subscribe', handles: Array.from({ length: 1001 }, (_, n) => `h_${n}`) });
+  t.match(await socket.first((frame) => frame.type === 'error'), { errno: 'EINVAL', detail: /\/handles: .*1000/ });
+  socket.close();
 });
 
 t.test('retention leaves a gap, in pages and on sockets, and seqs go on after a restart', async (t) => {

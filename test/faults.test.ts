@@ -215,6 +215,32 @@ t.test('of what an earlier daemon had only logged, all is taken up but what SQLi
   t.equal(statSync(log).size, 0);
 });
 
+t.test('a log that is damaged is set aside, what the tables have goes on, and a gap tells of the rest', async (t) => {
+  for (const [what, spoil] of [
+    ['a line', (log: string) => writeFileSync(log, '[["nonsense\n[]\n')],
+    ['a directory in its place', (log: string) => mkdirSync(log)],
+  ] as const) {
+    const daemon = await Daemon.start(t);
+    const { id } = await daemon.spawn(['true']);
+    await daemon.waitid(id);
+    t.equal(await daemon.stop(), 0);
+    const state = join(daemon.directory, 'state');
+    rmSync(join(state, 'journal.log'));
+    spoil(join(state, 'journal.log'));
+    const heir = await Daemon.start(t, { directory: daemon.directory });
+    t.ok(
+      readdirSync(state).some((name) => /^journal\.log\.damaged-/.test(name)),
+      what,
+    );
+    t.match((await heir.get(`/v1/handles/${id}`)).body, { collected: true }, what);
+    if (what === 'a line') {
+      await heir.logged('the journal was damaged, and a new one is begun: what it held is lost');
+      t.match((await heir.get('/v1/events?since=0')).body.gap, { from: 1 });
+    }
+    t.equal(await heir.stop(), 0);
+  }
+});
+
 t.test('a seq is never used twice, not even one that was told from memory only', async (t) => {
   const { daemon, fail } = await faulty(t);
   const one = await daemon.spawn(['sleep', '100']);

@@ -7,6 +7,29 @@ const daemon = await Daemon.start(t);
 await daemon.waitid((await daemon.spawn(['true'])).id);
 const before = daemon.descriptors;
 
+t.test('as many spawns at once as there are callers: some end, some stop, some are none', async (t) => {
+  const daemon = await Daemon.start(t);
+  const socket = daemon.ws();
+  await socket.first(({ type }) => type === 'hello');
+  const kinds = [['true'], ['sh', '-c', 'kill -STOP $$; exit 5'], ['/nonexistent']];
+  const answers = await Promise.all(
+    Array.from({ length: 450 }, (_, n) => daemon.post('/v1/handles', { spawn: { argv: kinds[n % 3] } })),
+  );
+  t.same(
+    answers.map(({ status }) => status),
+    Array.from({ length: 450 }, (_, n) => (n % 3 === 2 ? 422 : 201)),
+  );
+  const stopping = answers.filter((_, n) => n % 3 === 1).map(({ body }) => body.id);
+  await socket.until(() => socket.events.filter(({ event }) => event === 'stopped').length === stopping.length);
+  for (const id of stopping) {
+    t.match((await daemon.waitid(id, { options: ['WSTOPPED'] })).body, { outcome: { signal: 'SIGSTOP' } });
+    await daemon.signal(id, 'SIGCONT');
+    t.match((await daemon.waitid(id)).body, { outcome: { exitCode: 5 } });
+  }
+  socket.close();
+  t.equal(await daemon.stop(), 0);
+});
+
 t.test(
   '2000 short-lived children, each exit exactly once by event, by parked wait and by late subscription',
   async (t) => {

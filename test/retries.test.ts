@@ -96,6 +96,23 @@ t.test('whatever did nothing frees the key', async (t) => {
   t.equal(await daemon.stop(), 0);
 });
 
+t.test('spawns with keys leave no gap among the events, not after a restart either', async (t) => {
+  const daemon = await Daemon.start(t);
+  const spawns = await Promise.all(
+    Array.from({ length: 8 }, (_, n) => daemon.post('/v1/handles', { spawn: { argv: ['true'] } }, keyed(`key-${n}`))),
+  );
+  await daemon.post('/v1/poll', { handles: spawns.map(({ body }) => body.id), until: 'all' });
+  t.equal(await daemon.stop(), 0);
+  const heir = await Daemon.start(t, { directory: daemon.directory });
+  const { events, gap } = (await heir.get('/v1/events?since=0')).body;
+  t.equal(gap, null);
+  t.same(
+    events.map(({ seq }: { seq: number }) => seq),
+    Array.from({ length: 16 }, (_, at) => at + 1),
+  );
+  t.equal(await heir.stop(), 0);
+});
+
 t.test('a second request waits for the first one’s answer', async (t) => {
   const daemon = await Daemon.start(t);
   const spawns = await Promise.all(
