@@ -1,5 +1,3 @@
-import { randomUUID } from 'node:crypto';
-import type { IncomingMessage } from 'node:http';
 import swagger from '@fastify/swagger';
 import swaggerUi from '@fastify/swagger-ui';
 import websocket from '@fastify/websocket';
@@ -38,6 +36,7 @@ import { Listeners } from './http/listeners.ts';
 import { passing } from './http/passing.ts';
 import { answerProblems, errorHandler, refuseOddities, refuseUnparsed } from './http/problems.ts';
 import { parseQuery } from './http/query.ts';
+import { requestId } from './http/request-id.ts';
 import { peerByTls, tlsServer } from './http/tls.ts';
 import { version } from './version.ts';
 
@@ -147,12 +146,6 @@ export async function build(
     peerByTls: (socket) => peerByTls(socket, logger),
   });
   return { app, listeners };
-}
-
-/** The caller's own id where it is a sane one. */
-function requestId({ headers }: { headers: IncomingMessage['headers'] }): string {
-  const given = headers['x-request-id'];
-  return typeof given === 'string' && /^[\w.~:+/=@-]{1,128}$/.test(given) ? given : randomUUID();
 }
 
 /** An empty body is no body, also where its type says JSON: each schema says whether that is enough. */

@@ -11,6 +11,7 @@ import type { FastifyBaseLogger, FastifyError, FastifyInstance, FastifyReply, Fa
 import { hasZodFastifySchemaValidationErrors } from 'fastify-type-provider-zod';
 import { Problem } from '../errors/problem.ts';
 import { HEADERS_LIMIT } from './limits.ts';
+import { requestId } from './request-id.ts';
 
 /** What Fastify itself refuses, by its codes. */
 const refused: Record<string, Problem> = {
@@ -121,23 +122,23 @@ export function answerDueOn(socket: Duplex): ServerResponse | null {
 
 /** What Node's HTTP server answers by itself, and without a problem, where nobody listens for it. */
 export function refuseOddities(server: Server): void {
-  server.on('connect', (_request: IncomingMessage, socket: Duplex) => {
-    endWith(socket, new Problem('EPROTO', 'This is no proxy.', { status: 405 }));
+  server.on('connect', (request: IncomingMessage, socket: Duplex) => {
+    endWith(socket, new Problem('EPROTO', 'This is no proxy.', { status: 405 }), requestId(request));
   });
-  server.on('checkExpectation', (_request: IncomingMessage, response: ServerResponse) => {
-    const { headers, body } = lastWords(new Problem('EPROTO', 'Only Expect: 100-continue is met.', { status: 417 }));
+  server.on('checkExpectation', (request: IncomingMessage, response: ServerResponse) => {
+    const problem = new Problem('EPROTO', 'Only Expect: 100-continue is met.', { status: 417 });
+    const { headers, body } = lastWords(problem, requestId(request));
     response.writeHead(417, headers).end(body);
   });
 }
 
-/** A problem of no request, which ends its connection. */
-function lastWords(problem: Problem): { headers: Record<string, string>; body: string } {
-  const requestId = randomUUID();
-  const body = JSON.stringify(problem.toDocument(requestId));
+/** A problem that ends its connection. */
+function lastWords(problem: Problem, id: string): { headers: Record<string, string>; body: string } {
+  const body = JSON.stringify(problem.toDocument(id));
   const headers = {
     'content-type': 'application/problem+json',
     'content-length': String(Buffer.byteLength(body)),
-    ...usualHeaders(requestId),
+    ...usualHeaders(id),
     connection: 'close',
     ...problem.headers,
   };
@@ -145,7 +146,7 @@ function lastWords(problem: Problem): { headers: Record<string, string>; body: s
 }
 
 /** Writes a problem straight to a socket. */
-function endWith(socket: Duplex, problem: Problem): void {
+function endWith(socket: Duplex, problem: Problem, id: string = randomUUID()): void {
   // Answers come in the order of their requests (RFC 9112 9.3.2): what comes now would be taken for that of an earlier one,
   // or for a part of it. Only of a request that is not whole yet is it the answer.
   const due = answerDueOn(socket);
@@ -153,7 +154,7 @@ function endWith(socket: Duplex, problem: Problem): void {
     socket.destroy();
     return;
   }
-  const { headers, body } = lastWords(problem);
+  const { headers, body } = lastWords(problem, id);
   const lines = Object.entries(headers).map(([name, value]) => `${name}: ${value}`);
   const head = [`HTTP/1.1 ${problem.status} ${STATUS_CODES[problem.status]}`, ...lines, '', ''].join('\r\n');
   socket.end(head + body, () => socket.destroy());
