@@ -47,6 +47,11 @@ export async function build(
   auditLog: Logger | null,
 ): Promise<{ app: App; listeners: Listeners }> {
   const app: App = fastify({
+    // From the start, or Fastify would load Ajv first. Its types know no other; answers are built by typed code and checked against
+    // their schemas in the tests, not again for every client.
+    schemaController: {
+      compilersFactory: { buildValidator: () => validatorFor as never, buildSerializer: () => () => JSON.stringify },
+    },
     genReqId: requestId,
     bodyLimit: BODY_LIMIT,
     requestTimeout: REQUEST_TIMEOUT_MS,
@@ -69,14 +74,6 @@ export async function build(
   let listeners: Listeners | undefined;
   const theListeners = (): Listeners => listeners!;
 
-  // Fastify gives null for what is not there, and a schema's default is for undefined.
-  const orUndefined: typeof validatorCompiler = (route) => {
-    const validate = validatorCompiler(route);
-    return (data) => validate(data ?? undefined);
-  };
-  app.setValidatorCompiler(orUndefined);
-  // Answers are built by typed code and checked against their schemas in the tests, not again for every client.
-  app.setSerializerCompiler(() => JSON.stringify);
   app.setErrorHandler(errorHandler(logger));
   acceptEmptyJson(app);
 
@@ -157,3 +154,9 @@ function acceptEmptyJson(app: App): void {
     else parse(request, body as string, done);
   });
 }
+
+/** Fastify gives null for what is not there, and a schema's default is for undefined. */
+const validatorFor: typeof validatorCompiler = (route) => {
+  const validate = validatorCompiler(route);
+  return (data) => validate(data ?? undefined);
+};
