@@ -6,6 +6,16 @@ import { Daemon, eventually, stateOf } from './support/harness.ts';
 
 const daemon = await Daemon.start(t);
 
+t.test('a handle that was closed after the end stays closed, whatever is made of its process', async (t) => {
+  const { id } = await daemon.spawn(['true']);
+  await daemon.waitid(id);
+  const twin = (await daemon.post('/v1/handles', { dup: id })).body;
+  t.equal((await daemon.request('DELETE', `/v1/handles/${id}`)).status, 204);
+  t.equal((await daemon.post('/v1/handles', { dup: twin.id })).status, 201);
+  t.match((await daemon.get(`/v1/handles/${id}`)).body, { errno: 'ESTALE' });
+  t.match((await daemon.request('DELETE', `/v1/handles/${id}`)).body, { errno: 'ESTALE' });
+});
+
 t.test('a spawned process is held from before its first event', async (t) => {
   const answer = await daemon.post('/v1/handles', { spawn: { argv: ['sh', '-c', 'exit 7'] }, labels: { job: '42' } });
   t.equal(answer.status, 201);

@@ -34,7 +34,8 @@ export class Recent {
         break;
       case 'process': {
         const { process } = change;
-        for (const handle of process.handles) this.#keep(handle);
+        // Of one that has ended before, some may be gone.
+        for (const handle of process.handles) if (handle.description.pidfd !== null) this.#keep(handle);
         // What has not ended, nobody can have collected.
         if (process.ending === null && !this.#collectors.has(process.id))
           bounded(this.#collectors, process.id, new Set());

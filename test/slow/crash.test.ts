@@ -227,7 +227,14 @@ async function checkRest(t: Test, { daemon, directory, report }: Result): Promis
   await eventually(() => daemon.zombies.length === 0);
   await eventually(() => readdirSync(join(directory, 'state', 'output')).length === 0);
   t.equal(await daemon.stop(), 0);
-  t.same(readdirSync(join(directory, 'state')).sort(), ['journal.sqlite', 'lock', 'node.json', 'output', 'token']);
+  t.same(readdirSync(join(directory, 'state')).sort(), [
+    'journal.log',
+    'journal.sqlite',
+    'lock',
+    'node.json',
+    'output',
+    'token',
+  ]);
 }
 
 t.test(`killed ${kills} times and replaced ${upgrades} times at random moments`, async (t) => {

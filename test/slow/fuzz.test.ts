@@ -89,7 +89,9 @@ async function send({ daemon, document, pool, answered }: Scene, request: FuzzRe
   answered.set(name, (answered.get(name) ?? 0) + 1);
   const fault = document.judge(route, answer);
   if (fault !== null)
-    throw new Error(`${method} ${path} ${JSON.stringify(headers)} ${body}\n${answer.status} ${answer.text}\n${fault}`);
+    throw new Error(
+      `${method} ${path} ${JSON.stringify(headers)} ${body}\n${answer.status} ${answer.text}\n${fault}\n${daemon.log.filter((line) => line.includes('a fault of ours')).join('\n')}`,
+    );
   if (answer.status === 201)
     pool.note(ofWatches ? 'watch' : answer.body.state === 'exited' ? 'ended' : 'mine', answer.body.id);
   if (method === 'DELETE' && answer.status === 204) {
@@ -111,7 +113,12 @@ async function settle({ daemon, pool }: Scene, descriptors: number): Promise<voi
     );
   }
   // Those whose handles were closed live on.
-  for (const pid of childrenOf(daemon.pid)) process.kill(pid, 'SIGKILL');
+  for (const pid of childrenOf(daemon.pid))
+    try {
+      process.kill(pid, 'SIGKILL');
+    } catch {
+      // It has just ended.
+    }
   const metrics = async (): Promise<string> => (await daemon.get('/metrics')).text;
   await eventually(async () => /^waitd_parked_calls 0$/m.test(await metrics()));
   await eventually(async () => /^waitd_subscribers 0$/m.test(await metrics()));
