@@ -144,6 +144,8 @@ t.test('what HTTP itself refuses is a problem too', async (t) => {
   );
   const upgrade = 'GET /v1/events HTTP/1.1\r\nhost: localhost\r\nconnection: upgrade, close\r\nupgrade: websocket\r\n';
   t.match(await raw(`${upgrade}sec-websocket-version: 12\r\n\r\n`), /^HTTP\/1.1 426[\s\S]*sec-websocket-version: 13/i);
+  const kept = upgrade.replace('upgrade, close', 'upgrade');
+  t.match(await raw(`${kept}sec-websocket-version: 13\r\n\r\n`), /^HTTP\/1.1 400[\s\S]*connection: close/i);
   const elsewhere = upgrade.replace('/v1/events', '/livez');
   t.match(await raw(`${elsewhere}sec-websocket-version: 13\r\n\r\n`), /^HTTP\/1.1 400[\s\S]*"errno":"EPROTO"/);
 });
