@@ -27,6 +27,16 @@ export interface Readiness<T> {
   reaped: boolean;
 }
 
+/** What a registration calls by itself, for descriptors that are no pidfds: pipes and sockets. */
+export class Wakeup {
+  /** Reads or writes until EAGAIN: the registration is edge-triggered. It must not throw. */
+  readonly ready: () => void;
+
+  constructor(ready: () => void) {
+    this.ready = ready;
+  }
+}
+
 interface Slot<T> {
   generation: number;
   fd: Descriptor | null;

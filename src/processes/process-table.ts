@@ -1,4 +1,4 @@
-import { Epoll } from '../kernel/epoll.ts';
+import { Epoll, type Wakeup } from '../kernel/epoll.ts';
 import type { Pidfd } from '../kernel/pidfd.ts';
 import type { ParentWatch } from './adoption.ts';
 import type { Description } from './description.ts';
@@ -9,7 +9,7 @@ import type { Process } from './process.ts';
 
 /** The processes that handles are held on and that have not been settled, each watched through one of its pidfds. */
 export class ProcessTable {
-  readonly epoll = new Epoll<Process | ParentWatch | OwnChild>();
+  readonly epoll = new Epoll<Process | ParentWatch | OwnChild | Wakeup>();
   readonly groups = new KeptGroups();
   readonly #byPid = new Map<number, Process>();
   readonly #store: PidfdStore | null;

@@ -2,7 +2,7 @@ import type { Cgroups } from '../cgroups/cgroups.ts';
 import type { EventSink } from '../journal/batch.ts';
 import { Batch } from '../journal/batch.ts';
 import type { Journal } from '../journal/journal.ts';
-import type { Readiness } from '../kernel/epoll.ts';
+import { type Readiness, Wakeup } from '../kernel/epoll.ts';
 import { isErrno } from '../kernel/errno.ts';
 import { since } from '../kernel/features.ts';
 import { Pidfd } from '../kernel/pidfd.ts';
@@ -88,7 +88,8 @@ export class Reaper {
     const orphaned: Process[] = [];
     const { ready, all } = table.epoll.drain();
     for (const { token, reaped } of ready) {
-      if (token instanceof OwnChild) this.#reapOwnChild(token);
+      if (token instanceof Wakeup) token.ready();
+      else if (token instanceof OwnChild) this.#reapOwnChild(token);
       else if (token instanceof ParentWatch) orphaned.push(...adoption.ended(token));
       else ended.push({ token, reaped });
     }
