@@ -265,6 +265,7 @@ export class Handles {
     const { name: client } = asking;
     this.#requireRoom('pidfd_open', asking);
     const pidfd = this.#withDescriptors(() => openPid(pid, flag(options, features), this.#parts.descriptors));
+    let handle: Handle | null = null;
     try {
       const found = features.inode ? pidfd.inode : null;
       requireOpenable(asking, pid, table);
@@ -293,12 +294,14 @@ export class Handles {
       });
       const description = this.#describe(process, pidfd, options.nonblocking);
       if (parentOf(process, pidfd) === globalThis.process.pid) process.relation = 'child';
-      const handle = this.#hold({ ...options, id: this.#ids.make(client), client, description, watch: true });
+      handle = this.#hold({ ...options, id: this.#ids.make(client), client, description, watch: true });
       if (process.relation === 'foreign' && this.#parts.adoption.follow(process)) reaper.adopt(process);
       reaper.wake(); // a zombie is seen as one from the first answer on
       return handle;
     } catch (error) {
-      pidfd.close();
+      // A handle that is written down owns the descriptor, and its client never gets to know of it.
+      if (handle === null) pidfd.close();
+      else this.close(handle);
       throw error;
     }
   }

@@ -18,15 +18,21 @@ export class ParentWatch {
   }
 }
 
-/** The parent's pid as we see it, `null` once the process is reaped. */
+/**
+ * The parent's pid as we see it, `null` once the process is reaped, and where the parent is outside our pid namespace: the
+ * kernel writes 0 then (pid_namespaces(7)), as it does for the parent of a namespace's init.
+ */
 export function parentOf(process: Process, pidfd: Pidfd): number | null {
   try {
-    return pidfd.parent();
+    return pidfd.parent() || null;
   } catch (error) {
     if (isErrno(error, 'ESRCH', 'EREMOTE')) return null;
-    return readStat(process.pid)?.parent ?? null; // before 6.13
+    return readStat(process.pid)?.parent || null; // before 6.13
   }
 }
+
+/** What watching a parent may lack. Its children are then found to be ours when they stop or end, not when they are adopted. */
+const shortages = ['EMFILE', 'ENFILE', 'ENOMEM', 'ENOSPC'];
 
 /**
  * Notices when a foreign process comes to us. Adoption is silent: the subreaper gets no signal when a grandchild's parent
@@ -56,7 +62,8 @@ export class Adoption {
       if (parent === this.#self) return true;
       if (parent === null || !this.#isBelowUs(parent)) return false;
       const watch = this.#watch(parent);
-      if (watch === null) continue; // it ended between the two looks
+      if (watch === 'ended') continue; // between the two looks
+      if (watch === 'unwatchable') return false;
       watch.children.add(child);
       if (parentOf(child, pidfd) === parent) return false;
       this.#leave(watch, child);
@@ -75,16 +82,20 @@ export class Adoption {
     for (const watch of this.#watches.values()) if (watch.children.has(child)) this.#leave(watch, child);
   }
 
-  #watch(pid: number): ParentWatch | null {
+  #watch(pid: number): ParentWatch | 'ended' | 'unwatchable' {
     const known = this.#watches.get(pid);
     if (known !== undefined) return known;
+    let pidfd: Pidfd | null = null;
     try {
-      const watch = new ParentWatch(pid, Pidfd.open(pid));
-      watch.registration = this.#table.epoll.add(watch.pidfd, watch);
+      pidfd = Pidfd.open(pid);
+      const watch = new ParentWatch(pid, pidfd);
+      watch.registration = this.#table.epoll.add(pidfd, watch);
       this.#watches.set(pid, watch);
       return watch;
     } catch (error) {
-      if (isErrno(error, 'ESRCH')) return null;
+      pidfd?.close();
+      if (isErrno(error, 'ESRCH')) return 'ended';
+      if (isErrno(error, ...shortages)) return 'unwatchable';
       throw error;
     }
   }
@@ -104,7 +115,7 @@ export class Adoption {
   #isBelowUs(pid: number): boolean {
     for (let at: number | undefined = pid; at !== undefined && at > 1; at = readStat(at)?.parent)
       if (at === this.#self) return true;
-    // Everything in a namespace is below its init.
+    // Orphans of a namespace go to its init, also those of a process that has entered it from outside.
     return this.#self === 1;
   }
 }

@@ -6,6 +6,7 @@ import type { Handle } from '../handles/handle.ts';
 import type { Handles, OpenOptions } from '../handles/handles.ts';
 import type { Journal } from '../journal/journal.ts';
 import type { WatchChange } from '../journal/watch-rows.ts';
+import { SystemError } from '../kernel/errno.ts';
 import type { Features } from '../kernel/features.ts';
 import { listPids } from '../kernel/proc.ts';
 import type { ProcessTable } from '../processes/process-table.ts';
@@ -208,7 +209,8 @@ export class Watches {
     try {
       handle = handles.openNow(client, { pid, still }, { nonblocking, labels, sighting: { watch: id, pid, key } });
     } catch (error) {
-      if (error instanceof Problem) return;
+      // One process that cannot be opened must not end the watch, nor the daemon.
+      if (error instanceof Problem || error instanceof SystemError) return;
       throw error;
     }
     watch.sighted.set(pid, key);
