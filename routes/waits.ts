@@ -10,7 +10,7 @@ import { callerOf } from '../src/http/callers.ts';
 import { preferencesOf } from '../src/http/prefer.ts';
 import { sendProblem } from '../src/http/problems.ts';
 import { poll } from '../src/waits/poll.ts';
-import { bodyOf, type WaitAnswer } from '../src/waits/waitid.ts';
+import { bodyOf, requireEvent, type WaitAnswer } from '../src/waits/waitid.ts';
 
 const tags = ['waits'];
 
@@ -26,6 +26,7 @@ export function waitRoutes(app: App, { handles, waits, parking }: Daemon): void 
     },
     handler: (request, reply) => {
       const prefer = preferencesOf(request.headers.prefer);
+      requireEvent(request.body.options);
       const purpose = request.body.options.includes('WNOWAIT') ? 'see' : 'take';
       const handle = handles.get(request.client, request.params.id, purpose);
       const timeoutMs = request.body.timeoutMs ?? prefer.waitMs;

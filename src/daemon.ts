@@ -126,6 +126,7 @@ export function startDaemon(config: Config, { handoff, passed, notifier }: Found
   if (config.subreaper) becomeSubreaper();
   const pauses = new Map(handoff?.pauses.map(({ process, pauses }) => [process, pauses]));
   recover({ journal, table, handles, adoption, reaper, feed, features, inherited, pauses, stored, store, outputs });
+  for (const stop of handoff?.stops ?? []) table.stops.note(stop.siginfo.pid, stop);
   for (const { fd, ...group } of handoff?.groups ?? []) table.groups.restore({ ...group, pidfd: new Pidfd(fd) });
   reaper.start();
   outputs.onEnded = (description) => handles.endOutput(description);

@@ -9,7 +9,7 @@ import { buildTwin, Twin } from './support/twin.ts';
 type Step =
   | { signal: NodeJS.Signals | number }
   /** Until /proc shows it; `Z`: until it has ended. */
-  | { until: 'T' | 'S' | 'Z' }
+  | { until: 'T' | 't' | 'S' | 'Z' }
   | { read: readonly Option[] };
 
 type Option = keyof typeof bits;
@@ -55,6 +55,22 @@ const states: Record<string, { argv: string[]; steps: Step[] }> = {
   'continued and stopped, both unread': { argv: sleeper, steps: [...stop, { read: ['WSTOPPED'] }, ...goOn, ...stop] },
   'stopped unread, then killed': { argv: sleeper, steps: [...stop, ...kill('SIGKILL')] },
   'continued unread, then killed': { argv: sleeper, steps: [...stop, ...goOn, ...kill('SIGKILL')] },
+  'traced by its parent and stopped by a signal': {
+    argv: [program, 'act', 'traced-stops'],
+    steps: [{ until: 't' }],
+  },
+  'traced by its parent, stopped and read': {
+    argv: [program, 'act', 'traced-stops'],
+    steps: [{ until: 't' }, { read: ['WEXITED'] }],
+  },
+  'traced by its parent and stopped by its exec': {
+    argv: [program, 'act', 'traced-executes'],
+    steps: [{ until: 't' }],
+  },
+  'traced by its parent, stopped unread, then killed': {
+    argv: [program, 'act', 'traced-stops'],
+    steps: [{ until: 't' }, ...kill('SIGKILL')],
+  },
   collected: { argv: ['sh', '-c', 'exit 7'], steps: [...ended, { read: ['WEXITED'] }] },
   'its leader exited with 3 before a thread ended it with 7': { argv: [program, 'act', 'leader-exits'], steps: ended },
   'a thread that does not lead executed a program': { argv: [program, 'act', 'thread-executes'], steps: ended },

@@ -1,5 +1,6 @@
 import t from 'tap';
 import { Daemon, eventually, stateOf } from './support/harness.ts';
+import { buildTwin } from './support/twin.ts';
 
 const daemon = await Daemon.start(t);
 const again = { status: 409, errno: 'EAGAIN', syscall: 'waitid' };
@@ -48,6 +49,57 @@ t.test('options are checked before anything else', async (t) => {
   t.match((await daemon.waitid(id, { timeoutMs: 2 ** 31 })).body, { status: 400, errno: 'EINVAL' });
   t.match((await daemon.waitid(id, 'not json')).body, { status: 400, errno: 'EINVAL' });
   t.equal((await daemon.waitid(id, '')).status, 200, 'an empty body is allowed');
+  await daemon.request('DELETE', `/v1/handles/${id}`);
+  for (const unusable of [id, 'h_unknown']) {
+    const refused = await daemon.waitid(unusable, { options: ['WNOHANG'] });
+    t.match(
+      refused.body,
+      { status: 400, errno: 'EINVAL', syscall: 'waitid' },
+      'before the descriptor, as in the kernel',
+    );
+  }
+});
+
+t.test('a stopped child that nobody holds is still stopped for the next client, with the stop unread', async (t) => {
+  for (const between of ['nothing', 'an upgrade', 'a stop while nobody holds it'] as const) {
+    const { id, process: own } = await daemon.spawn(['sleep', '100']);
+    const stop = async (): Promise<void> => {
+      process.kill(own.pid, 'SIGSTOP');
+      await eventually(() => stateOf(own.pid) === 'T');
+    };
+    if (between !== 'a stop while nobody holds it') {
+      await stop();
+      await daemon.waitid(id, { options: ['WSTOPPED'] });
+    }
+    await daemon.request('DELETE', `/v1/handles/${id}`);
+    if (between === 'a stop while nobody holds it') await stop();
+    if (between === 'an upgrade') await daemon.upgrade();
+    const { body: again } = await daemon.post('/v1/handles', { open: { pid: own.pid } });
+    t.match(again, { relation: 'child', state: 'stopped' }, between);
+    const read = await daemon.waitid(again.id, { options: ['WSTOPPED', 'WNOHANG'] });
+    t.match(read.body, { siginfo: { code: 'CLD_STOPPED', status: 19 }, outcome: { signal: 'SIGSTOP' } }, between);
+    t.match((await daemon.waitid(again.id, { options: ['WSTOPPED', 'WNOHANG'] })).body, { siginfo: null }, 'once');
+    await daemon.request('DELETE', `/v1/handles/${again.id}`);
+    process.kill(own.pid, 'SIGCONT');
+    await eventually(() => stateOf(own.pid) === 'S');
+    const { body: last } = await daemon.post('/v1/handles', { open: { pid: own.pid } });
+    t.equal(last.state, 'running', 'after a continue there is no stop left');
+    await daemon.request('DELETE', `/v1/handles/${last.id}?signal=SIGKILL`);
+  }
+});
+
+t.test('a child that its parent traces is stopped, not ended, by a signal', async (t) => {
+  const program = buildTwin(daemon.directory);
+  // The look for an exit and the stop race: in many rounds one of them comes first.
+  for (let round = 0; round < 40; round += 1) {
+    const { id } = await daemon.spawn([program, 'act', 'traced-stops']);
+    const { body } = await daemon.waitid(id);
+    t.match(body, { siginfo: { code: 'CLD_TRAPPED' }, outcome: { reason: 'trapped', signal: 'SIGWINCH' } });
+    t.match((await daemon.get(`/v1/handles/${id}`)).body, { state: 'stopped', outcome: null });
+    t.match((await daemon.waitid(id, { options: ['WEXITED', 'WNOHANG'] })).body, { siginfo: null });
+    await daemon.signal(id, 'SIGKILL');
+    t.match((await daemon.waitid(id)).body.outcome, { reason: 'killed', signal: 'SIGKILL' });
+  }
 });
 
 t.test('each client collects once, on whichever of its handles, and takes nothing from another', async (t) => {

@@ -293,7 +293,10 @@ export class Handles {
         relation: 'foreign',
       });
       const description = this.#describe(process, pidfd, options.nonblocking);
-      if (parentOf(process, pidfd) === globalThis.process.pid) process.relation = 'child';
+      if (parentOf(process, pidfd) === globalThis.process.pid) {
+        process.relation = 'child';
+        if (stat.state === 'T') process.state = 'stopped';
+      }
       handle = this.#hold({ ...options, id: this.#ids.make(client), client, description, watch: true });
       if (process.relation === 'foreign' && this.#parts.adoption.follow(process)) reaper.adopt(process);
       reaper.wake(); // a zombie is seen as one from the first answer on

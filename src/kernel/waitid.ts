@@ -19,6 +19,14 @@ export const P_PIDFD = 3;
 const codes = ['', 'CLD_EXITED', 'CLD_KILLED', 'CLD_DUMPED', 'CLD_TRAPPED', 'CLD_STOPPED', 'CLD_CONTINUED'] as const;
 export type SiginfoCode = Exclude<(typeof codes)[number], ''>;
 
+/**
+ * Whether a child has ended. With WEXITED alone the kernel also reports the stops of a child that the caller traces
+ * (PTRACE_TRACEME makes the parent the tracer): wait_task_stopped in kernel/exit.c looks at the options of untraced children only.
+ */
+export function isEnd({ siginfo: { code } }: WaitEvent): boolean {
+  return code === 'CLD_EXITED' || code === 'CLD_KILLED' || code === 'CLD_DUMPED';
+}
+
 /** What waitid(2) writes of a child. `uid` is the child's real uid; `status` an exit code or a signal number, as `code` says. */
 export interface Siginfo {
   signo: 'SIGCHLD';

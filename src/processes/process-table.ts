@@ -6,11 +6,13 @@ import { KeptGroups } from './kept-groups.ts';
 import type { OwnChild } from './own-child.ts';
 import type { PidfdStore } from './pidfd-store.ts';
 import type { Process } from './process.ts';
+import { UnheldStops } from './unheld-stops.ts';
 
 /** The processes that handles are held on and that have not been settled, each watched through one of its pidfds. */
 export class ProcessTable {
   readonly epoll = new Epoll<Process | ParentWatch | OwnChild | Wakeup>();
   readonly groups = new KeptGroups();
+  readonly stops = new UnheldStops();
   readonly #byPid = new Map<number, Process>();
   readonly #store: PidfdStore | null;
 
@@ -36,6 +38,8 @@ export class ProcessTable {
   add(process: Process): void {
     this.#watch(process);
     this.#byPid.set(process.pid, process);
+    const stop = this.stops.take(process.pid);
+    if (stop !== null) process.pause(stop);
     const [first] = process.descriptions;
     if (first !== undefined) this.#store?.put(process.id, first.pidfd!);
   }
@@ -57,8 +61,10 @@ export class ProcessTable {
     const [watched] = process.descriptions;
     if (watched === description) this.#unwatch(process);
     description.takePidfd()?.close();
-    if (process.descriptions.size === 0) this.#forget(process);
-    else if (watched === description) this.#watch(process);
+    if (process.descriptions.size === 0) {
+      if (process.relation === 'child' && process.stop !== null) this.stops.note(process.pid, process.stop);
+      this.#forget(process);
+    } else if (watched === description) this.#watch(process);
   }
 
   /** An ended process has nothing more to tell: its descriptors are given up, but for the one by which its group is reached. */

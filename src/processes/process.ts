@@ -107,6 +107,11 @@ export class Process {
     for (const holder of this.#holders.values()) holder.unread = event;
   }
 
+  /** The stop that it is in, if the kernel has reported it. */
+  get stop(): WaitEvent | null {
+    return this.#stop;
+  }
+
   /** What is known of its stops, to be handed on; see {@link restorePauses}. */
   get pauses(): Pauses {
     const unread = [...this.#holders].flatMap(([client, { unread: event }]) =>

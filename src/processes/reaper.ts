@@ -8,6 +8,7 @@ import { since } from '../kernel/features.ts';
 import { Pidfd } from '../kernel/pidfd.ts';
 import { readStat } from '../kernel/proc.ts';
 import {
+  isEnd,
   P_ALL,
   P_PID,
   type WaitEvent,
@@ -148,8 +149,9 @@ export class Reaper {
 
   #reapOwnChild(own: OwnChild): void {
     const event = own.pidfd.waitid(WEXITED | WNOHANG);
-    if (event === null) return;
+    if (event === null || !isEnd(event)) return;
     this.#ownChildren.delete(event.siginfo.pid);
+    this.#parts.table.stops.take(event.siginfo.pid);
     this.#parts.table.epoll.remove(own.registration!);
     own.pidfd.close();
     own.ended.resolve(event);
@@ -160,6 +162,8 @@ export class Reaper {
     if (process.relation === 'child') return;
     const batch = new Batch(this.#parts.journal);
     process.relation = 'child';
+    // Its former parent may have read the stop that it is in; the kernel does not report that one again.
+    if (readStat(process.pid)?.state === 'T') process.state = 'stopped';
     batch.change('adopted', process);
     batch.commit(this.#parts.feed);
     this.drainPauses();
@@ -273,8 +277,10 @@ export class Reaper {
       if (event === null) break;
       const { pid } = event.siginfo;
       const process = this.#parts.table.get(pid);
-      if (process === undefined) this.#births.keepPause(pid, event);
-      else if (process.ending === null) this.#pause(batch, process, event);
+      if (process === undefined) {
+        this.#births.keepPause(pid, event);
+        this.#parts.table.stops.note(pid, event);
+      } else if (process.ending === null) this.#pause(batch, process, event);
     }
     batch.commit(this.#parts.feed);
   }
@@ -298,6 +304,10 @@ export class Reaper {
         this.#births.noStranger();
         return;
       }
+      if (!isEnd(ended)) {
+        this.drainPauses(); // it hides the ones behind it until it is taken
+        continue;
+      }
       const { pid } = ended.siginfo;
       const own = this.#ownChildren.get(pid);
       const process = this.#parts.table.get(pid);
@@ -306,6 +316,7 @@ export class Reaper {
       else if (process === undefined) {
         if (this.#births.mayBe(pid)) return; // it hides the ones behind it until that is over
         orNothing(() => waitid(P_PID, pid, WEXITED | WNOHANG));
+        this.#parts.table.stops.take(pid);
         this.counts.orphans += 1;
       } else if (this.#unwritten.has(process))
         return; // it hides the ones behind it until the disk is back
@@ -320,10 +331,11 @@ function foreignOutcome(status: number | null): Outcome {
   return { reason: 'unknown', detail };
 }
 
-/** @returns `null` where it has not ended after all */
+/** @returns `null` where it has not ended; the stop of a traced child stays for {@link Reaper.drainPauses} */
 function peek(pidfd: Pidfd): WaitEvent | null | 'not our child' {
   try {
-    return pidfd.waitid(WEXITED | WNOHANG | WNOWAIT);
+    const event = pidfd.waitid(WEXITED | WNOHANG | WNOWAIT);
+    return event !== null && isEnd(event) ? event : null;
   } catch (error) {
     if (isErrno(error, 'ECHILD')) return 'not our child';
     throw error;

@@ -2,6 +2,7 @@ import { z } from 'zod';
 import type { Descriptor } from '../kernel/descriptor.ts';
 import { MemoryFile } from '../kernel/memory-file.ts';
 import { Pidfd } from '../kernel/pidfd.ts';
+import type { WaitEvent } from '../kernel/waitid.ts';
 import type { Pauses } from '../processes/process.ts';
 import type { ProcessTable } from '../processes/process-table.ts';
 
@@ -41,6 +42,8 @@ const Schema = z.object({
   /** By the journal's number of the process. */
   groups: z.array(z.object({ process: z.int(), handles: z.int(), fd: descriptor })),
   pauses: z.array(z.object({ process: z.int(), pauses: z.custom<Pauses>((value) => typeof value === 'object') })),
+  /** Of children without a handle. */
+  stops: z.array(z.custom<WaitEvent>((value) => typeof value === 'object')).default([]),
   /** What the service manager keeps a pidfd of, by the journal's number of the process. */
   stored: z.array(z.int()),
   /** What the journal could not write, and how far seqs have come. */
@@ -56,7 +59,7 @@ const Schema = z.object({
 export type Handoff = z.infer<typeof Schema>;
 
 /** What the next image gets of the processes; their descriptors will live over execve(2). */
-export function handOverProcesses(table: ProcessTable): Pick<Handoff, 'pidfds' | 'groups' | 'pauses'> {
+export function handOverProcesses(table: ProcessTable): Pick<Handoff, 'pidfds' | 'groups' | 'pauses' | 'stops'> {
   const kept = (pidfd: Descriptor): number => {
     pidfd.keepOverExec();
     return pidfd.fd;
@@ -68,6 +71,7 @@ export function handOverProcesses(table: ProcessTable): Pick<Handoff, 'pidfds' |
     ),
     groups: [...table.groups.entries()].map(({ process, handles, pidfd }) => ({ process, handles, fd: kept(pidfd) })),
     pauses: processes.map(({ id, pauses }) => ({ process: id, pauses })),
+    stops: table.stops.all,
   };
 }
 

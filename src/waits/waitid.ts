@@ -2,7 +2,7 @@ import type { Caller } from '../clients/caller.ts';
 import { Problem, type Retry } from '../errors/problem.ts';
 import type { Handle } from '../handles/handle.ts';
 import type { Change, Journal } from '../journal/journal.ts';
-import { type WaitEvent, WCONTINUED, WEXITED, WNOHANG, WNOWAIT, WSTOPPED } from '../kernel/waitid.ts';
+import { isEnd, type WaitEvent, WCONTINUED, WEXITED, WNOHANG, WNOWAIT, WSTOPPED } from '../kernel/waitid.ts';
 import type { Description } from '../processes/description.ts';
 import { type Outcome, outcomeOf, type Pause } from '../processes/outcome.ts';
 import type { Reaper } from '../processes/reaper.ts';
@@ -47,20 +47,15 @@ export class Waits {
   }
 
   /**
-   * One waitid on one handle.
+   * One waitid on one handle, with options that {@link requireEvent} has passed.
    * @returns what there is to report, `nothing` for WNOHANG, `again` for EAGAIN (nonblocking handle, nothing yet); a promise where it waits
-   * @throws {Problem} ECHILD, EINVAL (no event asked for), ESHUTDOWN
+   * @throws {Problem} ECHILD, ESHUTDOWN
    */
   waitid(
     handle: Handle,
     { options, timeoutMs, caller, claim }: WaitRequest,
   ): Exclude<WaitAnswer, Unparked> | Promise<WaitAnswer> {
-    const bits = options.reduce((all, option) => all | waitOptions[option], 0);
-    if ((bits & (WEXITED | WSTOPPED | WCONTINUED)) === 0)
-      throw new Problem('EINVAL', 'Give at least one of WEXITED, WSTOPPED and WCONTINUED among the options.', {
-        syscall: 'waitid',
-        handle: handle.id,
-      });
+    const bits = bitsOf(options);
     // Asked before the look: a look that ends the process gives its descriptor up.
     const { nonblocking } = handle.description;
     this.#ask(handle, bits);
@@ -81,6 +76,7 @@ export class Waits {
     if ((bits & (WSTOPPED | WCONTINUED)) !== 0) this.#parts.reaper.drainPauses();
     const answer = askKernel(description, (bits & WNOHANG) !== 0 || !this.#parts.nonblocking);
     if (answer === 'ended') this.#parts.reaper.settle(process);
+    else if (answer === 'trapped') this.#parts.reaper.drainPauses();
     else if (answer === 'running') this.#parts.reaper.adopt(process);
   }
 
@@ -91,8 +87,7 @@ export class Waits {
     if (process.ending !== null) return this.#collect(handle, bits, claim);
     const event = process.unread(client);
     if (event === null) return null;
-    const wanted = event.siginfo.code === 'CLD_CONTINUED' ? WCONTINUED : WSTOPPED;
-    if ((bits & wanted) === 0) return null;
+    if ((bits & reportedWith(event)) === 0) return null;
     const result = { ...event, outcome: outcomeOf(event.siginfo) };
     if ((bits & WNOWAIT) !== 0) return result;
     process.markRead(client);
@@ -151,11 +146,35 @@ function keep(claim: Claim, handle: Handle, result: WaitResult): Change {
   return { write: 'key', key: claim.keep(handle.id, answer) };
 }
 
-/** One peek for an exit, as the description's own flag has it. */
-function askKernel({ pidfd, nonblocking }: Description, noHang: boolean): 'ended' | 'running' | 'not our child' {
+function bitsOf(options: readonly WaitOption[]): number {
+  return options.reduce((all, option) => all | waitOptions[option], 0);
+}
+
+/**
+ * The kernel checks the options before it looks at the descriptor, so this comes before the handle is looked up.
+ * @throws {Problem} EINVAL where the options name no event
+ */
+export function requireEvent(options: readonly WaitOption[]): void {
+  if ((bitsOf(options) & (WEXITED | WSTOPPED | WCONTINUED)) !== 0) return;
+  const detail = 'The options name no event. Give at least one of WEXITED, WSTOPPED and WCONTINUED.';
+  throw new Problem('EINVAL', detail, { syscall: 'waitid' });
+}
+
+/** The options that report a stop or a continue. A tracer, as which the daemon acts for its clients, needs none for a trap. */
+function reportedWith({ siginfo: { code } }: WaitEvent): number {
+  if (code === 'CLD_TRAPPED') return WEXITED | WSTOPPED | WCONTINUED;
+  return code === 'CLD_CONTINUED' ? WCONTINUED : WSTOPPED;
+}
+
+/** Peeks once for an exit, with the description's own flag. */
+function askKernel(
+  { pidfd, nonblocking }: Description,
+  noHang: boolean,
+): 'ended' | 'trapped' | 'running' | 'not our child' {
   // On a blocking description the wait is ours to park, never the kernel's: WNOHANG always.
   const hang = nonblocking && !noHang ? 0 : WNOHANG;
   const answer = pidfd!.askWaitid(WEXITED | WNOWAIT | hang);
   if (answer === null || answer === 'EAGAIN') return 'running';
-  return answer === 'ECHILD' ? 'not our child' : 'ended';
+  if (answer === 'ECHILD') return 'not our child';
+  return isEnd(answer) ? 'ended' : 'trapped';
 }

@@ -2,7 +2,8 @@
 //   child ARGV...        forks and executes, holds it by a blocking and a nonblocking pidfd; answers its pid
 //   hold PID             holds a process that is there already (0: itself)
 //   wait b|n OPTIONS     waitid on the blocking or the nonblocking one: event CODE STATUS PID UID | zero | blocks | an errno
-// As `twin act NAME` it is a child that does what a shell cannot: leader-exits, thread-executes.
+// As `twin act NAME` it is a child that does what a shell cannot: leader-exits, leader-leaves,
+// thread-executes, traced-stops, traced-executes.
 #define _GNU_SOURCE
 #include <errno.h>
 #include <pthread.h>
@@ -10,6 +11,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/ptrace.h>
 #include <sys/resource.h>
 #include <sys/syscall.h>
 #include <sys/wait.h>
@@ -52,6 +54,11 @@ static void *exit_late(void *nothing) {
   return nothing;
 }
 
+static void *stay(void *nothing) {
+  for (;;) pause();
+  return nothing;
+}
+
 static void *execute(void *nothing) {
   execl("/bin/sh", "sh", "-c", "exit 6", (char *)NULL);
   return nothing;
@@ -62,6 +69,18 @@ static int act(const char *name) {
   if (strcmp(name, "leader-exits") == 0) {
     pthread_create(&thread, NULL, exit_late, NULL);
     syscall(SYS_exit, 3);
+  }
+  if (strcmp(name, "leader-leaves") == 0) {
+    pthread_create(&thread, NULL, stay, NULL);
+    syscall(SYS_exit, 3);
+  }
+  if (strcmp(name, "traced-stops") == 0) {
+    ptrace(PTRACE_TRACEME, 0, 0, 0);
+    raise(SIGWINCH);
+  }
+  if (strcmp(name, "traced-executes") == 0) {
+    ptrace(PTRACE_TRACEME, 0, 0, 0);
+    execl("/bin/sleep", "sleep", "1000", (char *)NULL);
   }
   if (strcmp(name, "thread-executes") == 0) {
     pthread_create(&thread, NULL, execute, NULL);
