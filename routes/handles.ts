@@ -9,7 +9,7 @@ import {
   ListHandles,
   UpdateHandle,
 } from '../schemas/handles.ts';
-import type { Client } from '../src/clients/client.ts';
+import { type Client, notAllowed } from '../src/clients/client.ts';
 import type { Daemon } from '../src/daemon.ts';
 import type { Handle } from '../src/handles/handle.ts';
 import type { App } from '../src/http/app-type.ts';
@@ -26,10 +26,17 @@ function wayOf(body: unknown): string {
   return ['spawn', 'open', 'dup'].find((way) => typeof body === 'object' && body !== null && way in body) ?? 'create';
 }
 
+/** What the way asks for; a dup asks for nothing but its handle. */
+function permitWay({ rights }: Client, body: unknown): void {
+  const way = wayOf(body);
+  if (way === 'spawn' && rights.spawn === false) throw notAllowed('spawn');
+  if (way === 'open' && rights.open === 'none') throw notAllowed('open processes');
+}
+
 /** Handles: made by spawn, open and dup, listed, changed, closed. */
 export function handleRoutes(app: App, { handles, signals, parking, watches }: Daemon): void {
   app.post('/v1/handles', {
-    config: { acts: true, audit: wayOf },
+    config: { acts: true, audit: wayOf, permit: permitWay },
     schema: {
       tags,
       summary: 'Spawn, open or dup',

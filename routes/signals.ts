@@ -3,6 +3,7 @@ import { problems } from '../schemas/common.ts';
 import { HandleParams } from '../schemas/handles.ts';
 import { Signal, Terminate } from '../schemas/signals.ts';
 import { type WaitidBody, WaitidResult } from '../schemas/waits.ts';
+import { type Client, notAllowed } from '../src/clients/client.ts';
 import type { Daemon } from '../src/daemon.ts';
 import type { App } from '../src/http/app-type.ts';
 import { callerOf } from '../src/http/callers.ts';
@@ -10,10 +11,14 @@ import { terminate } from '../src/signals/terminate.ts';
 
 const tags = ['signals'];
 
+function permitSignal({ rights }: Client): void {
+  if (!rights.signal) throw notAllowed('send signals');
+}
+
 /** Signals, and the orderly end. */
 export function signalRoutes(app: App, { handles, signals, parking }: Daemon): void {
   app.post('/v1/handles/:id/signal', {
-    config: { acts: true, audit: 'signal' },
+    config: { acts: true, audit: 'signal', permit: permitSignal },
     schema: {
       tags,
       summary: 'Signal the process, its group or its tree',
@@ -29,7 +34,7 @@ export function signalRoutes(app: App, { handles, signals, parking }: Daemon): v
   });
 
   app.post('/v1/handles/:id/terminate', {
-    config: { acts: true, audit: 'terminate' },
+    config: { acts: true, audit: 'terminate', permit: permitSignal },
     schema: {
       tags,
       summary: 'SIGTERM, SIGCONT, and SIGKILL after the grace; answers once it has ended',

@@ -1,15 +1,20 @@
 import { z } from 'zod';
 import { problems } from '../schemas/common.ts';
 import { CreateWatch, WatchList, WatchParams, WatchSchema } from '../schemas/watches.ts';
+import { type Client, notAllowed } from '../src/clients/client.ts';
 import type { Daemon } from '../src/daemon.ts';
 import type { App } from '../src/http/app-type.ts';
 
 const tags = ['watches'];
 
+function permitWatch({ rights }: Client): void {
+  if (rights.open === 'none') throw notAllowed('open processes');
+}
+
 /** Watches: they open what appears. */
 export function watchRoutes(app: App, { watches }: Daemon): void {
   app.post('/v1/watches', {
-    config: { acts: true, audit: 'watch' },
+    config: { acts: true, audit: 'watch', permit: permitWatch },
     schema: {
       tags,
       summary: 'Open a handle on every process that matches, from now on',

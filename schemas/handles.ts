@@ -1,8 +1,9 @@
 import { z } from 'zod';
-import type { HandleView } from '../src/handles/handle.ts';
+import { type HandleView, MOST_LABELS } from '../src/handles/handle.ts';
 import type { LaunchRequest } from '../src/handles/launch.ts';
 import { resourceNames } from '../src/kernel/limits.ts';
 import type { Match } from '../src/watches/matcher.ts';
+import { boundedArray, boundedRecord, MOST_ARGUMENTS, MOST_VARIABLES } from './bounded.ts';
 import { cString, handleId, Outcome, ProcessView, Rusage, signal } from './common.ts';
 
 const absolutePath = cString.startsWith('/', 'must be an absolute path').max(4096);
@@ -14,9 +15,8 @@ export const labelKey = z
     'must be letters, digits, and . _ / - within, at most 128',
   );
 export const labelValue = cString.max(256);
-const MOST_LABELS = 64;
 export const labels = <V extends z.ZodType>(value: V) =>
-  z.record(labelKey, value).refine((all) => Object.keys(all).length <= MOST_LABELS, `at most ${MOST_LABELS} labels`);
+  boundedRecord(z.record(labelKey, value), { most: MOST_LABELS, message: `at most ${MOST_LABELS} labels` });
 
 const File = z.strictObject({ file: absolutePath, append: z.boolean().optional() });
 const Output = z.union([z.enum(['null', 'inherit', 'capture']), File]);
@@ -28,16 +28,28 @@ const id = z.union([z.int().min(0).max(4294967294), cString.regex(/^[^:\n]{1,256
 const bound = z.union([z.int().min(0), z.literal('unlimited')], { error: 'must be a whole number or "unlimited"' });
 const Limit = z.union([bound, z.strictObject({ soft: bound, hard: bound })]);
 
+const argument = z.union([cString, z.strictObject({ secret: cString })], {
+  error: 'must be text, or {"secret": text}',
+});
+
 export const Spawn = z
   .strictObject({
-    argv: z
-      .tuple(
-        [cString],
-        z.union([cString, z.strictObject({ secret: cString })], { error: 'must be text, or {"secret": text}' }),
-      )
-      .meta({ description: 'A secret argument goes to the program, and is shown to nobody: *** stands for it.' }),
-    env: z
-      .record(cString.regex(/^[^=]+$/, 'must be a name without ='), cString)
+    argv: boundedArray(
+      z
+        .tuple([cString], argument)
+        .meta({ description: 'A secret argument goes to the program, and is shown to nobody: *** stands for it.' }),
+      (at) => (at === 0 ? cString : argument),
+      {
+        most: MOST_ARGUMENTS,
+        message: `has more arguments than the kernel takes, which are below ${MOST_ARGUMENTS}`,
+        errno: 'E2BIG',
+      },
+    ),
+    env: boundedRecord(z.record(cString.regex(/^[^=]+$/, 'must be a name without ='), cString), {
+      most: MOST_VARIABLES,
+      message: `has more variables than the kernel takes, which are below ${MOST_VARIABLES}`,
+      errno: 'E2BIG',
+    })
       .default({})
       .meta({ description: 'Added to PATH, HOME and LANG; the daemon’s own environment is not passed on.' }),
     cwd: absolutePath.default('/'),
@@ -48,8 +60,10 @@ export const Spawn = z
     stderr: z.union([z.enum(['null', 'inherit', 'capture', 'stdout']), File]).default('null'),
     user: id.optional().meta({ description: 'Name or uid; HOME and the groups are that user’s.' }),
     group: id.optional().meta({ description: 'Name or gid, instead of the user’s own.' }),
-    limits: z
-      .partialRecord(z.enum(resourceNames), Limit)
+    limits: boundedRecord(z.partialRecord(z.enum(resourceNames), Limit), {
+      most: resourceNames.length,
+      message: `there are ${resourceNames.length} limits`,
+    })
       .optional()
       .meta({ description: 'setrlimit(2), each in its own unit: soft and hard alike, or each.' }),
     nice: z.int().min(-20).max(19).optional(),
@@ -179,7 +193,7 @@ export const limit = z.int().min(1).max(1000).default(100);
 
 export const ListHandles = z.strictObject({
   state: z.enum(['running', 'stopped', 'exited']).optional(),
-  label: z.array(labelFilter).default([]),
+  label: z.array(labelFilter).max(MOST_LABELS, `at most ${MOST_LABELS} labels`).default([]),
   limit,
   cursor: z
     .string()

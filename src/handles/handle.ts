@@ -5,6 +5,9 @@ import type { Process, ProcessState, Relation } from '../processes/process.ts';
 
 export type Labels = Readonly<Record<string, string>>;
 
+/** How many labels a handle has at most. */
+export const MOST_LABELS = 64;
+
 /** How a handle ended; its id then answers ESTALE. */
 export type Gone = 'closed' | 'expired';
 

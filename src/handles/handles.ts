@@ -20,7 +20,7 @@ import { Process, type ProcessState } from '../processes/process.ts';
 import type { ProcessTable } from '../processes/process-table.ts';
 import type { Reaper } from '../processes/reaper.ts';
 import type { Claim } from '../retries/retries.ts';
-import { type Gone, Handle, type HandleView, type Labels, viewOfHandle } from './handle.ts';
+import { type Gone, Handle, type HandleView, type Labels, MOST_LABELS, viewOfHandle } from './handle.ts';
 import { HandleIds } from './handle-ids.ts';
 import { type Launched, type LaunchRequest, launch, shownOf } from './launch.ts';
 import { isThere, noProcess, openPid, requireInode } from './open-pid.ts';
@@ -376,15 +376,22 @@ export class Handles {
     }
   }
 
-  /** Changes what a handle carries; `null` removes a label. */
+  /**
+   * Changes what a handle carries; `null` removes a label.
+   * @throws {Problem} EINVAL for too many labels; nothing is changed then
+   */
   update(handle: Handle, nonblocking: boolean | undefined, labels: Record<string, string | null> | undefined): void {
     const { journal } = this.#parts;
+    const merged = Object.entries({ ...handle.labels, ...labels }).filter(([, value]) => value !== null);
+    if (merged.length > MOST_LABELS)
+      throw new Problem('EINVAL', `A handle has at most ${MOST_LABELS} labels: remove some by null.`, {
+        handle: handle.id,
+      });
     if (nonblocking !== undefined) {
       handle.description.nonblocking = nonblocking;
       journal.commit([{ write: 'description', description: handle.description }]);
     }
     if (labels === undefined) return;
-    const merged = Object.entries({ ...handle.labels, ...labels }).filter(([, value]) => value !== null);
     handle.labels = Object.fromEntries(merged) as Labels;
     journal.commit([{ write: 'handle', handle }]);
   }

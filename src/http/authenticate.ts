@@ -17,6 +17,11 @@ declare module 'fastify' {
     open?: boolean;
     /** Only for clients that have this right. */
     needs?: 'metrics';
+    /**
+     * Refuses what this client may not do at all. It is asked before the body is checked, so that a client without rights cannot
+     * have the daemon work through a long one.
+     */
+    permit?: (client: Client, body: unknown) => void;
   }
 }
 
@@ -28,6 +33,18 @@ export function authenticate(app: FastifyInstance, clients: Clients, listeners: 
   const onConnection = new WeakMap<Socket, Client>();
   keepCallers(app, clients);
   app.decorateRequest('client', null as unknown as Client);
+  app.addHook('onRoute', (route) => {
+    const permit = route.config?.permit;
+    if (permit === undefined) return;
+    const before = [route.preValidation ?? []].flat();
+    route.preValidation = [
+      (request, _reply, done) => {
+        permit(request.client, request.body);
+        done();
+      },
+      ...before,
+    ];
+  });
   return (request, _reply, { open, needs }) => {
     if (open === true) return;
     const { socket } = request.raw;

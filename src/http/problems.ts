@@ -9,7 +9,8 @@ import {
 import type { Duplex } from 'node:stream';
 import type { FastifyBaseLogger, FastifyError, FastifyInstance, FastifyReply, FastifyRequest } from 'fastify';
 import { hasZodFastifySchemaValidationErrors } from 'fastify-type-provider-zod';
-import { Problem } from '../errors/problem.ts';
+import { MOST_ERRORS } from '../../schemas/bounded.ts';
+import { Problem, type ProblemErrno } from '../errors/problem.ts';
 import { HEADERS_LIMIT } from './limits.ts';
 import { requestId } from './request-id.ts';
 
@@ -84,17 +85,7 @@ export function usualHeaders(requestId: string): Record<string, string> {
 
 function problemOf(error: FastifyError, { id: requestId }: FastifyRequest, logger: FastifyBaseLogger): Problem {
   if (error instanceof Problem) return error;
-  if (hasZodFastifySchemaValidationErrors(error)) {
-    const errors = error.validation.flatMap(({ instancePath, message, params }) => {
-      const unknown = (params as { keys?: string[] }).keys;
-      const base = instancePath === '/' ? '' : instancePath;
-      return unknown === undefined
-        ? [{ path: instancePath, message: message ?? 'does not fit' }]
-        : unknown.map((key) => ({ path: `${base}/${key}`, message: 'is not known here' }));
-    });
-    const where = error.validationContext ?? 'request';
-    return new Problem('EINVAL', `The ${where} does not fit at ${errors[0]!.path}: ${errors[0]!.message}.`, { errors });
-  }
+  if (hasZodFastifySchemaValidationErrors(error)) return misfit(error);
   // The caller went away in the middle of its body: nobody reads this.
   if (error.code === 'ECONNRESET') return new Problem('EPROTO', 'The body ended early.', { status: 400 });
   const known = refused[error.code];
@@ -102,6 +93,32 @@ function problemOf(error: FastifyError, { id: requestId }: FastifyRequest, logge
   logger.error({ err: error, requestId }, 'a fault of ours');
   return new Problem('EIO', 'The daemon has a fault: its log tells more under this request’s id.');
 }
+
+/** What a schema says of a request, in as many places as an answer lists. */
+function misfit({ validation, validationContext }: FastifyError): Problem {
+  const where = validationContext ?? 'request';
+  const found: { path: string; message: string }[] = [];
+  for (const { instancePath, message = 'does not fit', params } of validation ?? []) {
+    const { keys, params: more } = params as { keys?: string[]; params?: { errno?: ProblemErrno } };
+    if (more?.errno !== undefined) return new Problem(more.errno, `The ${where} ${message}: ${instancePath}.`);
+    const base = instancePath === '/' ? '' : instancePath;
+    const places = keys?.slice(0, MOST_ERRORS + 1).map((key) => `${base}/${key}`);
+    for (const path of places ?? [instancePath])
+      found.push({ path: path.slice(0, LONGEST_PLACE), message: places === undefined ? message : 'is not known here' });
+    if (found.length > MOST_ERRORS) break;
+  }
+  const errors = found.length > MOST_ERRORS ? [...found.slice(0, MOST_ERRORS - 1), AND_MORE] : found;
+  const more = errors.length < found.length ? ', and more' : '';
+  return new Problem('EINVAL', `The ${where} does not fit at ${errors[0]!.path}: ${errors[0]!.message}${more}.`, {
+    errors,
+  });
+}
+
+/** Stands for all errors that are not listed. */
+const AND_MORE = { path: '', message: 'and more' };
+
+/** How much of a path is repeated: the names in it are the client's. */
+const LONGEST_PLACE = 200;
 
 /** Answers what never became a request, and closes the connection. */
 export function refuseUnparsed(error: Error & { code?: string }, socket: Duplex): void {

@@ -22,6 +22,9 @@ export function kindOf(error: unknown): 'disk' | 'damage' | null {
   return kinds.get(Number(error.errcode) & 0xff) ?? null;
 }
 
+/** How many statements are kept prepared. Filters have thousands of shapes, of which few are used again. */
+const MOST_STATEMENTS = 256;
+
 /** The one SQLite file, its tables brought to this version, and its prepared statements. */
 export class Database {
   readonly #file: string;
@@ -37,13 +40,13 @@ export class Database {
     this.#db = open(this.#file);
   }
 
-  /** A statement, prepared once. */
+  /** A statement, prepared once for as long as it is among those that were used last. */
   statement(sql: string): StatementSync {
-    let statement = this.#statements.get(sql);
-    if (statement === undefined) {
-      statement = this.#db.prepare(sql);
-      this.#statements.set(sql, statement);
-    }
+    const statement = this.#statements.get(sql) ?? this.#db.prepare(sql);
+    // A map keeps its order: what is put in again goes to the end.
+    this.#statements.delete(sql);
+    this.#statements.set(sql, statement);
+    if (this.#statements.size > MOST_STATEMENTS) this.#statements.delete(this.#statements.keys().next().value!);
     return statement;
   }
 
