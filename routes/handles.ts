@@ -18,6 +18,9 @@ import { preferencesOf } from '../src/http/prefer.ts';
 import type { Claim } from '../src/retries/retries.ts';
 import { untilEnded } from '../src/waits/poll.ts';
 
+/** PATH_MAX: a longer name is no program's, and would only fill the audit. */
+const LONGEST_PATH = 4096;
+
 const tags = ['handles'];
 type CreateBody = z.infer<typeof CreateHandle>;
 
@@ -46,7 +49,7 @@ export function handleRoutes(app: App, { handles, signals, parking, watches }: D
     handler: async (request, reply) => {
       const { spawn, open } = request.body;
       request.audited = {
-        program: spawn?.argv[0],
+        program: spawn?.argv[0].slice(0, LONGEST_PATH),
         user: spawn?.user,
         pid: open?.pid,
       };

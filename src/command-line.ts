@@ -1,4 +1,4 @@
-import { mkdtempSync, openSync, rmSync } from 'node:fs';
+import { constants, mkdtempSync, openSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { type Logger, pino } from 'pino';
@@ -8,6 +8,7 @@ import { CLIENT_NAME, hashOf, newToken } from './clients/tokens.ts';
 import { type Config, readConfig } from './config/config.ts';
 import { optionsHelp, UsageError } from './config/options.ts';
 import { startDaemon } from './daemon.ts';
+import { writerTo } from './files/line-writer.ts';
 import { checkRoom, checkVersion } from './journal/database.ts';
 import { closeInherited } from './kernel/descriptor.ts';
 import { NotStarted } from './main-program.ts';
@@ -83,10 +84,7 @@ function makeToken([client, ...rest]: string[]): void {
 
 /** A person at a terminal is told how to call it, and a main program's output is its own; a pipe gets JSON. */
 function loggerFor({ logLevel }: Config, isQuiet: boolean): Logger {
-  const destination = pino.destination({ dest: isQuiet ? 2 : 1, sync: true });
-  // Nobody reads it any more, or its disk is full: what is held matters more than what is said of it.
-  destination.on('error', () => {});
-  return pino({ level: isQuiet && logLevel === 'info' ? 'warn' : logLevel }, destination);
+  return pino({ level: isQuiet && logLevel === 'info' ? 'warn' : logLevel }, writerTo(isQuiet ? 2 : 1));
 }
 
 /**
@@ -96,11 +94,19 @@ function loggerFor({ logLevel }: Config, isQuiet: boolean): Logger {
 function auditorFor({ audit }: Config, isQuiet: boolean): Logger | null {
   const where = audit ?? (isQuiet ? 'off' : 'stdout');
   if (where === 'off') return null;
-  const fd = where === 'stdout' ? 1 : openSync(where, 'a', 0o600);
-  const destination = pino.destination({ dest: fd, sync: true });
-  destination.on('error', () => {});
+  const fd = where === 'stdout' ? 1 : openAudit(where);
   // Without pino's own pid and hostname: a pid in the audit is that of a process.
-  return pino({ base: null }, destination);
+  return pino({ base: null }, writerTo(fd));
+}
+
+/** A FIFO without a reader would hold the start up for as long as it has none; opened like this it is an error, ENXIO. */
+function openAudit(path: string): number {
+  const { O_WRONLY, O_APPEND, O_CREAT, O_NONBLOCK } = constants;
+  try {
+    return openSync(path, O_WRONLY | O_APPEND | O_CREAT | O_NONBLOCK, 0o600);
+  } catch (error) {
+    throw new Error(`--audit ${path} cannot be opened for writing: ${(error as NodeJS.ErrnoException).code}`);
+  }
 }
 
 async function serve(config: Config): Promise<void> {

@@ -1,6 +1,7 @@
 import { readdirSync } from 'node:fs';
 import { Counter, Gauge, Registry } from 'prom-client';
 import type { Daemon } from './daemon.ts';
+import { droppedLines } from './files/line-writer.ts';
 
 /** What is counted anyway, told in Prometheus' text format. Nothing is measured between two scrapes. */
 export class Metrics {
@@ -62,6 +63,9 @@ export class Metrics {
     }));
     counter('waitd_orphans_reaped_total', 'Orphans without a handle that were reaped.', null, () => ({
       orphans: reaper.counts.orphans,
+    }));
+    counter('waitd_log_lines_dropped_total', 'Log and audit lines that could not be written.', null, () => ({
+      lines: droppedLines(),
     }));
     // By the names that Prometheus' own client libraries use.
     gauge('process_open_fds', 'Open descriptors.', () => readdirSync('/proc/self/fd').length);
