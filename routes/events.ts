@@ -21,6 +21,7 @@ import {
   SERVICE_RESTART,
   webSocketSink,
 } from '../src/http/sinks.ts';
+import { untilClosed } from '../src/http/until-closed.ts';
 
 type Query = z.infer<typeof EventQuery>;
 
@@ -57,8 +58,8 @@ export function eventRoutes(app: App, { handles, feed }: Daemon): void {
       },
     },
     // A socket that may not be is refused before it is one.
-    preHandler: async ({ ws, client, query }) => {
-      if (ws) feed.requireRoom(client, (query as Query).handle?.length ?? 0);
+    preHandler: async ({ ws, raw, client, query }) => {
+      if (ws) untilClosed(raw.socket, feed.reserve(client, (query as Query).handle?.length ?? 0));
     },
     handler: async (request, reply) => {
       const type = mediaType(request.headers.accept, ['application/json', 'text/event-stream']);
@@ -92,9 +93,9 @@ export function eventRoutes(app: App, { handles, feed }: Daemon): void {
 
   function stream(request: FastifyRequest, reply: FastifyReply, query: Query): FastifyReply {
     const since = lastEventId(request) ?? query.since;
-    feed.requireRoom(request.client, query.handle?.length ?? 0);
-    reply.hijack();
     const { raw } = reply;
+    untilClosed(raw, feed.reserve(request.client, query.handle?.length ?? 0));
+    reply.hijack();
     raw.writeHead(200, {
       ...(reply.getHeaders() as OutgoingHttpHeaders),
       'content-type': 'text/event-stream',

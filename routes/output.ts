@@ -9,6 +9,7 @@ import { Problem } from '../src/errors/problem.ts';
 import type { App } from '../src/http/app-type.ts';
 import { callerOf } from '../src/http/callers.ts';
 import { rangeOf } from '../src/http/range.ts';
+import { untilClosed } from '../src/http/until-closed.ts';
 import { readOutput } from '../src/output/read-output.ts';
 
 const streams = ['stdout', 'stderr'] as const;
@@ -36,6 +37,7 @@ export function outputRoutes(app: App, { handles, outputs }: Daemon): void {
         const { range: header } = request.headers;
         if (header !== undefined && (follow === 1 || tail !== undefined))
           throw new Problem('EINVAL', 'A Range goes with neither follow nor tail: leave it out.');
+        if (follow === 1) untilClosed(reply.raw, request.client.reserve('sockets'));
         const output = await readOutput(outputs, handle, name, callerOf(request, reply).gone);
         const start = tail === undefined ? output.first : await output.startOfLines(tail);
         if (reply.raw.destroyed || request.method === 'HEAD') await output.close();

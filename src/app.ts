@@ -33,6 +33,7 @@ import {
   TIMEOUTS_CHECK_MS,
 } from './http/limits.ts';
 import { Listeners } from './http/listeners.ts';
+import { oneAtATime } from './http/one-at-a-time.ts';
 import { passing } from './http/passing.ts';
 import { answerProblems, errorHandler, refuseOddities, refuseUnparsed } from './http/problems.ts';
 import { parseQuery } from './http/query.ts';
@@ -134,6 +135,7 @@ export async function build(
 
   await app.ready();
   refuseOddities(app.server);
+  oneAtATime(app.server);
   const { tls: files } = daemon.config;
   listeners = new Listeners({
     http: app.server,

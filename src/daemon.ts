@@ -155,6 +155,7 @@ export function startDaemon(config: Config, { handoff, passed, notifier }: Found
     drain: (why) => {
       const problem = why === 'stopping' ? stopping : restarting;
       parking.close(problem);
+      retries.close(problem);
       feed.close(problem, why);
       outputs.close();
     },

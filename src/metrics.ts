@@ -7,7 +7,7 @@ import { droppedLines } from './files/line-writer.ts';
 export class Metrics {
   readonly #registry = new Registry();
 
-  constructor({ handles, outputs, table, parking, feed, reaper, journal, policy, watches }: Daemon) {
+  constructor({ handles, outputs, table, parking, retries, feed, reaper, journal, policy, watches }: Daemon) {
     const gauge = (name: string, help: string, read: () => number): void => {
       new Gauge({
         name,
@@ -40,6 +40,11 @@ export class Metrics {
     gauge('waitd_live_handles', 'Handles on processes that have not ended.', () => handles.size);
     gauge('waitd_live_processes', 'Processes that handles are held on and that have not ended.', () => table.size);
     gauge('waitd_parked_calls', 'Calls that wait: waitid, poll, terminate.', () => parking.size);
+    gauge(
+      'waitd_repeated_calls',
+      'Calls that wait for the answer to another one with their key.',
+      () => retries.waiting,
+    );
     gauge('waitd_subscribers', 'Open WebSockets and event streams.', () => feed.size);
     gauge('waitd_kept_groups', 'Descriptors kept for groups that outlive their leader.', () => table.groups.size);
     gauge('waitd_watches', 'Watches for processes that appear.', () => watches.size);

@@ -1,6 +1,6 @@
 import { Problem } from '../errors/problem.ts';
 import type { Quotas } from './quotas.ts';
-import { Rate, requireQuota } from './quotas.ts';
+import { Rate, Reservation, requireQuota } from './quotas.ts';
 import type { Rights } from './rights.ts';
 
 /** What a client may have only so many of, and what it has of them. */
@@ -31,9 +31,16 @@ export class Client {
     requireQuota(this.quotas, what, this.#has[what] + more);
   }
 
-  /** Counts what it has begun to have, or with a negative number what it has no more. */
-  count(what: Counted, more: number): void {
-    this.#has[what] += more;
+  /**
+   * Takes places of a quota.
+   * @throws {Problem} EDQUOT where it may not have so many more
+   */
+  reserve(what: Counted, count = 1): Reservation {
+    this.requireRoom(what, count);
+    this.#has[what] += count;
+    return new Reservation(() => {
+      this.#has[what] -= count;
+    });
   }
 
   /** Whose handles are there for it: its own, or with `null` everybody's. */

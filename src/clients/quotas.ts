@@ -5,7 +5,7 @@ export interface Quotas {
   /** On processes that have not ended. */
   handles?: number | undefined;
   parkedWaits?: number | undefined;
-  /** WebSockets and event streams. */
+  /** WebSockets, event streams and followed output. */
   sockets?: number | undefined;
   /** Handles that these follow, all together. */
   subscriptions?: number | undefined;
@@ -27,11 +27,28 @@ const advice = {
 const nouns = {
   handles: 'handles on live processes',
   parkedWaits: 'parked waits',
-  sockets: 'sockets and event streams',
+  sockets: 'sockets, event streams and followed outputs',
   subscriptions: 'handles followed by sockets',
   connections: 'connections',
   outputBytes: 'bytes of captured output',
 };
+
+/**
+ * A part of a quota that is taken until this is disposed of. It is taken before the first await of whatever uses it, so that requests
+ * at the same time cannot pass on the same free place.
+ */
+export class Reservation implements Disposable {
+  #giveBack: (() => void) | null;
+
+  constructor(giveBack: () => void) {
+    this.#giveBack = giveBack;
+  }
+
+  [Symbol.dispose](): void {
+    this.#giveBack?.();
+    this.#giveBack = null;
+  }
+}
 
 /** @throws {Problem} EDQUOT where there would be more than that */
 export function requireQuota(quotas: Quotas, what: keyof typeof nouns, wanted: number): void {

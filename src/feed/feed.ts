@@ -1,5 +1,6 @@
 import type { Caller } from '../clients/caller.ts';
 import type { Client } from '../clients/client.ts';
+import type { Reservation } from '../clients/quotas.ts';
 import type { Problem } from '../errors/problem.ts';
 import type { EventSink } from '../journal/batch.ts';
 import type { EventQuery, Journal } from '../journal/journal.ts';
@@ -76,7 +77,6 @@ export class Feed implements EventSink, Switchboard {
     parts: Pick<SubscriberParts, 'client' | 'types' | 'beginningOf'> & { sink: Sink },
     shutDown: ShutDown,
   ): Subscriber {
-    parts.client.count('sockets', 1);
     const subscriber = new Subscriber({
       ...parts,
       journal: this.#journal,
@@ -95,17 +95,17 @@ export class Feed implements EventSink, Switchboard {
   detach(subscriber: Subscriber): void {
     subscriber.end();
     if (!this.#subscribers.delete(subscriber)) return;
-    subscriber.client.count('sockets', -1);
     this.onCount();
   }
 
   /**
-   * Asked before one is made that follows so many handles from its beginning.
+   * Takes the place of a socket or stream that follows so many handles from its beginning, before it is one.
+   * @returns to be disposed of when its connection or its answer has ended
    * @throws {Problem} EDQUOT
    */
-  requireRoom(client: Client, handles: number): void {
-    client.requireRoom('sockets');
+  reserve(client: Client, handles: number): Reservation {
     client.requireRoom('subscriptions', handles);
+    return client.reserve('sockets');
   }
 
   followAll(follower: Follower): void {
@@ -154,8 +154,7 @@ export class Feed implements EventSink, Switchboard {
     caller: { gone },
   }: PageRequest): Promise<'arrived' | 'timed out' | 'gone'> {
     if (this.#closed !== null) return Promise.reject(this.#closed.problem);
-    client.requireRoom('parkedWaits');
-    client.count('parkedWaits', 1);
+    const place = client.reserve('parkedWaits');
     const { promise, resolve, reject } = Promise.withResolvers<'arrived' | 'timed out' | 'gone'>();
     const follower: Follower = {
       scope: client.scope,
@@ -171,7 +170,7 @@ export class Feed implements EventSink, Switchboard {
     if (handles === undefined) this.followAll(follower);
     for (const handle of handles ?? []) this.follow(handle, follower);
     return promise.finally(() => {
-      client.count('parkedWaits', -1);
+      place[Symbol.dispose]();
       clearTimeout(timer);
       gone.removeEventListener('abort', onGone);
       this.#pages.delete(reject);

@@ -1,4 +1,5 @@
 import type { Client } from '../clients/client.ts';
+import type { Reservation } from '../clients/quotas.ts';
 import { Problem } from '../errors/problem.ts';
 import type { Journal } from '../journal/journal.ts';
 import type { Event, EventType } from './event.ts';
@@ -85,8 +86,8 @@ export class Subscriber implements Follower {
   readonly #replays: Replay[] = [];
   /** What was sent of handles that are not followed any more. */
   readonly #sent = new Map<string, Range[]>();
-  /** How many handles it follows by name. */
-  #following = 0;
+  /** One place of the client's quota for each handle that it follows by name. */
+  readonly #following: Reservation[] = [];
   #ended = false;
   #waiting = false;
   #behind: NodeJS.Timeout | null = null;
@@ -130,7 +131,7 @@ export class Subscriber implements Follower {
     const from = since ?? Math.min(...beginnings.filter((seq) => seq !== null));
     const after = this.#checked(from);
     const fresh = known.filter((handle) => !this.#follows(handle));
-    if (!this.#count(fresh.length)) return;
+    if (!this.#orTold(() => this.#take(fresh.length))) return;
     // One replay for the whole frame, so that its events come in one order, and one answer at its end.
     this.#replays.push({ handles: fresh, after, position: after });
     this.#announce.set(this.#replays.at(-1)!, known);
@@ -144,14 +145,14 @@ export class Subscriber implements Follower {
       const after = this.#live.get(handle);
       if (after !== undefined) {
         this.#live.delete(handle);
-        this.#count(-1);
+        this.#following.pop()?.[Symbol.dispose]();
         this.#parts.switchboard.leave(handle, this);
         this.#remember(handle, { after, to: this.#parts.journal.head });
       }
       for (const replay of this.#replays) {
         if (replay.handles?.includes(handle) !== true) continue;
         replay.handles = replay.handles.filter((other) => other !== handle);
-        this.#count(-1);
+        this.#following.pop()?.[Symbol.dispose]();
         this.#remember(handle, { after: replay.resumed?.get(handle) ?? replay.after, to: replay.position });
       }
     }
@@ -238,15 +239,13 @@ export class Subscriber implements Follower {
     this.#parts.switchboard.leaveAll(this);
     for (const handle of this.#live.keys()) this.#parts.switchboard.leave(handle, this);
     this.#live.clear();
-    this.#count(-this.#following);
+    for (const place of this.#following.splice(0)) place[Symbol.dispose]();
   }
 
-  /** @returns false where the client may not follow so many more, and has been told */
-  #count(more: number): boolean {
-    if (more > 0 && !this.#orTold(() => this.client.requireRoom('subscriptions', more))) return false;
-    this.client.count('subscriptions', more);
-    this.#following += more;
-    return true;
+  /** @throws {Problem} EDQUOT where the client may not follow so many more */
+  #take(more: number): void {
+    this.client.requireRoom('subscriptions', more);
+    for (let count = 0; count < more; count += 1) this.#following.push(this.client.reserve('subscriptions'));
   }
 
   #frame(frame: object): void {

@@ -2,7 +2,7 @@ import { constants as fs, openSync } from 'node:fs';
 import { constants } from 'node:os';
 import type { Cgroups } from '../cgroups/cgroups.ts';
 import { type Client, notAllowed } from '../clients/client.ts';
-import { requireQuota } from '../clients/quotas.ts';
+import { Reservation, requireQuota } from '../clients/quotas.ts';
 import { Problem } from '../errors/problem.ts';
 import { Batch, type EventSink } from '../journal/batch.ts';
 import type { Journal } from '../journal/journal.ts';
@@ -93,7 +93,7 @@ export class Handles {
   readonly #parts: HandlesParts;
   readonly #ids: HandleIds;
   readonly #live = new Map<string, Handle>();
-  /** How many of these each client has. */
+  /** How many of these each client has, or has a place for. */
   readonly #liveOf = new Map<string, number>();
   /** Processes that are not yet the programs that were asked for. */
   readonly #beginning = new Set<Promise<void>>();
@@ -125,11 +125,15 @@ export class Handles {
 
   #forget(handle: Handle): boolean {
     if (!this.#live.delete(handle.id)) return false;
-    const left = this.#liveOf.get(handle.client)! - 1;
-    if (left === 0) this.#liveOf.delete(handle.client);
-    else this.#liveOf.set(handle.client, left);
+    this.#countLive(handle.client, -1);
     this.onCount();
     return true;
+  }
+
+  #countLive(client: string, more: number): void {
+    const count = (this.#liveOf.get(client) ?? 0) + more;
+    if (count === 0) this.#liveOf.delete(client);
+    else this.#liveOf.set(client, count);
   }
 
   /**
@@ -140,9 +144,9 @@ export class Handles {
     const { journal, features, descriptors, outputs, cgroups } = this.#parts;
     const { name: client } = asking;
     const request = permitted(asking.rights.spawn, wanted);
+    using place = this.#reserve('posix_spawn', asking);
+    using room = outputs.reserve(asking, captured(request).length);
     asking.spawns.take(asking.quotas.spawnsPerSecond);
-    this.#requireRoom('posix_spawn', asking);
-    if (captured(request).length > 0) requireQuota(asking.quotas, 'outputBytes', outputs.keptOf(client) + 1);
     const id = this.#ids.make(client);
     const number = journal.takeNumber();
     const facts = { id: number, argv: request.argv.map(shownOf), relation: 'child' as const };
@@ -155,6 +159,8 @@ export class Handles {
       const process = new Process({ ...facts, pid, inode, startedAt: Date.now() });
       const description = new Description(number, process, pidfd, options.nonblocking, output);
       try {
+        // From here on the handle and its output are counted themselves.
+        for (const reserved of [place, room]) reserved[Symbol.dispose]();
         const handle = this.#hold({ ...options, id, client, description, watch: true, intent });
         if (output.streams.length > 0) outputs.track(description, client);
         return handle;
@@ -478,7 +484,7 @@ export class Handles {
     handle.description.retain();
     handle.process.attach(handle);
     this.#live.set(handle.id, handle);
-    this.#liveOf.set(handle.client, (this.#liveOf.get(handle.client) ?? 0) + 1);
+    this.#countLive(handle.client, 1);
     this.onCount();
   }
 
@@ -523,6 +529,13 @@ export class Handles {
     if (this.#refusal !== null) throw this.#refusal;
     if (client !== null) requireQuota(client.quotas, 'handles', (this.#liveOf.get(client.name) ?? 0) + 1);
     if (this.#parts.journal.fault !== null) throw unwritable(syscall);
+  }
+
+  /** The same, with a place for the handle that is about to be. */
+  #reserve(syscall: string, client: Client): Reservation {
+    this.#requireRoom(syscall, client);
+    this.#countLive(client.name, 1);
+    return new Reservation(() => this.#countLive(client.name, -1));
   }
 
   #withDescriptors<T>(make: () => T): T {

@@ -2,6 +2,7 @@ import type { Socket } from 'node:net';
 import type { FastifyInstance, FastifyRequest } from 'fastify';
 import { type Client, notAllowed } from '../clients/client.ts';
 import { type Clients, unauthenticated } from '../clients/clients.ts';
+import type { Reservation } from '../clients/quotas.ts';
 import { Problem } from '../errors/problem.ts';
 import { keepCallers } from './callers.ts';
 import type { Listeners } from './listeners.ts';
@@ -30,7 +31,7 @@ const TOKEN_PROTOCOL = 'base64url.bearer.authorization.waitd.';
 
 /** Names the client of every request, before anything else is looked at. */
 export function authenticate(app: FastifyInstance, clients: Clients, listeners: () => Listeners): Look {
-  const onConnection = new WeakMap<Socket, Client>();
+  const onConnection = new WeakMap<Socket, Counted>();
   keepCallers(app, clients);
   app.decorateRequest('client', null as unknown as Client);
   app.addHook('onRoute', (route) => {
@@ -53,25 +54,31 @@ export function authenticate(app: FastifyInstance, clients: Clients, listeners: 
     listeners().noteKnown(socket);
     request.client = client;
     request.credentials = credentials;
-    if (onConnection.get(socket) !== client) countConnection(onConnection, socket, client);
+    if (onConnection.get(socket)?.client !== client) countConnection(onConnection, socket, client);
     client.requests.take(client.quotas.requestsPerSecond);
     if (needs !== undefined && !client.rights[needs]) throw notAllowed(`read the ${needs}`);
   };
 }
 
+/** The client whose quota of connections a connection takes a place of. */
+interface Counted {
+  client: Client;
+  place: Reservation;
+}
+
 /** A connection counts for the client that used it last. */
-function countConnection(onConnection: WeakMap<Socket, Client>, socket: Socket, client: Client): void {
+function countConnection(onConnection: WeakMap<Socket, Counted>, socket: Socket, client: Client): void {
+  let place: Reservation;
   try {
-    client.requireRoom('connections');
+    place = client.reserve('connections');
   } catch (error) {
     // Refused, it has no use for this one.
     throw error instanceof Problem ? error.with({ connection: 'close' }) : error;
   }
   const before = onConnection.get(socket);
-  if (before === undefined) socket.once('close', () => onConnection.get(socket)!.count('connections', -1));
-  else before.count('connections', -1);
-  client.count('connections', 1);
-  onConnection.set(socket, client);
+  onConnection.set(socket, { client, place });
+  if (before === undefined) socket.once('close', () => onConnection.get(socket)!.place[Symbol.dispose]());
+  else before.place[Symbol.dispose]();
 }
 
 function bearerToken({ headers }: FastifyRequest): string | null {

@@ -2,6 +2,7 @@ import type { FastifyInstance, FastifyReply, FastifyRequest } from 'fastify';
 import { Problem } from '../errors/problem.ts';
 import { type Answer, Claim, type Retries } from '../retries/retries.ts';
 import { callerOf } from './callers.ts';
+import { untilClosed } from './until-closed.ts';
 
 declare module 'fastify' {
   interface FastifyRequest {
@@ -30,13 +31,13 @@ export function idempotency(app: FastifyInstance, retries: Retries): void {
       key: checked(given),
       fingerprint: retries.fingerprintOf(textOf(request)),
     };
-    const found = await retries.claim(facts, callerOf(request, reply).gone);
+    const found = await retries.claim(facts, callerOf(request, reply));
     if (found === 'gone') reply.hijack();
     else if (!(found instanceof Claim)) replay(reply, found);
     else {
       request.claim = found;
       // Whatever becomes of it. Fires too where the caller goes away and nothing is sent.
-      reply.raw.once('close', () => found.end());
+      untilClosed(reply.raw, { [Symbol.dispose]: () => found.end() });
       return true;
     }
     return false;

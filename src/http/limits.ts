@@ -26,6 +26,9 @@ export const TIMEOUTS_CHECK_MS = 1000;
 /** How long a connection may stay open without a request. */
 export const KEEP_ALIVE_TIMEOUT_MS = 75_000;
 
+/** How many requests may wait on a connection for the answers to earlier ones. */
+export const PIPELINE_LIMIT = 256;
+
 /** How often a WebSocket is asked whether its other end is still there. */
 export const PING_INTERVAL_MS = 30_000;
 

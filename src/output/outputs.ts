@@ -1,5 +1,7 @@
 import { closeSync, constants, fstatSync, openSync, readdirSync, rmSync, statSync } from 'node:fs';
 import { join } from 'node:path';
+import type { Client } from '../clients/client.ts';
+import { Reservation, requireQuota } from '../clients/quotas.ts';
 import type { LaunchFiles } from '../handles/launch.ts';
 import { isErrno } from '../kernel/errno.ts';
 import { firstData, hasWriters, punchHole } from '../kernel/file.ts';
@@ -17,6 +19,9 @@ const OUT_OF_DESCRIPTORS_MS = 1000;
 
 /** Disks take whole blocks, and none has larger ones. */
 const BLOCK = 65536;
+
+/** The least that a captured stream may come to take of its client's quota: a file that is not empty has a block. */
+const LEAST_FILE = 4096;
 
 export interface OutputsParts {
   /** Exists, is ours alone. */
@@ -81,24 +86,44 @@ export class Outputs {
     const { id, output } = description;
     this.#owners.set(id, client);
     this.#captures.set(id, { id, streams: output.streams, description });
+    for (const stream of output.streams) this.#note(id, stream);
     // Its end may have been before our time; of a new one the kernel tells later.
     this.#settle(id);
   }
 
-  /** Bytes that are kept for a client. */
+  /** Bytes that are kept for a client, or have a place. */
   keptOf(client: string): number {
     return this.#keptOf.get(client) ?? 0;
+  }
+
+  #countKept(client: string, more: number): void {
+    const bytes = this.keptOf(client) + more;
+    if (bytes === 0) this.#keptOf.delete(client);
+    else this.#keptOf.set(client, bytes);
+  }
+
+  /**
+   * Takes the place of streams that are about to be captured.
+   * @returns to be disposed of once they are tracked
+   * @throws {Problem} EDQUOT where the client keeps enough
+   */
+  reserve({ name, quotas }: Client, streams: number): Reservation {
+    // Of a quota that is smaller than that, one program may still write to all of it.
+    const least = streams * Math.min(LEAST_FILE, Math.floor((quotas.outputBytes ?? 0) / Math.max(streams, 1)));
+    if (streams > 0) requireQuota(quotas, 'outputBytes', this.keptOf(name) + Math.max(least, 1));
+    this.#countKept(name, least);
+    return new Reservation(() => this.#countKept(name, -least));
   }
 
   #note(id: number, stream: Stream): void {
     const client = this.#owners.get(id);
     if (client === undefined) return;
     const name = `${id}.${stream}`;
-    const bytes = 512 * (statSync(this.pathOf(id, stream), { throwIfNoEntry: false })?.blocks ?? 0);
-    this.#keptOf.set(client, this.keptOf(client) + bytes - (this.#kept.get(name) ?? 0));
+    const least = this.#captures.has(id) ? LEAST_FILE : 0;
+    const bytes = Math.max(least, 512 * (statSync(this.pathOf(id, stream), { throwIfNoEntry: false })?.blocks ?? 0));
+    this.#countKept(client, bytes - (this.#kept.get(name) ?? 0));
     if (bytes === 0) this.#kept.delete(name);
     else this.#kept.set(name, bytes);
-    if (this.keptOf(client) === 0) this.#keptOf.delete(client);
   }
 
   /** Whether somebody can still write to what is captured. */
@@ -205,11 +230,11 @@ export class Outputs {
     const capture = this.#captures.get(id);
     if (capture === undefined || this.#isWritten(capture)) return;
     // Whoever was quick has ended before it was told that anything was written.
+    this.#captures.delete(id);
     for (const stream of capture.streams) {
       this.#note(id, stream);
       this.#limit(capture, stream);
     }
-    this.#captures.delete(id);
     if (capture.description === null) this.discard(id, capture.streams);
     else this.onEnded(capture.description);
     for (const stream of capture.streams) this.#tell(`${id}.${stream}`);

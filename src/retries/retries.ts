@@ -1,4 +1,5 @@
 import { createHmac } from 'node:crypto';
+import type { Caller } from '../clients/caller.ts';
 import { Problem } from '../errors/problem.ts';
 import type { Journal, StoredKey } from '../journal/journal.ts';
 
@@ -52,13 +53,33 @@ export class Claim {
   }
 }
 
+/** A request with the key of one that is under way. */
+interface Waiting {
+  /** Gives it the answer, or the claim that is free again. */
+  settle(outcome: Answer | Claim | 'gone'): void;
+  refuse(problem: Problem): void;
+}
+
+interface Underway {
+  claim: Claim;
+  /** In the order in which they came. */
+  waiting: Set<Waiting>;
+}
+
 /** Requests that may be sent again and are done once (draft-ietf-httpapi-idempotency-key-header). */
 export class Retries {
   readonly #journal: Journal;
-  readonly #underway = new Map<string, Claim>();
+  readonly #underway = new Map<string, Underway>();
+  #waiting = 0;
+  #closed: Problem | null = null;
 
   constructor(journal: Journal) {
     this.#journal = journal;
+  }
+
+  /** How many requests wait for the answer to an earlier one. */
+  get waiting(): number {
+    return this.#waiting;
   }
 
   /** What is kept of a request. Without the node's key nobody can try what its body was: it may hold secrets that are short. */
@@ -67,28 +88,78 @@ export class Retries {
   }
 
   /**
-   * Begins a request that bears a key. While an earlier one with that key is under way, it waits for that one's answer.
+   * Begins a request that bears a key. While an earlier one with that key is under way, it waits for that one's answer, and
+   * counts as parked.
    * @returns the answer to give again, or the claim under which the request is to be done
-   * @throws {Problem} EINVAL, 422, where the key was another request's
+   * @throws {Problem} EINVAL, 422, where the key was another request's; EDQUOT; ESHUTDOWN when the daemon stops
    */
-  async claim(facts: RetryFacts, gone: AbortSignal): Promise<Answer | Claim | 'gone'> {
+  async claim(facts: RetryFacts, caller: Caller): Promise<Answer | Claim | 'gone'> {
     const name = `${facts.client}\n${facts.key}`;
-    for (;;) {
-      if (gone.aborted) return 'gone';
-      const underway = this.#underway.get(name);
-      if (underway !== undefined) {
-        requireSame(facts, underway.fingerprint);
-        await settled(underway.over, gone);
-        continue;
-      }
-      const stored = this.#journal.key(facts.client, facts.key);
-      if (stored !== null) requireSame(facts, stored.fingerprint);
-      if (stored?.answer != null) return JSON.parse(stored.answer) as Answer;
-      const claim = new Claim(facts, stored?.handle ?? null);
-      this.#underway.set(name, claim);
-      void claim.over.then(() => this.#underway.delete(name));
-      return claim;
+    if (caller.gone.aborted) return 'gone';
+    const underway = this.#underway.get(name);
+    if (underway !== undefined) {
+      requireSame(facts, underway.claim.fingerprint);
+      return this.#wait(underway.waiting, caller);
     }
+    const stored = this.#journal.key(facts.client, facts.key);
+    if (stored !== null) requireSame(facts, stored.fingerprint);
+    if (stored?.answer != null) return JSON.parse(stored.answer) as Answer;
+    const begun: Underway = { claim: new Claim(facts, stored?.handle ?? null), waiting: new Set() };
+    this.#underway.set(name, begun);
+    void begun.claim.over.then(() => this.#passOn(name, facts, begun));
+    return begun.claim;
+  }
+
+  #wait(waiting: Set<Waiting>, { client, gone }: Caller): Promise<Answer | Claim | 'gone'> {
+    if (this.#closed !== null) return Promise.reject(this.#closed);
+    const place = client?.reserve('parkedWaits');
+    const { promise, resolve, reject } = Promise.withResolvers<Answer | Claim | 'gone'>();
+    const leave = (): void => {
+      place?.[Symbol.dispose]();
+      gone.removeEventListener('abort', onGone);
+      waiting.delete(one);
+      this.#waiting -= 1;
+    };
+    const one: Waiting = {
+      settle: (outcome) => {
+        leave();
+        resolve(outcome);
+      },
+      refuse: (problem) => {
+        leave();
+        reject(problem);
+      },
+    };
+    const onGone = (): void => one.settle('gone');
+    gone.addEventListener('abort', onGone);
+    waiting.add(one);
+    this.#waiting += 1;
+    return promise;
+  }
+
+  /** Gives the answer to all that wait for it. Where there is none, the key is the next one's: waking all would be quadratic. */
+  #passOn(name: string, facts: RetryFacts, underway: Underway): void {
+    const { waiting } = underway;
+    this.#underway.delete(name);
+    if (waiting.size === 0) return;
+    const stored = this.#journal.key(facts.client, facts.key);
+    if (stored?.answer != null) {
+      const answer = JSON.parse(stored.answer) as Answer;
+      for (const one of waiting) one.settle(answer);
+      return;
+    }
+    const [next] = waiting;
+    const claim = new Claim(facts, stored?.handle ?? null);
+    const begun: Underway = { claim, waiting };
+    this.#underway.set(name, begun);
+    void claim.over.then(() => this.#passOn(name, facts, begun));
+    next!.settle(claim);
+  }
+
+  /** Refuses all that wait, and those that come after. */
+  close(problem: Problem): void {
+    this.#closed = problem;
+    for (const { waiting } of this.#underway.values()) for (const one of waiting) one.refuse(problem);
   }
 
   /** Writes the answer of something that was done. */
@@ -102,11 +173,4 @@ function requireSame({ fingerprint }: RetryFacts, earlier: string): void {
   if (fingerprint === earlier) return;
   const detail = 'This Idempotency-Key was used for another request: give each request a key of its own.';
   throw new Problem('EINVAL', detail, { status: 422 });
-}
-
-function settled(over: Promise<void>, gone: AbortSignal): Promise<void> {
-  const { promise, resolve } = Promise.withResolvers<void>();
-  gone.addEventListener('abort', () => resolve(), { once: true });
-  void over.then(resolve);
-  return promise;
 }

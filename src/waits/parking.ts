@@ -44,8 +44,7 @@ export class Parking {
   ): Promise<T | Unparked> {
     if (this.#closed !== null) return Promise.reject(this.#closed);
     if (gone.aborted) return Promise.resolve('gone');
-    client?.requireRoom('parkedWaits');
-    client?.count('parkedWaits', 1);
+    const place = client?.reserve('parkedWaits');
     const { promise, resolve, reject } = Promise.withResolvers<T | Unparked>();
     const timer =
       timeoutMs === undefined ? undefined : setTimeout(() => settle('timed out'), Math.min(timeoutMs, LONGEST_MS));
@@ -56,7 +55,7 @@ export class Parking {
       return handle.process.watch(() => look(handle));
     });
     const leave = (): void => {
-      client?.count('parkedWaits', -1);
+      place?.[Symbol.dispose]();
       clearTimeout(timer);
       gone.removeEventListener('abort', onGone);
       this.#parked.delete(refuse);
