@@ -3,6 +3,7 @@ import { z } from 'zod';
 import { problems } from '../schemas/common.ts';
 import { Health, type NodeBody, NodeSchema } from '../schemas/node.ts';
 import type { Daemon } from '../src/daemon.ts';
+import { KEEP_KEYS_MS } from '../src/handles/retention.ts';
 import type { App } from '../src/http/app-type.ts';
 import {
   BODY_LIMIT,
@@ -18,6 +19,12 @@ import { Metrics } from '../src/metrics.ts';
 import { version } from '../src/version.ts';
 
 const tags = ['node'];
+
+/** What has become of the journal since this image of the daemon began; it can take work all the same. */
+const historyLost = {
+  damaged: 'lost: the journal was damaged or removed, and a new one was begun',
+  restored: 'lost in part: the state directory was restored from a backup or copied',
+};
 
 /** What one asks about the daemon itself. */
 export function nodeRoutes(app: App, daemon: Daemon): void {
@@ -36,9 +43,14 @@ export function nodeRoutes(app: App, daemon: Daemon): void {
     config: { open: true, health: true },
     schema: { tags, summary: 'Can it take work?', response: { ...problems(), 200: Health, 503: Health } },
     handler: (_request, reply) => {
-      const { fault } = journal;
-      if (fault === null) reply.send({ status: 'ok', checks: { journal: 'ok' } });
-      else reply.code(503).send({ status: 'failing', checks: { journal: `cannot be written: ${fault.message}` } });
+      const fault = journal.check();
+      const { lastNotice } = journal;
+      const history = lastNotice === null ? {} : { history: historyLost[lastNotice.what] };
+      if (fault === null) reply.send({ status: 'ok', checks: { journal: 'ok', ...history } });
+      else
+        reply
+          .code(503)
+          .send({ status: 'failing', checks: { journal: `cannot be written: ${fault.message}`, ...history } });
     },
   });
 
@@ -83,10 +95,12 @@ export function nodeRoutes(app: App, daemon: Daemon): void {
           unauthenticatedConnections: strangersAmong(daemon.descriptors),
           socketBufferBytes: config.socketBuffer,
           events: config.maxEvents,
+          keys: config.maxKeys,
           outputBytes: config.maxOutput,
           keepCollectedMs: config.keep.collected,
           keepUncollectedMs: config.keep.uncollected,
           keepEventsMs: config.keep.events,
+          keepKeysMs: KEEP_KEYS_MS,
         },
       };
       reply.send(body);

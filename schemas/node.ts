@@ -26,10 +26,12 @@ export const NodeSchema = z
       unauthenticatedConnections: z.int(),
       socketBufferBytes: z.int(),
       events: z.int(),
+      keys: z.int(),
       outputBytes: z.int(),
       keepCollectedMs: z.int(),
       keepUncollectedMs: z.int(),
       keepEventsMs: z.int(),
+      keepKeysMs: z.int(),
     }),
   })
   .meta({ id: 'Node', description: 'This daemon: what it is and what it can do here.' });

@@ -125,7 +125,7 @@ async function rehearse(config: Config): Promise<void> {
   const stateDir = mkdtempSync(join(tmpdir(), 'waitd-check-'));
   try {
     const daemon = startDaemon(
-      { ...config, stateDir, subreaper: false },
+      { ...config, stateDir, marks: null, subreaper: false },
       { handoff: null, passed: [], notifier: null },
     );
     await build(daemon, pino({ level: 'silent' }), null);

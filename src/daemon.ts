@@ -1,4 +1,4 @@
-import { mkdirSync, writeFileSync } from 'node:fs';
+import { fstatSync, mkdirSync, statSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { Cgroups } from './cgroups/cgroups.ts';
 import { Clients } from './clients/clients.ts';
@@ -81,7 +81,7 @@ export function startDaemon(config: Config, { handoff, passed, notifier }: Found
   const { stateDir: directory } = config;
   const output = join(directory, 'output');
   makeDirectories(directory, output);
-  const lock = handoff === null ? lockDirectory(directory) : new Descriptor(handoff.lock);
+  const lock = lockDirectory(directory, handoff);
 
   const policy =
     config.policy === undefined ? null : new PolicyWatch(config.policy, (version) => clients.apply(version));
@@ -91,7 +91,8 @@ export function startDaemon(config: Config, { handoff, passed, notifier }: Found
     policy: policy?.read() ?? null,
   });
   const keepEvents = config.maxEvents;
-  const journal = new Journal({ directory, bootId: bootId(), keepEvents, unwritten: handoff?.unwritten });
+  const { marks, maxKeys } = config;
+  const journal = new Journal({ directory, bootId: bootId(), keepEvents, marks, handed: handoff?.unwritten });
   const feed = new Feed(journal, config.socketBuffer);
   const kept = [...stored.keys(), ...(handoff?.stored ?? [])];
   // Before 6.9 a pidfd that comes back would not tell whose it is.
@@ -120,14 +121,18 @@ export function startDaemon(config: Config, { handoff, passed, notifier }: Found
   const waits = new Waits({ journal, reaper, parking, nonblocking: features.nonblocking });
   const watches = new Watches({ journal, handles, clients, table, reaper, features });
   const signals = new Signals(table, features, cgroups);
-  const retries = new Retries(journal);
+  const retries = new Retries(journal, maxKeys);
   const retention = new Retention(journal, handles, config.keep);
 
   if (config.subreaper) becomeSubreaper();
   const pauses = new Map(handoff?.pauses.map(({ process, pauses }) => [process, pauses]));
   recover({ journal, table, handles, adoption, reaper, feed, features, inherited, pauses, stored, store, outputs });
   for (const stop of handoff?.stops ?? []) table.stops.note(stop.siginfo.pid, stop);
-  for (const { fd, ...group } of handoff?.groups ?? []) table.groups.restore({ ...group, pidfd: new Pidfd(fd) });
+  for (const { fd, ...group } of handoff?.groups ?? []) {
+    const pidfd = new Pidfd(fd);
+    if (journal.holds(group.process)) table.groups.restore({ ...group, pidfd });
+    else pidfd.close();
+  }
   reaper.start();
   outputs.onEnded = (description) => handles.endOutput(description);
   handles.resumeOutput();
@@ -177,7 +182,7 @@ export function startDaemon(config: Config, { handoff, passed, notifier }: Found
       reaper.stop();
       const stored = store?.close() ?? [];
       journal.close();
-      const { unwritten } = journal;
+      const unwritten = journal.handed;
       lock.keepOverExec();
       return { lock: lock.fd, unwritten, stored, ...handOverProcesses(table) };
     },
@@ -209,8 +214,16 @@ function makeDirectories(directory: string, output: string): void {
   }
 }
 
-function lockDirectory(directory: string): Descriptor {
+/** The lock of an earlier image is of the file that was there then. */
+function lockDirectory(directory: string, handoff: Handoff | null): Descriptor {
   const file = join(directory, 'lock');
+  if (handoff !== null) {
+    const held = new Descriptor(handoff.lock);
+    const there = statSync(file, { throwIfNoEntry: false });
+    const { dev, ino } = fstatSync(held.fd);
+    if (there?.ino === ino && there.dev === dev) return held;
+    held.close();
+  }
   writeFileSync(file, '', { mode: 0o600 });
   const lock = tryLock(file);
   if (lock !== null) return lock;

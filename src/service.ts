@@ -7,6 +7,8 @@ import type { App } from './http/app-type.ts';
 import type { Listeners } from './http/listeners.ts';
 import { type HandedOn, placesAfter, placesWith } from './http/places.ts';
 import { checkRoom } from './journal/database.ts';
+import type { Notice } from './journal/journal.ts';
+import { boottimeMs } from './kernel/clock.ts';
 import { Notifier, type Passed, takePassed } from './kernel/notify.ts';
 import { unblock } from './kernel/signal-mask.ts';
 import { MainProgram } from './main-program.ts';
@@ -27,13 +29,19 @@ const FAULT_DRAIN_MS = 500;
 const MOST_FAILURES = 5;
 const FAILURES_WITHIN_MS = 60_000;
 
+const notices = {
+  damaged: 'the journal was damaged, and a new one is begun: what it held is lost',
+  restored:
+    'the state directory was restored from a backup or copied: every event cursor is told of a gap, and seqs go on far ahead',
+};
+
 interface ServiceParts {
   daemon: Daemon;
   app: App;
   listeners: Listeners;
   logger: Logger;
   manager: ServiceManager;
-  /** When it last failed, in Unix milliseconds. */
+  /** When it last failed, in milliseconds on CLOCK_BOOTTIME. */
   failures: number[];
 }
 
@@ -86,11 +94,10 @@ export class Service {
 
   async #serve(config: Config, handoff: Handoff | null, passed: readonly Passed[]): Promise<void> {
     const { journal } = this.#daemon;
-    const damaged = (err: Error, setAside: string): void =>
-      this.#logger.error({ err, setAside }, 'the journal was damaged, and a new one is begun: what it held is lost');
-    const found = journal.takeDamage();
-    if (found !== null) damaged(...found);
-    journal.onDamaged = damaged;
+    const tell = ({ what, ...facts }: Notice): void => this.#logger.error(facts, notices[what]);
+    const found = journal.takeNotice();
+    if (found !== null) tell(found);
+    journal.onNotice = tell;
     const { policy } = this.#daemon;
     if (policy !== null) {
       policy.onRead = ({ clients }) => this.#logger.info({ clients: clients.size }, 'there is another policy');
@@ -195,8 +202,8 @@ export class Service {
   /** An exception that nobody caught: whatever is broken in here, the processes are not, and a new image takes them over. */
   async fail(err: Error): Promise<void> {
     this.#logger.fatal({ err }, 'a fault of ours');
-    const now = Date.now();
-    this.#failures = [...this.#failures.filter((at) => at > now - FAILURES_WITHIN_MS), now];
+    const now = boottimeMs();
+    this.#failures = [...this.#failures.filter((at) => at > now - FAILURES_WITHIN_MS && at <= now), now];
     if (this.#failures.length > MOST_FAILURES || this.#ending === 'stop') process.exit(1);
     if (!this.#couldStart()) {
       this.#logger.fatal('no new image could write the journal either, so this one goes on as far as it can');

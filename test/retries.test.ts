@@ -42,8 +42,10 @@ t.test('the same request with the same key is done once and answered the same', 
   t.equal((await heir.post('/v1/handles', body, keyed('spawn'))).text, first.text, 'after a restart too');
   t.equal((await heir.waitid(id, undefined, keyed('wait'))).text, waited.text);
   await heir.request('DELETE', `/v1/handles/${id}`);
-  const fresh = await heir.post('/v1/handles', body, keyed('spawn'));
-  t.not(fresh.body.id, id, 'a key goes with its handle');
+  const late = await heir.post('/v1/handles', body, keyed('spawn'));
+  t.equal(late.text, first.text, 'a key outlives its handle');
+  t.equal(late.headers['idempotent-replayed'], 'true');
+  t.match((await heir.get(`/v1/handles/${late.body.id}`)).body, { errno: 'ESTALE' });
   t.equal(await heir.stop(), 0);
 });
 

@@ -29,6 +29,8 @@ export interface Config {
   listenGiven: boolean;
   socket: SocketAccess;
   stateDir: string;
+  /** Where the progress of journals is marked, outside of their state directories; `null` for nowhere. */
+  marks: string | null;
   tokens: string | undefined;
   /** The path of the policy. */
   policy: string | undefined;
@@ -45,6 +47,8 @@ export interface Config {
   /** Bytes. */
   socketBuffer: number;
   maxEvents: number;
+  /** How many idempotency keys are kept. */
+  maxKeys: number;
   keep: Keep;
   /** Bytes of each captured stream that are kept. */
   maxOutput: number;
@@ -97,6 +101,7 @@ export function readConfig(argv: readonly string[], environment: NodeJS.ProcessE
     listenGiven: raw.listen !== undefined,
     socket: socketAccess(check('socket-mode', octal.optional()), check('socket-group', group.optional())),
     stateDir: check('state-dir', absolute.optional()) ?? stateDirectory(root, environment),
+    marks: marksDirectory(root, environment),
     tokens: check('tokens', z.string().optional()),
     policy: check(
       'policy',
@@ -118,6 +123,7 @@ export function readConfig(argv: readonly string[], environment: NodeJS.ProcessE
     subreaper: raw['no-subreaper'] !== true,
     socketBuffer: check('socket-buffer', wholeNumber(4096, 2 ** 30).default(2 ** 20)),
     maxEvents: check('max-events', wholeNumber(1000, 1e9).default(1_000_000)),
+    maxKeys: check('max-keys', wholeNumber(2, 1e9).default(1_000_000)),
     keep: {
       collected: check('keep-collected', duration(100).default(units.h)),
       uncollected: check('keep-uncollected', duration(100).default(units.d)),
@@ -210,6 +216,14 @@ const address = z.string().transform((text, context): Address => {
 function defaultPlaces(root: boolean, { XDG_RUNTIME_DIR: runtime }: NodeJS.ProcessEnv): Address[] {
   const directory = root ? '/run/waitd' : runtime && join(runtime, 'waitd');
   return directory ? [{ unix: join(directory, 'waitd.sock') }, { host: '127.0.0.1', port: 7411 }] : [];
+}
+
+/** A directory that a reboot empties: the one that systemd has made for the unit, or else one beside those of other programs. */
+function marksDirectory(root: boolean, environment: NodeJS.ProcessEnv): string | null {
+  const { RUNTIME_DIRECTORY: unit, XDG_RUNTIME_DIR: user } = environment;
+  if (unit) return unit.split(':')[0]!;
+  if (user) return join(user, 'waitd-journals');
+  return root ? '/run/waitd-journals' : null;
 }
 
 function stateDirectory(root: boolean, environment: NodeJS.ProcessEnv): string {

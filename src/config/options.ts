@@ -77,6 +77,11 @@ export const options = [
   { flag: 'keep-events', value: 'DURATION', help: 'how long events are kept (default 24h)' },
   { flag: 'max-events', value: 'N', help: 'how many events are kept at most (default 1000000)' },
   {
+    flag: 'max-keys',
+    value: 'N',
+    help: 'how many idempotency keys are kept at most, half of them of one client (default 1000000)',
+  },
+  {
     flag: 'max-output',
     value: 'BYTES',
     help: 'how much of each captured stream is kept, the newest (default 67108864)',

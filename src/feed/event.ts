@@ -21,7 +21,7 @@ export interface Event {
   type: EventType;
   handle: string;
   client: string;
-  /** Unix milliseconds. */
+  /** On the journal's clock, by which it ages. */
   at: number;
   /** The JSON text of its {@link EventFrame}. */
   frame: string;
@@ -48,14 +48,20 @@ export interface EventFacts {
   rusage?: Rusage | null;
 }
 
-/** What an ended process tells in every event after its end. */
-export function encode(seq: number, type: EventType, handle: Handle, at: number, facts: EventFacts): Event {
+/** When something happened: `shown` in Unix milliseconds, and `at` on the journal's clock. */
+export interface When {
+  shown: number;
+  at: number;
+}
+
+/** Makes an event with its frame. `facts` hold what an ended process tells in every event after its end. */
+export function encode(seq: number, type: EventType, handle: Handle, { shown, at }: When, facts: EventFacts): Event {
   const frame: EventFrame = {
     type: 'event',
     seq,
     event: type,
     handle: handle.id,
-    at: new Date(at).toISOString(),
+    at: new Date(shown).toISOString(),
     process: viewOfProcess(handle.process),
     outcome: facts.outcome ?? null,
     siginfo: facts.siginfo ?? null,

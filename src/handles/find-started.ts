@@ -1,20 +1,20 @@
 import { existsSync, readlinkSync, realpathSync } from 'node:fs';
 import { isErrno } from '../kernel/errno.ts';
 import { Pidfd } from '../kernel/pidfd.ts';
-import { type ProcStat, readAll, readArgv, startedAt } from '../kernel/proc.ts';
+import { beganAt, type ProcStat, readAll, readArgv } from '../kernel/proc.ts';
 import { HIDDEN } from './launch.ts';
 
 /** How much later than it was written down a process may have begun: the fork follows at once. */
 const LATEST_MS = 1000;
 
-/** The kernel tells starts in hundredths of a second, and the wall clock is reckoned back. */
-const TOLERANCE_MS = 50;
+/** The kernel tells starts in hundredths of a second. */
+const TOLERANCE_MS = 10;
 
 /**
  * Looks for a process that an earlier daemon may have started in the moment in which it died. That daemon did one thing at a
  * time, so there is one such process at most: the leader of a session of its own, begun in that moment, held by nobody else,
  * that writes to the files of its captured output, or bears its command line.
- * @param intendedAt Unix milliseconds, from right before
+ * @param intendedAt CLOCK_BOOTTIME of this boot, in milliseconds, from right before
  * @param files what is captured is written to
  * @param known pids that are accounted for
  * @returns a pidfd on it; `null` where there is none, or where it cannot be told which
@@ -51,7 +51,7 @@ function writesTo(pid: number, file: string): boolean {
 }
 
 function isCandidate(pid: number, stat: ProcStat, intendedAt: number): boolean {
-  const age = startedAt(stat) - intendedAt;
+  const age = beganAt(stat) - intendedAt;
   return stat.session === pid && stat.group === pid && age >= -TOLERANCE_MS && age <= LATEST_MS;
 }
 

@@ -7,6 +7,7 @@ import { Problem } from '../errors/problem.ts';
 import { Batch, type EventSink } from '../journal/batch.ts';
 import type { Journal } from '../journal/journal.ts';
 import type { Sighting } from '../journal/watch-rows.ts';
+import { boottimeMs } from '../kernel/clock.ts';
 import { Descriptor } from '../kernel/descriptor.ts';
 import { isErrno } from '../kernel/errno.ts';
 import type { Features } from '../kernel/features.ts';
@@ -40,8 +41,8 @@ export interface OpenOptions {
   labels: Labels;
   /** The caller may ask again, and is then to be given what this call made. */
   claim?: Claim | undefined;
-  /** By which watch it is opened, on which process. */
-  sighting?: Sighting | undefined;
+  /** By which watch it is opened, on which process, and how many that watch has opened with it. */
+  sighting?: (Sighting & { opened: number }) | undefined;
 }
 
 /** The process that is to be opened. */
@@ -240,7 +241,7 @@ export class Handles {
     { nonblocking, labels, claim }: OpenOptions,
   ): Handle {
     const { journal } = this.#parts;
-    const process = new Process({ ...facts, pid: 0, inode: null, startedAt: Date.now() });
+    const process = new Process({ ...facts, pid: 0, inode: null, startedAt: Date.now(), began: boottimeMs() });
     const description = new Description(number, process, null, nonblocking, output);
     const handle = new Handle({ id, client, description, labels, createdAt: Date.now(), seq });
     const written = journal.commit([
@@ -250,7 +251,7 @@ export class Handles {
     ]);
     if (written) return handle;
     journal.commit([{ write: 'never', handle }]);
-    throw unwritable('posix_spawn');
+    throw unwritable(journal.fault, 'posix_spawn');
   }
 
   /**
@@ -528,7 +529,8 @@ export class Handles {
   #requireRoom(syscall: string, client: Client | null): void {
     if (this.#refusal !== null) throw this.#refusal;
     if (client !== null) requireQuota(client.quotas, 'handles', (this.#liveOf.get(client.name) ?? 0) + 1);
-    if (this.#parts.journal.fault !== null) throw unwritable(syscall);
+    const fault = this.#parts.journal.check();
+    if (fault !== null) throw unwritable(fault, syscall);
   }
 
   /** The same, with a place for the handle that is about to be. */

@@ -127,10 +127,10 @@ function reopen(process: Process, hasInode: boolean): Pidfd | null {
  * ask again, and is given this handle: with the process if there is one that can only be it.
  */
 function finishSpawn(parts: RecoverParts, batch: Batch, intended: Handle, known: ReadonlySet<number>): void {
-  const { id, argv, relation, startedAt } = intended.process;
+  const { id, argv, relation, startedAt, began } = intended.process;
   const { id: number, nonblocking, output } = intended.description;
   const files = output.streams.map((stream) => parts.outputs.pathOf(number, stream));
-  const pidfd = findStarted(argv, startedAt, files, known);
+  const pidfd = began === null ? null : findStarted(argv, began, files, known);
   const process = new Process({
     id,
     argv,

@@ -1,12 +1,20 @@
 import { Problem } from '../errors/problem.ts';
+import { OutOfPlace } from '../journal/in-place.ts';
 
 export function stale(id: string, how: string): Problem {
   return new Problem('ESTALE', `This handle ${how}: open or spawn a new one.`, { handle: id });
 }
 
-export function unwritable(syscall: string): Problem {
+/** @param fault why the journal cannot be written */
+export function unwritable(fault: Error | null, syscall?: string): Problem {
+  const facts = { ...(syscall !== undefined && { syscall }), retry: { afterMs: 1000 } };
+  if (fault instanceof OutOfPlace) {
+    const detail =
+      'The state directory of the daemon was removed or replaced, so nothing new is taken on: have it restored, or send the daemon SIGHUP.';
+    return new Problem('ENOENT', detail, { ...facts, status: 503 });
+  }
   const detail = 'The journal cannot be written, so nothing new is taken on: free space on its disk.';
-  return new Problem('ENOSPC', detail, { syscall, retry: { afterMs: 1000 } });
+  return new Problem('ENOSPC', detail, facts);
 }
 
 export function unknownHandle(id: string): Problem {

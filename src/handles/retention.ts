@@ -8,6 +8,9 @@ export interface Keep {
   events: number;
 }
 
+/** How long an idempotency key is kept from its answer, and at least as long as its handle. */
+export const KEEP_KEYS_MS = 24 * 3_600_000;
+
 /** How many handles expire in one transaction. */
 const BATCH = 256;
 
@@ -52,16 +55,17 @@ export class Retention {
     const pause = Math.min(Math.max(shortest / LOOKS_PER_TIME, SHORTEST_PAUSE_MS), LONGEST_PAUSE_MS);
     // What cannot be written down is not forgotten either.
     if (this.#journal.fault !== null) return pause;
-    const now = Date.now();
+    const now = this.#journal.now();
     const over = this.#journal.expired(now - collected, now - uncollected, BATCH);
     if (over.length > 0) this.#handles.expire(over);
-    const more = this.#journal.trim(now - events, now - collected);
+    const more = this.#journal.trim(now - events, now - collected, now - KEEP_KEYS_MS);
     if (over.length === BATCH || more) return 0;
     const oldest = this.#journal.oldestKept();
     const due = Math.min(
       (oldest.collected ?? now) + collected,
       (oldest.ended ?? now) + uncollected,
       (oldest.event ?? now) + events,
+      (oldest.key ?? now) + KEEP_KEYS_MS,
     );
     // Whatever ends from now on is due after the shortest time at the earliest.
     return Math.max(pause, Math.min(due - now, shortest));

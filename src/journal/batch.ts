@@ -1,4 +1,4 @@
-import { type Event, type EventFacts, type EventType, encode } from '../feed/event.ts';
+import { type Event, type EventFacts, type EventType, encode, type When } from '../feed/event.ts';
 import type { Handle } from '../handles/handle.ts';
 import type { Process } from '../processes/process.ts';
 import type { Change, Journal } from './journal.ts';
@@ -17,10 +17,11 @@ export class Batch {
   readonly #events: Event[] = [];
   readonly #touched = new Set<Process>();
   readonly #journal: Journal;
-  readonly #now = Date.now();
+  readonly #now: When;
 
   constructor(journal: Journal) {
     this.#journal = journal;
+    this.#now = { shown: Date.now(), at: journal.now() };
   }
 
   get empty(): boolean {

@@ -1,5 +1,17 @@
-import { closeSync, existsSync, openSync, readSync, renameSync, rmSync, writeFileSync } from 'node:fs';
-import { join } from 'node:path';
+import {
+  chmodSync,
+  closeSync,
+  copyFileSync,
+  existsSync,
+  fstatSync,
+  mkdirSync,
+  openSync,
+  readSync,
+  renameSync,
+  rmSync,
+  writeFileSync,
+} from 'node:fs';
+import { dirname, join } from 'node:path';
 import { DatabaseSync, type StatementSync } from 'node:sqlite';
 import { MIGRATIONS, VERSION } from './schema.ts';
 
@@ -9,10 +21,12 @@ const LOG_LIMIT = 16 * 2 ** 20;
 /** When it is taken over: with syncs of the disk, which take long, so not more often than must be. */
 const CHECKPOINT_PAGES = 4000;
 
+const NOTADB = 26;
+
 /** What an error of SQLite's means for us: its primary result codes (sqlite.org/rescode.html). */
 const kinds = new Map<number, 'disk' | 'damage'>([
   ...[5, 7, 8, 10, 13, 14].map((code) => [code, 'disk'] as const), // BUSY, NOMEM, READONLY, IOERR, FULL, CANTOPEN
-  ...[11, 26].map((code) => [code, 'damage'] as const), // CORRUPT, NOTADB
+  ...[11, NOTADB].map((code) => [code, 'damage'] as const), // CORRUPT, NOTADB
 ]);
 
 /** @returns `disk` for what may pass, `damage` where the file is no sound journal, `null` for any other error */
@@ -25,10 +39,21 @@ export function kindOf(error: unknown): 'disk' | 'damage' | null {
 /** How many statements are kept prepared. Filters have thousands of shapes, of which few are used again. */
 const MOST_STATEMENTS = 256;
 
-/** The one SQLite file, its tables brought to this version, and its prepared statements. */
+/** The first version whose log has numbered lines. */
+export const NUMBERED = 5;
+
+/** The first bytes of every database, and where its header has the size of a page and how many there are (sqlite.org/fileformat.html). */
+const MAGIC = 'SQLite format 3\0';
+const PAGE_SIZE_AT = 16;
+const PAGES_AT = 28;
+const HEADER = 100;
+
+/** The one SQLite file, and its prepared statements. */
 export class Database {
-  readonly #file: string;
+  readonly path: string;
   #db: DatabaseSync;
+  /** For a look at what is on disk. It is closed with the database: SQLite would lose its locks by an earlier close(2). */
+  #fd: number;
   readonly #statements = new Map<string, StatementSync>();
 
   /**
@@ -36,9 +61,34 @@ export class Database {
    * @throws {Error} for a journal of a later version; of SQLite's, see {@link kindOf}
    */
   constructor(directory: string) {
-    this.#file = join(directory, 'journal.sqlite');
-    this.#db = open(this.#file);
+    this.path = join(directory, 'journal.sqlite');
+    this.#db = open(this.path);
+    this.#fd = openSync(this.path, 'r');
   }
+
+  /** Of its tables, 0 where there are none yet. */
+  get version(): number {
+    return versionOf(this.#db);
+  }
+
+  /** Brings its tables to this version. */
+  migrate(): void {
+    migrate(this.#db);
+  }
+
+  /** @throws {Error} as SQLite does for a file that was damaged: where it was written over or truncated, which its cache does not show */
+  requireHeader(): void {
+    const header = Buffer.alloc(HEADER);
+    // All may still be in the write-ahead log.
+    if (readSync(this.#fd, header, 0, HEADER, 0) === 0 && this.#isEmpty) return;
+    this.#isEmpty = false;
+    const pageSize = header.readUInt16BE(PAGE_SIZE_AT);
+    const size = header.readUInt32BE(PAGES_AT) * (pageSize === 1 ? 65536 : pageSize);
+    if (header.toString('latin1', 0, MAGIC.length) !== MAGIC || fstatSync(this.#fd).size < size)
+      throw Object.assign(new Error('the file of the tables was written over or truncated'), { errcode: NOTADB });
+  }
+
+  #isEmpty = true;
 
   /** A statement, prepared once for as long as it is among those that were used last. */
   statement(sql: string): StatementSync {
@@ -65,15 +115,37 @@ export class Database {
   /** Puts the file aside under another name, and begins an empty one. @returns the other name */
   setAside(): string {
     this.#statements.clear();
-    this.#db.close();
-    const other = setAside(this.#file);
-    this.#db = open(this.#file);
+    this.#close();
+    const other = setAside(this.path);
+    this.#db = open(this.path);
+    this.#fd = openSync(this.path, 'r');
+    this.#isEmpty = true;
+    this.migrate();
     return other;
   }
 
+  #close(): void {
+    this.#db.close();
+    closeSync(this.#fd);
+  }
+
+  /** Closes it. Where its file was removed meanwhile, what it held is put there again. */
   close(): void {
     this.#statements.clear();
     this.#db.close();
+    try {
+      if (!existsSync(this.path)) this.#putBack();
+    } finally {
+      closeSync(this.#fd);
+    }
+  }
+
+  #putBack(): void {
+    mkdirSync(dirname(this.path), { recursive: true, mode: 0o700 });
+    const beside = `${this.path}.new`;
+    copyFileSync(`/proc/self/fd/${this.#fd}`, beside);
+    chmodSync(beside, 0o600);
+    renameSync(beside, this.path);
   }
 }
 
@@ -110,7 +182,7 @@ function open(file: string): DatabaseSync {
       `PRAGMA locking_mode = EXCLUSIVE; PRAGMA journal_mode = WAL; PRAGMA synchronous = NORMAL; PRAGMA busy_timeout = 0;
        PRAGMA journal_size_limit = ${LOG_LIMIT}; PRAGMA wal_autocheckpoint = ${CHECKPOINT_PAGES};`,
     );
-    migrate(db);
+    requireKnown(versionOf(db));
     return db;
   } catch (error) {
     db.close();
@@ -118,12 +190,15 @@ function open(file: string): DatabaseSync {
   }
 }
 
-function migrate(db: DatabaseSync): void {
-  const version = versionOf(db);
+function requireKnown(version: number): void {
   if (version > VERSION)
     throw new Error(
       `the journal in the state directory is of version ${version}, this waitd reads up to ${VERSION}: use a newer one`,
     );
+}
+
+function migrate(db: DatabaseSync): void {
+  const version = versionOf(db);
   if (version < VERSION)
     db.exec(
       `BEGIN; ${MIGRATIONS.slice(version).join('')} PRAGMA user_version = ${VERSION}; COMMIT; PRAGMA wal_checkpoint;`,

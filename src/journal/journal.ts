@@ -3,9 +3,12 @@ import type { Event, EventType } from '../feed/event.ts';
 import type { Gone, Handle } from '../handles/handle.ts';
 import type { Description } from '../processes/description.ts';
 import type { Process } from '../processes/process.ts';
-import { Database, kindOf, setAsideIn } from './database.ts';
-import { Identity } from './identity.ts';
-import { Log } from './log.ts';
+import { Database, kindOf, NUMBERED, setAsideIn } from './database.ts';
+import { Identity, type IdentityFacts, RESERVE } from './identity.ts';
+import { InPlace, OutOfPlace } from './in-place.ts';
+import { JournalClock, type StoredClock } from './journal-clock.ts';
+import { type Line, Log } from './log.ts';
+import { Mark } from './mark.ts';
 import { Recent } from './recent.ts';
 import { HANDLE_COLUMNS, type HandleRow, handleOf } from './rows.ts';
 import { type Statement, statementsOf } from './statements.ts';
@@ -61,10 +64,25 @@ export interface HandleQuery {
   limit: number;
 }
 
-/** What an earlier image of this process could not write, and how far its seqs had come. */
-export interface Unwritten {
+/** What one image of the daemon hands to the next, so that nothing it holds depends on what has become of the files. */
+export interface HandedJournal {
+  /** How far seqs have come. */
   head: number;
-  statements: Statement[];
+  /** The number of the last log line that the tables have. */
+  applied: number;
+  /** The lines that they do not have. */
+  lines: (Line & { number: number })[];
+  /** Writes what lives to tables that have lost it. */
+  living: Statement[];
+  identity?: IdentityFacts | undefined;
+}
+
+/** Something that has happened to the journal, for the daemon's log. */
+export interface Notice {
+  what: 'damaged' | 'restored';
+  reason: string;
+  /** The other name of a damaged file. */
+  setAside?: string;
 }
 
 export interface JournalOptions {
@@ -73,7 +91,17 @@ export interface JournalOptions {
   bootId: string;
   /** How many events are kept; older ones make a gap. */
   keepEvents: number;
-  unwritten?: Unwritten | undefined;
+  /** Where a mark of its progress is kept, outside of the directory; `null` for nowhere. */
+  marks: string | null;
+  /** By an earlier image of this process. */
+  handed?: HandedJournal | undefined;
+}
+
+/** A change whose tables do not have it yet, with its line of the log and its moment. */
+interface Pending {
+  line: number;
+  at: number;
+  change: Change;
 }
 
 /** While nothing can be written, it is tried again this often. */
@@ -96,8 +124,10 @@ export class Journal {
   readonly bootId: string;
   /** Told when all that waited for the disk has been written. */
   onRecovered: () => void = () => {};
-  /** Told when the file was damaged and there is another, and which name it bears now. */
-  onDamaged: ((error: Error, setAside: string) => void) | null = null;
+  /** Told of what has happened to it. */
+  onNotice: ((notice: Notice) => void) | null = null;
+  /** The last of these notices, for the life of this image. */
+  lastNotice: Notice | null = null;
   /** What lives, for a journal that must begin anew. */
   living: () => Iterable<Handle> = () => [];
   /** The watches, for the same. */
@@ -107,9 +137,12 @@ export class Journal {
 
   readonly #db: Database;
   readonly #log: Log;
+  readonly #clock: JournalClock;
+  readonly #mark: Mark | null;
+  readonly #inPlace = new InPlace();
   readonly #keepEvents: number;
   /** What is not in its tables yet: in the log, or while the disk does not let, in memory alone. */
-  #pending: Change[] = [];
+  #pending: Pending[] = [];
   #applying: NodeJS.Timeout | null = null;
   /** A change that SQLite refuses holds up all behind it: the log is left to the next image, which drops that one. */
   #refused = false;
@@ -117,49 +150,104 @@ export class Journal {
   readonly #recent = new Recent();
   #head = 0;
   /** Of processes and descriptions, the last one. Never behind the head, which a daemon that dies leaves far behind. */
-  #number = 0;
+  #numbers = 0;
   #oldest = 0;
   #eventCount = 0;
-  #damage: [Error, string] | null = null;
+  /** The number of the newest line of the log, and of the last one that the tables have. */
+  #line = 0;
+  #applied = 0;
+  /** Cursors up to this one are from another life of the node: from before its journal was restored from a backup. */
+  #reset = 0;
+  #notice: Notice | null = null;
 
   /** @throws {Error} where the file is of a later version, or cannot be opened */
-  constructor({ directory, bootId, keepEvents, unwritten }: JournalOptions) {
+  constructor({ directory, bootId, keepEvents, marks, handed }: JournalOptions) {
     this.bootId = bootId;
     this.#keepEvents = keepEvents;
-    this.identity = new Identity(directory);
+    this.identity = new Identity(directory, handed?.identity ?? null);
     this.#db = this.#open(directory);
     this.#log = new Log(directory);
-    this.#replay();
-    const cleanHead = unwritten !== undefined && this.#catchUp(unwritten.statements) ? unwritten.head : null;
-    this.#count(cleanHead ?? this.identity.reserved);
-  }
-
-  /** Brings to the tables what an earlier daemon had in the log alone. A line that SQLite refuses is what it died of. */
-  #replay(): void {
-    const { lines, damage } = this.#log.read();
-    if (damage !== null) {
-      this.#damage = [damage, this.#log.setAside()];
-      // Of some events nobody knows any more, so those before them make no whole either: a gap tells.
-      this.#transaction(() => {
-        for (const table of ['events', 'gone', 'holes']) this.#run(`DELETE FROM ${table}`, []);
-      });
+    const isNew = this.#db.version === 0;
+    const continued = this.#replay();
+    const stored = this.#storedClock();
+    this.#clock = new JournalClock(bootId, stored);
+    this.#reset = Number(this.#meta('reset') ?? 0);
+    this.#mark = marks === null ? null : Mark.open(marks, directory);
+    if (handed !== undefined && this.#takeOver(handed, isNew)) this.#count(handed.head);
+    else {
+      const restored = this.#notice === null ? this.#whyRestored(isNew, continued) : null;
+      if (restored !== null) this.#begin(restored);
+      else if (stored !== null && this.#mayHaveGoneOn(stored)) this.#count(farBeyond(this.identity.reserved));
+      else this.#count(this.identity.reserved);
     }
-    for (const statements of lines)
-      try {
-        this.#transaction(() => this.#runAgain(statements));
-      } catch (error) {
-        if (kindOf(error) === 'disk') throw error;
-      }
-    this.#log.clear();
+    this.#describe();
+    for (const path of [this.#db.path, this.#log.path, this.identity.path]) this.#inPlace.expect(path);
   }
 
   /**
-   * Takes up what an earlier image of this process could not write; the first of it may have been in the log.
+   * Brings to the tables what an earlier daemon had in the log alone. Its lines are numbered, and the tables know the last one that they
+   * have, so each comes to them once, also where that daemon died before it could empty the log. A line that SQLite refuses is what it
+   * died of.
+   * @returns whether the lines follow what the tables had
+   */
+  #replay(): boolean {
+    if (this.#db.version === 0) this.#db.migrate();
+    const { lines, damage } = this.#log.read();
+    if (damage !== null) {
+      this.#tell({ what: 'damaged', reason: damage.message, setAside: this.#log.setAside() });
+      // Of some events nobody knows any more, so those before them make no whole either: a gap tells.
+      this.#transaction(() => this.#forgetEvents());
+    }
+    // The lines of an older version are without numbers, and of its tables.
+    const isNumbered = this.#db.version >= NUMBERED;
+    this.#applied = isNumbered ? Number(this.#meta('applied') ?? 0) : 0;
+    this.#line = this.#applied;
+    let continued = true;
+    for (const { number, statements } of lines) {
+      if (number !== null && number <= this.#line) continue;
+      if (number !== null && number > this.#line + 1) continued = false;
+      try {
+        this.#transaction(() => {
+          this.#runAll(statements);
+          if (number !== null && isNumbered) this.#setMeta('applied', number);
+        });
+      } catch (error) {
+        if (kindOf(error) === 'disk') throw error;
+      }
+      if (number !== null) this.#line = number;
+    }
+    this.#db.migrate();
+    this.#applied = this.#line;
+    this.#log.clear();
+    return continued;
+  }
+
+  /**
+   * Goes on where an earlier image of this process was. Where the tables are not those that it wrote, they are set aside, and what
+   * lives is written to new ones.
    * @returns false where the disk still does not let: then it is as if that image had died
    */
-  #catchUp(statements: readonly Statement[]): boolean {
+  #takeOver({ applied, lines, living }: HandedJournal, isNew: boolean): boolean {
     try {
-      this.#transaction(() => this.#runAgain(statements));
+      if (this.#line < applied) {
+        const setAside = isNew ? {} : { setAside: this.#db.setAside() };
+        if (this.#notice === null)
+          this.#tell({
+            what: 'damaged',
+            reason: 'The journal was removed, or an older one was put in its place.',
+            ...setAside,
+          });
+        this.#transaction(() => this.#runAll(living));
+        this.#line = applied;
+      }
+      this.#transaction(() => {
+        for (const { number, statements } of lines) {
+          if (number <= this.#line) continue;
+          this.#runAll(statements);
+          this.#line = number;
+        }
+      });
+      this.#applied = this.#line;
       return true;
     } catch (error) {
       if (kindOf(error) === 'disk') return false;
@@ -167,9 +255,46 @@ export class Journal {
     }
   }
 
-  /** In their order, these come to the same however often they are run. */
-  #runAgain(statements: readonly Statement[]): void {
-    for (const [sql, values] of statements) this.#run(sql.replace(/^INSERT INTO/, 'INSERT OR REPLACE INTO'), values);
+  /** @returns how it is known that the files are of another time than what was last written to them; `null` where they are not */
+  #whyRestored(isNew: boolean, continued: boolean): string | null {
+    const { isCopy, isNew: noIdentity, reserved, stoppedAt } = this.identity;
+    const found = this.#mark?.found ?? null;
+    if (isCopy) return 'node.json is a copy of the one that was written here.';
+    if (noIdentity && !isNew) return 'node.json was missing.';
+    if (isNew && !noIdentity && reserved > 0) return 'journal.sqlite was missing.';
+    if (!continued) return 'journal.log does not follow journal.sqlite.';
+    if (stoppedAt !== null && stoppedAt > this.#line) return 'journal.sqlite is older than node.json.';
+    if (found !== null && (found.line > this.#line || found.head > Math.max(reserved, this.#used())))
+      return 'It is older than what was written on this boot of the machine.';
+    return null;
+  }
+
+  /**
+   * Whether these files may be an older snapshot that nothing gives away: on another boot, or where the runtime directory was emptied,
+   * nothing outside of them says how far they had come.
+   */
+  #mayHaveGoneOn({ boot }: StoredClock): boolean {
+    if (boot !== this.bootId) return true;
+    return this.#mark?.found === null && Number(this.#meta('marked') ?? 0) === 1;
+  }
+
+  /** Begins a life of its own, after a backup was restored. Whatever cursor a reader has, it is told of a gap. */
+  #begin(reason: string): void {
+    this.#tell({ what: 'restored', reason });
+    this.#transaction(() => this.#forgetEvents());
+    this.#line = Math.max(this.#line, this.#mark?.found?.line ?? 0, this.identity.stoppedAt ?? 0);
+    this.#applied = this.#line;
+    this.#count(farBeyond(Math.max(this.identity.reserved, this.#used(), this.#mark?.found?.head ?? 0)));
+    this.#reset = this.#head;
+  }
+
+  #forgetEvents(): void {
+    for (const table of ['events', 'gone', 'holes']) this.#run(`DELETE FROM ${table}`, []);
+  }
+
+  /** In their order. */
+  #runAll(statements: readonly Statement[]): void {
+    for (const [sql, values] of statements) this.#run(sql, values);
   }
 
   #transaction(work: () => void): void {
@@ -181,30 +306,76 @@ export class Journal {
       return new Database(directory);
     } catch (error) {
       if (kindOf(error) !== 'damage') throw error;
-      this.#damage = [error as Error, setAsideIn(directory)];
+      this.#tell({ what: 'damaged', reason: (error as Error).message, setAside: setAsideIn(directory) });
       return new Database(directory);
     }
   }
 
-  /** What was found damaged before anybody could be told, once. */
-  takeDamage(): [error: Error, setAside: string] | null {
-    const damage = this.#damage;
-    this.#damage = null;
-    return damage;
+  /** Keeps a notice until there is somebody to be told. */
+  #tell(notice: Notice): void {
+    this.#notice = notice;
+    this.lastNotice = notice;
+  }
+
+  /** What has happened before anybody could be told, once. */
+  takeNotice(): Notice | null {
+    const notice = this.#notice;
+    this.#notice = null;
+    return notice;
+  }
+
+  #meta(key: string): SQLInputValue | undefined {
+    return this.#db.statement('SELECT value FROM meta WHERE key = ?').get(key)?.value;
+  }
+
+  #setMeta(key: string, value: string | number): void {
+    this.#run('INSERT INTO meta VALUES (?, ?) ON CONFLICT (key) DO UPDATE SET value = excluded.value', [key, value]);
+  }
+
+  #storedClock(): StoredClock | null {
+    const boot = this.#meta('boot');
+    if (boot === undefined) return null;
+    return { boot: String(boot), base: Number(this.#meta('base')), last: Number(this.#meta('last')) };
+  }
+
+  /** Writes what the journal must know of itself, to tables that may be new. */
+  #describe(): void {
+    this.#transaction(() => {
+      this.#setMeta('boot', this.#clock.boot);
+      this.#setMeta('base', this.#clock.base);
+      this.#setMeta('last', this.now());
+      this.#setMeta('applied', this.#applied);
+      this.#setMeta('marked', Number(this.#mark !== null));
+      this.#setMeta('reset', this.#reset);
+    });
+    this.#mark?.write({ line: this.#applied, head: this.#head });
+  }
+
+  /** The moment by which everything in here ages, in milliseconds; see {@link JournalClock}. */
+  now(): number {
+    return this.#clock.now();
+  }
+
+  #number(sql: string): number {
+    return this.#guarded(() => Number(this.#db.statement(sql).get()?.n ?? 0));
+  }
+
+  /** The newest seq that the tables tell of. */
+  #used(): number {
+    return Math.max(this.#number('SELECT max(seq) n FROM events'), this.#number('SELECT max(seq) n FROM handles'));
   }
 
   /** @param reserved no seq up to this one may be used again */
   #count(reserved: number): void {
-    const number = (sql: string): number => this.#guarded(() => Number(this.#db.statement(sql).get()?.n ?? 0));
-    const used = Math.max(number('SELECT max(seq) n FROM events'), number('SELECT max(seq) n FROM handles'));
+    const used = this.#used();
     this.#head = Math.max(used, reserved);
-    const numbers =
-      'SELECT max(id) n FROM processes UNION SELECT max(description) n FROM handles ORDER BY n DESC LIMIT 1';
-    this.#number = number(numbers);
+    this.#numbers = this.#number(
+      'SELECT max(id) n FROM processes UNION SELECT max(description) n FROM handles ORDER BY n DESC LIMIT 1',
+    );
     if (used > 0 && used < this.#head) this.#run('INSERT OR IGNORE INTO holes VALUES (?, ?)', [used + 1, this.#head]);
     this.identity.reserve(this.#head);
-    this.#oldest = number('SELECT min(seq) n FROM events') || this.#head + 1;
-    this.#eventCount = number('SELECT count(*) n FROM events');
+    this.#oldest = this.#number('SELECT min(seq) n FROM events') || this.#head + 1;
+    this.#eventCount = this.#number('SELECT count(*) n FROM events');
   }
 
   /** This node's name: with another one, cursors mean nothing. */
@@ -223,10 +394,11 @@ export class Journal {
   }
 
   /**
-   * What a reader that has come so far has missed for ever: what retention has removed, and what an earlier daemon told and
-   * died before it could write it down.
+   * What a reader that has come so far has missed for ever: what retention has removed, what an earlier daemon told and
+   * died before it could write it down, and with `reset` what another life of the node had.
    */
-  gapAfter(since: number): { from: number; to: number } | null {
+  gapAfter(since: number): { from: number; to: number; reset?: true } | null {
+    if (since < this.#reset) return { from: since + 1, to: Math.max(this.#reset, this.#oldest - 1), reset: true };
     if (since < this.#oldest - 1) return { from: since + 1, to: this.#oldest - 1 };
     // Holes are made at the start alone, so nothing of them is pending.
     const hole = this.#read<{ last: number }>('SELECT last FROM holes WHERE first <= ? AND last > ?', [
@@ -244,8 +416,8 @@ export class Journal {
 
   /** A number for a process or a description, which no other has had: not even of what an earlier daemon left behind. */
   takeNumber(): number {
-    this.#number = Math.max(this.#number, this.#head) + 1;
-    return this.#number;
+    this.#numbers = Math.max(this.#numbers, this.#head) + 1;
+    return this.#numbers;
   }
 
   /**
@@ -253,18 +425,24 @@ export class Journal {
    * @returns whether they are on disk
    */
   commit(changes: readonly Change[]): boolean {
-    for (const change of changes) this.#recent.note(change);
-    this.#pending.push(...changes);
-    if (this.fault !== null || !this.#append(changes)) return this.apply();
+    const at = this.now();
+    this.#line += 1;
+    for (const change of changes) {
+      this.#recent.note(change);
+      this.#pending.push({ line: this.#line, at, change });
+    }
+    if (this.fault !== null || !this.#append(changes, at)) return this.apply();
     if (this.#pending.length < APPLY_CHANGES) this.#applying ??= setTimeout(this.#applyNow, APPLY_MS);
     else if (this.#pending.length - changes.length < APPLY_CHANGES) setImmediate(this.#applyNow);
     return true;
   }
 
   /** @returns false where that cannot be written, for whatever reason */
-  #append(changes: readonly Change[]): boolean {
+  #append(changes: readonly Change[], at: number): boolean {
+    if (this.#inPlace.missing([this.#log.path]) !== null) return false;
     try {
-      this.#log.append(changes.flatMap((change) => statementsOf(change, this.bootId)));
+      const statements = changes.flatMap((change) => statementsOf(change, { boot: this.bootId, at }));
+      this.#log.append({ number: this.#line, statements });
       this.identity.reserve(this.#head);
       return true;
     } catch {
@@ -291,32 +469,72 @@ export class Journal {
     const recovering = this.fault !== null;
     const counted = { events: this.#eventCount, oldest: this.#oldest };
     try {
+      this.#requireFiles();
       this.#transaction(() => {
-        for (const change of latest(this.#pending)) this.#write(change);
+        for (const pending of latest(this.#pending)) this.#write(pending);
+        this.#setMeta('applied', this.#line);
         if (this.#eventCount >= this.#keepEvents + TRIM) this.#trim(() => true);
       });
       this.identity.reserve(this.#head);
     } catch (error) {
       this.#eventCount = counted.events;
       this.#oldest = counted.oldest;
-      if (kindOf(error) !== 'disk') {
+      if (kindOf(error) !== 'disk' && !(error instanceof OutOfPlace)) {
         this.#refused = true;
         throw fatal(error);
       }
-      this.fault = error as Error;
-      this.#retry ??= setTimeout(() => {
-        this.#retry = null;
-        this.#applyNow();
-      }, RETRY_MS);
+      this.#fail(error as Error);
       return false;
     }
-    this.#log.clear();
     this.#pending = [];
+    this.#applied = this.#line;
     this.fault = null;
-    const damage = this.onDamaged && this.takeDamage();
-    if (damage !== null) this.onDamaged?.(...damage);
+    this.#emptyLog();
+    this.#mark?.write({ line: this.#applied, head: this.#head });
+    const notice = this.onNotice && this.takeNotice();
+    if (notice !== null) this.onNotice?.(notice);
     if (recovering) this.onRecovered();
     return true;
+  }
+
+  /** Nothing can be written now: it is tried again until it can. */
+  #fail(error: Error): void {
+    this.fault = error;
+    this.#retry ??= setTimeout(() => {
+      this.#retry = null;
+      this.#applyNow();
+    }, RETRY_MS);
+  }
+
+  /** Lines that are left there are known as done by their numbers. */
+  #emptyLog(): void {
+    try {
+      this.#log.clear();
+    } catch {
+      // It is tried again with the next one.
+    }
+  }
+
+  /**
+   * Has the files looked at, and nothing new taken on where they are not in their places.
+   * @returns why nothing can be written; `null` where all is well
+   */
+  check(): Error | null {
+    if (this.fault === null)
+      try {
+        this.#requireFiles();
+      } catch (error) {
+        if (kindOf(error) === 'damage') this.#guarded(() => this.#requireFiles());
+        else this.#fail(error as Error);
+      }
+    return this.fault;
+  }
+
+  /** @throws {OutOfPlace} where one was removed or replaced; as SQLite would, where the tables were written over */
+  #requireFiles(): void {
+    const missing = this.#inPlace.missing();
+    if (missing !== null) throw new OutOfPlace(missing);
+    this.#db.requireHeader();
   }
 
   /** Does something with the file; one that turns out to be damaged is set aside, and it is done with a new one. */
@@ -332,23 +550,34 @@ export class Journal {
 
   #replace(error: Error): void {
     const setAside = this.#db.setAside();
+    this.#inPlace.expect(this.#db.path);
     this.#recent.clear();
     this.#oldest = this.#head + 1;
     this.#eventCount = 0;
     // What lives goes on; its handles are written again, and whatever was waiting comes after.
-    const living = [...this.living()].flatMap((handle): Change[] => [
+    const at = this.now();
+    const living = this.#alive().map((change) => ({ line: this.#applied, at, change }));
+    this.#pending = [...living, ...this.#pending];
+    // Events that nobody has been told of are not in the gap.
+    const waiting = this.#pending.find(({ change }) => change.write === 'event')?.change as
+      | Extract<Change, { write: 'event' }>
+      | undefined;
+    if (waiting !== undefined) this.#oldest = waiting.event.seq;
+    this.#tell({ what: 'damaged', reason: error.message, setAside });
+    this.#describe();
+  }
+
+  /** All that is written of what lives. */
+  #alive(): Change[] {
+    const handles = [...this.living()].flatMap((handle): Change[] => [
       { write: 'process', process: handle.process },
       { write: 'handle', handle },
     ]);
-    this.#pending = [...living, ...this.watching(), ...this.#pending];
-    // Events that nobody has been told of are not in the gap.
-    const waiting = this.#pending.find((change) => change.write === 'event');
-    if (waiting !== undefined) this.#oldest = waiting.event.seq;
-    this.#damage = [error, setAside];
+    return [...handles, ...this.watching()];
   }
 
-  #write(change: Change): void {
-    for (const [sql, values] of statementsOf(change, this.bootId)) this.#run(sql, values);
+  #write({ at, change }: Pending): void {
+    this.#runAll(statementsOf(change, { boot: this.bootId, at }));
     if (change.write === 'event') this.#eventCount += 1;
   }
 
@@ -356,10 +585,16 @@ export class Journal {
     this.#db.statement(sql).run(...values);
   }
 
-  /** What could not be written so far, for the next image of this process. */
-  get unwritten(): Unwritten {
+  /** What the next image of this process must have; to be asked for after {@link close}. */
+  get handed(): HandedJournal {
+    const boot = this.bootId;
     const pending = this.#refused ? [] : this.#pending;
-    return { head: this.#head, statements: pending.flatMap((change) => statementsOf(change, this.bootId)) };
+    const lines = [...Map.groupBy(pending, ({ line }) => line)].map(([number, changes]) => ({
+      number,
+      statements: changes.flatMap(({ at, change }) => statementsOf(change, { boot, at })),
+    }));
+    const living = this.#alive().flatMap((change) => statementsOf(change, { boot, at: this.now() }));
+    return { head: this.#head, applied: this.#applied, lines, living, identity: this.identity.facts };
   }
 
   /**
@@ -385,10 +620,11 @@ export class Journal {
 
   /**
    * Removes events from before a moment, some at a time, and notes of collection from before another that no handle needs
-   * (a parked wait may collect after its handle was closed). Unix milliseconds.
-   * @returns whether there may be more events to remove; false where the disk does not let
+   * (a parked wait may collect after its handle was closed), and keys from before a third one that outlived their handle. On the
+   * journal's clock.
+   * @returns whether there may be more events or keys to remove; false where the disk does not let
    */
-  trim(eventsBefore: number, collectedBefore: number): boolean {
+  trim(eventsBefore: number, collectedBefore: number, keysBefore: number): boolean {
     let more = false;
     if (!this.apply()) return false;
     try {
@@ -397,6 +633,9 @@ export class Journal {
         this.#run('DELETE FROM collected WHERE at < ? AND process NOT IN (SELECT id FROM processes)', [
           collectedBefore,
         ]);
+        const { changes } = this.#db.statement(OLD_KEYS).run(keysBefore);
+        more ||= Number(changes) === TRIM;
+        this.#setMeta('last', this.now());
       });
       return more;
     } catch (error) {
@@ -436,9 +675,9 @@ export class Journal {
 
   /** Rows as they are in the tables. */
   #read<T>(sql: string, values: SQLInputValue[]): T[] {
-    const before = this.#damage;
+    const before = this.#notice;
     const rows = this.#guarded(() => this.#db.statement(sql).all(...values)) as unknown as T[];
-    if (this.#damage === before) return rows;
+    if (this.#notice === before) return rows;
     // There is another file, and what lives goes there first.
     this.apply();
     return this.#db.statement(sql).all(...values) as unknown as T[];
@@ -458,7 +697,9 @@ export class Journal {
   #waiting<W extends Change['write']>(write: W): Extract<Change, { write: W }>[] {
     if (this.fault === null) this.apply();
     if (this.#pending.length === 0) return [];
-    return this.#pending.filter((change): change is Extract<Change, { write: W }> => change.write === write);
+    return this.#pending
+      .map(({ change }) => change)
+      .filter((change): change is Extract<Change, { write: W }> => change.write === write);
   }
 
   /** An open handle, as it was written; `null` where there is none. */
@@ -477,6 +718,11 @@ export class Journal {
     const waiting = this.#waiting('gone').find(({ handle }) => handle.id === id);
     if (waiting !== undefined) return { client: waiting.handle.client, seq: waiting.handle.seq, how: waiting.gone };
     return this.#get('SELECT client, seq, how FROM gone WHERE id = ?', [id]) ?? null;
+  }
+
+  /** Whether there is an open handle on a process, by the journal's number of it. */
+  holds(process: number): boolean {
+    return this.#get('SELECT 1 FROM handles WHERE process = ? LIMIT 1', [process]) !== undefined;
   }
 
   /** The open handles on a process. */
@@ -518,7 +764,15 @@ export class Journal {
   key(client: string, key: string): StoredKey | null {
     const waiting = this.#waiting('key').findLast((change) => change.key.client === client && change.key.key === key);
     if (waiting !== undefined) return waiting.key;
-    return this.#get('SELECT * FROM keys WHERE client = ? AND key = ?', [client, key]) ?? null;
+    const columns = 'client, key, fingerprint, handle, answer';
+    return this.#get(`SELECT ${columns} FROM keys WHERE client = ? AND key = ?`, [client, key]) ?? null;
+  }
+
+  /** How much is kept of keys, of one client and of all: a unit for each key, and one for every whole KiB of its answer. */
+  keyUnits(client: string): { own: number; all: number } {
+    const sql =
+      'SELECT coalesce(sum(units) FILTER (WHERE client = ?), 0) own, coalesce(sum(units), 0) "all" FROM key_use';
+    return this.#get(sql, [client])!;
   }
 
   /** Every open handle on a process of whose end not all is known, with the boot that its pid and inode belong to. */
@@ -552,8 +806,8 @@ export class Journal {
   }
 
   /**
-   * Handles whose time is over: collected before one moment, or ended before another without having been collected. Unix
-   * milliseconds.
+   * Handles whose time is over: collected before one moment, or ended before another without having been collected. On the
+   * journal's clock.
    */
   expired(collectedBefore: number, endedBefore: number, limit: number): Handle[] {
     const collected = this.#all<HandleRow>(
@@ -568,35 +822,59 @@ export class Journal {
     return [...collected, ...uncollected].slice(0, limit).map((row) => handleOf(row));
   }
 
-  /** Since when the longest kept thing of each kind is there, in Unix milliseconds; `null` where there is none. */
-  oldestKept(): { collected: number | null; ended: number | null; event: number | null } {
+  /** Since when the longest kept thing of each kind is there, on the journal's clock; `null` where there is none. */
+  oldestKept(): { collected: number | null; ended: number | null; event: number | null; key: number | null } {
     const first = (sql: string): number | null => this.#get<{ at: number | null }>(sql, [])?.at ?? null;
     return {
       collected: first('SELECT min(at) at FROM collected'),
       ended: first('SELECT min(ended_at) at FROM processes WHERE ended_at IS NOT NULL'),
       event: first('SELECT at FROM events ORDER BY seq LIMIT 1'),
+      key: first('SELECT min(at) at FROM keys'),
     };
   }
 
   /** Writes what is left and closes the file. */
   close(): void {
     if (this.#retry !== null) clearTimeout(this.#retry);
-    if (this.apply()) this.identity.settle(this.#head);
+    if (this.apply()) {
+      this.#transaction(() => this.#setMeta('last', this.now()));
+      this.identity.settle(this.#head, this.#line);
+    }
     if (this.#retry !== null) clearTimeout(this.#retry);
     this.#log.close();
     this.#db.close();
+    this.#mark?.close();
   }
 }
 
-/** Each process once: it is written as it is now. */
-function* latest(changes: readonly Change[]): Generator<Change> {
-  const written = new Set<Process>();
-  for (const change of changes) {
-    if (change.write === 'process') {
-      if (written.has(change.process)) continue;
-      written.add(change.process);
+/** At most so many of those whose time is over and whose handle, or watch, is not there any more. */
+const OLD_KEYS = `DELETE FROM keys WHERE (client, key) IN (
+  SELECT client, key FROM keys k WHERE at < ? AND NOT EXISTS (SELECT 1 FROM handles h WHERE h.id = k.handle)
+    AND NOT EXISTS (SELECT 1 FROM watches w WHERE w.id = k.handle) LIMIT ${TRIM})`;
+
+/** Years in which a wall clock may be right, in Unix milliseconds. */
+const [EARLIEST, LATEST] = [Date.UTC(2020), Date.UTC(2100)];
+
+/**
+ * A seq beyond all that this node can have used so far: a million for each second of the wall clock, which no node reaches. Where that
+ * clock is not set, as far as is reserved at a time.
+ */
+function farBeyond(seq: number): number {
+  const now = Date.now();
+  return Math.max(seq + RESERVE, now > EARLIEST && now < LATEST ? now * 1000 : 0);
+}
+
+/** Each process once: it is written as it is now, and as of the last change. */
+function* latest(pending: readonly Pending[]): Generator<Pending> {
+  const lastOf = new Map<Process, number>();
+  for (const { at, change } of pending) if (change.write === 'process') lastOf.set(change.process, at);
+  for (const each of pending) {
+    if (each.change.write !== 'process') yield each;
+    else {
+      const at = lastOf.get(each.change.process);
+      if (at !== undefined) yield { ...each, at };
+      lastOf.delete(each.change.process);
     }
-    yield change;
   }
 }
 

@@ -89,6 +89,30 @@ export const MIGRATIONS: readonly string[] = [
   `,
   // No other tables; but changes may lie in a log beside them from now on, of which an older daemon would know nothing.
   '',
+  // `meta` holds the number of the last log line that the tables have, and the journal's clock: see journal-clock.ts. All times but
+  // those in frames, `started_at` and `created_at` are of that clock. `began` is CLOCK_BOOTTIME, of the boot beside it. A key outlives
+  // its handle, so what is kept of keys is bounded: a unit for each, and one for every whole KiB of its answer.
+  `
+  CREATE TABLE meta (key TEXT PRIMARY KEY, value ANY NOT NULL) STRICT, WITHOUT ROWID;
+  ALTER TABLE processes ADD COLUMN began INTEGER;
+  ALTER TABLE keys ADD COLUMN at INTEGER NOT NULL DEFAULT 0;
+  UPDATE keys SET at = unixepoch() * 1000;
+  CREATE INDEX keys_at ON keys (at);
+  CREATE TABLE key_use (client TEXT PRIMARY KEY, units INTEGER NOT NULL) STRICT, WITHOUT ROWID;
+  INSERT INTO key_use SELECT client, sum(1 + coalesce(length(answer), 0) / 1024) FROM keys GROUP BY client;
+  CREATE TRIGGER key_added AFTER INSERT ON keys BEGIN
+    INSERT INTO key_use VALUES (new.client, 1 + coalesce(length(new.answer), 0) / 1024)
+      ON CONFLICT (client) DO UPDATE SET units = units + excluded.units;
+  END;
+  CREATE TRIGGER key_answered AFTER UPDATE OF answer ON keys BEGIN
+    UPDATE key_use SET units = units + coalesce(length(new.answer), 0) / 1024 - coalesce(length(old.answer), 0) / 1024
+      WHERE client = new.client;
+  END;
+  CREATE TRIGGER key_removed AFTER DELETE ON keys BEGIN
+    UPDATE key_use SET units = units - 1 - coalesce(length(old.answer), 0) / 1024 WHERE client = old.client;
+    DELETE FROM key_use WHERE client = old.client AND units <= 0;
+  END;
+  `,
 ];
 
 /** What a new journal is of; one of a later version is not read. */

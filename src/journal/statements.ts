@@ -7,14 +7,19 @@ import { watchStatementsOf } from './watch-rows.ts';
 /** A statement and its values, as they go to SQLite. */
 export type Statement = [sql: string, values: (string | number | null)[]];
 
-/**
- * What a change is to SQLite. What is named in it is taken as it is now.
- * @param boot the boot that pids and inodes belong to
- */
-export function statementsOf(change: Change, boot: string): Statement[] {
+/** What a change is written with. */
+export interface Moment {
+  /** The boot that pids and inodes belong to. */
+  boot: string;
+  /** On the journal's clock. */
+  at: number;
+}
+
+/** The statements of a change, with the state that its objects have now. */
+export function statementsOf(change: Change, moment: Moment): Statement[] {
   switch (change.write) {
     case 'process':
-      return [processStatement(change.process, boot)];
+      return [processStatement(change.process, moment)];
     case 'handle':
       return handleStatements(change.handle);
     case 'description': {
@@ -33,7 +38,7 @@ export function statementsOf(change: Change, boot: string): Statement[] {
       return [...removal(handle), ['INSERT INTO gone VALUES (?, ?, ?, ?, ?)', [id, client, seq, gone, last]]];
     }
     case 'never':
-      return removal(change.handle);
+      return [...removal(change.handle), ['DELETE FROM keys WHERE handle = ?', [change.handle.id]]];
     case 'placed': {
       const values = [change.handle.seq, change.before];
       return [
@@ -42,24 +47,28 @@ export function statementsOf(change: Change, boot: string): Statement[] {
       ];
     }
     case 'collected':
-      return [['INSERT OR IGNORE INTO collected VALUES (?, ?, ?)', [change.process.id, change.client, Date.now()]]];
+      return [['INSERT OR IGNORE INTO collected VALUES (?, ?, ?)', [change.process.id, change.client, moment.at]]];
     case 'key': {
       const { client, key, fingerprint, handle, answer } = change.key;
-      return [['INSERT OR REPLACE INTO keys VALUES (?, ?, ?, ?, ?)', [client, key, fingerprint, handle, answer]]];
+      // An update, as a replacement would pass the triggers by.
+      const sql = `INSERT INTO keys VALUES (?, ?, ?, ?, ?, ?) ON CONFLICT (client, key) DO UPDATE SET
+        fingerprint = excluded.fingerprint, handle = excluded.handle, answer = excluded.answer, at = excluded.at`;
+      return [[sql, [client, key, fingerprint, handle, answer, moment.at]]];
     }
     case 'event': {
       const { seq, client, handle, type, at, frame } = change.event;
       return [['INSERT INTO events VALUES (?, ?, ?, ?, ?, ?)', [seq, client, handle, type, at, frame]]];
     }
     default:
-      return watchStatementsOf(change, boot);
+      return watchStatementsOf(change, moment.boot);
   }
 }
 
-function processStatement(process: Process, boot: string): Statement {
-  const { id, pid, inode, startedAt, argv, relation, state, ending } = process;
+function processStatement(process: Process, { boot, at }: Moment): Statement {
+  const { id, pid, inode, startedAt, began, argv, relation, state, ending } = process;
   return [
-    `INSERT INTO processes VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
+    `INSERT INTO processes (id, boot, pid, inode, started_at, argv, relation, state, ending, ended_at, began)
+     VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
      ON CONFLICT (id) DO UPDATE SET pid = excluded.pid, inode = excluded.inode, started_at = excluded.started_at,
        relation = excluded.relation, state = excluded.state, ending = excluded.ending, ended_at = excluded.ended_at`,
     [
@@ -72,7 +81,8 @@ function processStatement(process: Process, boot: string): Statement {
       relation,
       state,
       ending && JSON.stringify(ending),
-      ending?.reaped ? Date.now() : null,
+      ending?.reaped ? at : null,
+      began === null ? null : Math.floor(began),
     ],
   ];
 }
@@ -101,12 +111,11 @@ function handleStatements({ seq, id, client, description, createdAt, labels }: H
 }
 
 /** A handle, and with it what nobody else needs. */
-function removal({ seq, id, process }: Handle): Statement[] {
+function removal({ seq, process }: Handle): Statement[] {
   const unheld = 'NOT EXISTS (SELECT 1 FROM handles WHERE process = ?)';
   return [
     ['DELETE FROM handles WHERE seq = ?', [seq]],
     ['DELETE FROM labels WHERE handle = ?', [seq]],
-    ['DELETE FROM keys WHERE handle = ?', [id]],
     ['DELETE FROM opened_by WHERE handle = ?', [seq]],
     [`DELETE FROM processes WHERE id = ? AND ${unheld}`, [process.id, process.id]],
     [`DELETE FROM collected WHERE process = ? AND ${unheld}`, [process.id, process.id]],

@@ -15,9 +15,12 @@ export interface Sighting {
 /** What is written of watches. */
 export type WatchChange =
   | { write: 'watch'; watch: WatchFacts }
-  | ({ write: 'sighted' /** What was opened, by its seq. */; handle?: number } & Sighting)
+  /** With what was opened, where something was: its seq, and how many the watch has opened with it. */
+  | ({ write: 'sighted'; handle?: number; opened?: number } & Sighting)
   | { write: 'unsighted'; watch: string; pid: number }
-  | { write: 'unwatched'; watch: string };
+  | { write: 'unwatched'; watch: string }
+  /** A watch that could not be written down: as if it had never been asked for. */
+  | { write: 'never watched'; watch: string };
 
 /** A watch as it lies in the journal. */
 export interface StoredWatch {
@@ -31,27 +34,38 @@ export function watchStatementsOf(change: WatchChange, boot: string): Statement[
     case 'watch': {
       const { id, client, match, existing, nonblocking, labels, createdAt, opened } = change.watch;
       const values = [id, client, JSON.stringify(match), Number(existing), Number(nonblocking), JSON.stringify(labels)];
-      return [['INSERT INTO watches VALUES (NULL, ?, ?, ?, ?, ?, ?, ?, ?)', [...values, createdAt, opened]]];
+      return [
+        [
+          `INSERT INTO watches VALUES (NULL, ?, ?, ?, ?, ?, ?, ?, ?)
+        ON CONFLICT (id) DO UPDATE SET opened = excluded.opened`,
+          [...values, createdAt, opened],
+        ],
+      ];
     }
     case 'sighted': {
-      const { watch, pid, key, handle } = change;
+      const { watch, pid, key, handle, opened } = change;
       const sighted: Statement = ['INSERT OR REPLACE INTO sighted VALUES (?, ?, ?, ?)', [watch, pid, key, boot]];
-      if (handle === undefined) return [sighted];
+      if (handle === undefined || opened === undefined) return [sighted];
       return [
         sighted,
         ['INSERT OR REPLACE INTO opened_by VALUES (?, ?)', [handle, watch]],
-        ['UPDATE watches SET opened = opened + 1 WHERE id = ?', [watch]],
+        ['UPDATE watches SET opened = ? WHERE id = ?', [opened, watch]],
       ];
     }
     case 'unsighted':
       return [['DELETE FROM sighted WHERE watch = ? AND pid = ?', [change.watch, change.pid]]];
     case 'unwatched':
-      return [
-        ['DELETE FROM watches WHERE id = ?', [change.watch]],
-        ['DELETE FROM sighted WHERE watch = ?', [change.watch]],
-        ['DELETE FROM keys WHERE handle = ?', [change.watch]],
-      ];
+      return removal(change.watch);
+    case 'never watched':
+      return [...removal(change.watch), ['DELETE FROM keys WHERE handle = ?', [change.watch]]];
   }
+}
+
+function removal(watch: string): Statement[] {
+  return [
+    ['DELETE FROM watches WHERE id = ?', [watch]],
+    ['DELETE FROM sighted WHERE watch = ?', [watch]],
+  ];
 }
 
 interface WatchRow {

@@ -1,5 +1,5 @@
 import { readdirSync, readFileSync, readlinkSync } from 'node:fs';
-import { uptime } from 'node:os';
+import { boottimeMs } from './clock.ts';
 
 /** What /proc/PID/stat says of a process. */
 export interface ProcStat {
@@ -39,10 +39,14 @@ export function isKernelThread({ flags }: ProcStat): boolean {
   return (flags & PF_KTHREAD) !== 0;
 }
 
-/** When a process started, in Unix milliseconds, to a hundredth of a second. */
+/** When a process started, in milliseconds on CLOCK_BOOTTIME, to a hundredth of a second. */
+export function beganAt(stat: ProcStat): number {
+  return (stat.startTicks * 1000) / TICKS_PER_SECOND;
+}
+
+/** When a process started, in Unix milliseconds, for show: it moves with the wall clock. */
 export function startedAt(stat: ProcStat): number {
-  const bootedAt = Date.now() - uptime() * 1000;
-  return Math.round(bootedAt + (stat.startTicks * 1000) / TICKS_PER_SECOND);
+  return Math.round(Date.now() - boottimeMs() + beganAt(stat));
 }
 
 /** The command line; empty for a zombie and for a kernel thread. */

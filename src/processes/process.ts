@@ -36,8 +36,10 @@ export interface ProcessFacts {
   pid: number;
   /** Of pidfs, unique per boot; `null` before Linux 6.9. */
   inode: string | null;
-  /** Unix milliseconds. */
+  /** Unix milliseconds, for show. */
   startedAt: number;
+  /** From right before a spawn that is written down first: CLOCK_BOOTTIME, in milliseconds. */
+  began?: number | null;
   argv: readonly string[];
   relation: Relation;
 }
@@ -48,7 +50,8 @@ export class Process {
   readonly pid: number;
   readonly inode: string | null;
   readonly startedAt: number;
-  /** The same as clients see it: every event tells it. */
+  readonly began: number | null;
+  /** The start as clients see it: every event tells it. */
   readonly startedAtText: string;
   readonly argv: readonly string[];
   relation: Relation;
@@ -71,6 +74,7 @@ export class Process {
     this.pid = facts.pid;
     this.inode = facts.inode;
     this.startedAt = facts.startedAt;
+    this.began = facts.began ?? null;
     this.startedAtText = new Date(facts.startedAt).toISOString();
     this.argv = facts.argv;
     this.relation = facts.relation;

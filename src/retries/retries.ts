@@ -3,6 +3,12 @@ import type { Caller } from '../clients/caller.ts';
 import { Problem } from '../errors/problem.ts';
 import type { Journal, StoredKey } from '../journal/journal.ts';
 
+/** A longer answer is not kept, in characters: its request is answered with what was made, and is done once all the same. */
+const LONGEST_ANSWER = 2 ** 20;
+
+/** When to try again where there are too many keys: they go after a day. */
+const RETRY_MS = 60_000;
+
 /** An answer that is given again, word for word. */
 export interface Answer {
   status: number;
@@ -45,7 +51,8 @@ export class Claim {
    */
   keep(handle: string, answer: Answer | null): StoredKey {
     this.handle = handle;
-    return { ...this.#facts, handle, answer: answer && JSON.stringify(answer) };
+    const text = answer && JSON.stringify(answer);
+    return { ...this.#facts, handle, answer: text !== null && text.length > LONGEST_ANSWER ? null : text };
   }
 
   end(): void {
@@ -69,12 +76,17 @@ interface Underway {
 /** Requests that may be sent again and are done once (draft-ietf-httpapi-idempotency-key-header). */
 export class Retries {
   readonly #journal: Journal;
+  readonly #most: number;
   readonly #underway = new Map<string, Underway>();
+  /** How many of these each client has. */
+  readonly #underwayOf = new Map<string, number>();
   #waiting = 0;
   #closed: Problem | null = null;
 
-  constructor(journal: Journal) {
+  /** @param most how many keys are kept, with every whole KiB of an answer counted as one more */
+  constructor(journal: Journal, most: number) {
     this.#journal = journal;
+    this.#most = most;
   }
 
   /** How many requests wait for the answer to an earlier one. */
@@ -91,7 +103,8 @@ export class Retries {
    * Begins a request that bears a key. While an earlier one with that key is under way, it waits for that one's answer, and
    * counts as parked.
    * @returns the answer to give again, or the claim under which the request is to be done
-   * @throws {Problem} EINVAL, 422, where the key was another request's; EDQUOT; ESHUTDOWN when the daemon stops
+   * @throws {Problem} EINVAL, 422, where the key was another request's; EDQUOT, also where too many keys are kept; ESHUTDOWN when the
+   *   daemon stops
    */
   async claim(facts: RetryFacts, caller: Caller): Promise<Answer | Claim | 'gone'> {
     const name = `${facts.client}\n${facts.key}`;
@@ -104,10 +117,17 @@ export class Retries {
     const stored = this.#journal.key(facts.client, facts.key);
     if (stored !== null) requireSame(facts, stored.fingerprint);
     if (stored?.answer != null) return JSON.parse(stored.answer) as Answer;
-    const begun: Underway = { claim: new Claim(facts, stored?.handle ?? null), waiting: new Set() };
+    if (stored === null) this.#requireRoom(facts.client);
+    return this.#begin(name, facts, stored, new Set());
+  }
+
+  #begin(name: string, facts: RetryFacts, stored: StoredKey | null, waiting: Set<Waiting>): Claim {
+    const claim = new Claim(facts, stored?.handle ?? null);
+    const begun: Underway = { claim, waiting };
     this.#underway.set(name, begun);
-    void begun.claim.over.then(() => this.#passOn(name, facts, begun));
-    return begun.claim;
+    this.#count(facts.client, 1);
+    void claim.over.then(() => this.#passOn(name, facts, begun));
+    return claim;
   }
 
   #wait(waiting: Set<Waiting>, { client, gone }: Caller): Promise<Answer | Claim | 'gone'> {
@@ -141,6 +161,7 @@ export class Retries {
   #passOn(name: string, facts: RetryFacts, underway: Underway): void {
     const { waiting } = underway;
     this.#underway.delete(name);
+    this.#count(facts.client, -1);
     if (waiting.size === 0) return;
     const stored = this.#journal.key(facts.client, facts.key);
     if (stored?.answer != null) {
@@ -149,17 +170,29 @@ export class Retries {
       return;
     }
     const [next] = waiting;
-    const claim = new Claim(facts, stored?.handle ?? null);
-    const begun: Underway = { claim, waiting };
-    this.#underway.set(name, begun);
-    void claim.over.then(() => this.#passOn(name, facts, begun));
-    next!.settle(claim);
+    next!.settle(this.#begin(name, facts, stored, waiting));
   }
 
   /** Refuses all that wait, and those that come after. */
   close(problem: Problem): void {
     this.#closed = problem;
     for (const { waiting } of this.#underway.values()) for (const one of waiting) one.refuse(problem);
+  }
+
+  #count(client: string, change: 1 | -1): void {
+    const count = (this.#underwayOf.get(client) ?? 0) + change;
+    if (count === 0) this.#underwayOf.delete(client);
+    else this.#underwayOf.set(client, count);
+  }
+
+  /** Half of them are for others, whatever one client does. */
+  #requireRoom(client: string): void {
+    const { own, all } = this.#journal.keyUnits(client);
+    const mine = own + (this.#underwayOf.get(client) ?? 0);
+    if (mine < this.#most / 2 && all + this.#underway.size < this.#most) return;
+    const whose = mine < this.#most / 2 ? 'of all clients' : 'of yours';
+    const detail = `Too many keys ${whose} are kept: ask without one, or when keys of a day ago are gone.`;
+    throw new Problem('EDQUOT', detail, { retry: { afterMs: RETRY_MS } });
   }
 
   /** Writes the answer of something that was done. */

@@ -1,4 +1,5 @@
 import { z } from 'zod';
+import { IdentityFacts } from '../journal/identity.ts';
 import type { Descriptor } from '../kernel/descriptor.ts';
 import { MemoryFile } from '../kernel/memory-file.ts';
 import { Pidfd } from '../kernel/pidfd.ts';
@@ -26,6 +27,7 @@ export function requireKnownVersion(): void {
 }
 
 const descriptor = z.int().min(3);
+const statements = z.array(z.tuple([z.string(), z.array(z.union([z.string(), z.number(), z.null()]))]));
 
 /**
  * What the journal does not hold and the next image of this very process must have: descriptors, by number, which live over
@@ -46,14 +48,17 @@ const Schema = z.object({
   stops: z.array(z.custom<WaitEvent>((value) => typeof value === 'object')).default([]),
   /** What the service manager keeps a pidfd of, by the journal's number of the process. */
   stored: z.array(z.int()),
-  /** What the journal could not write, and how far seqs have come. */
+  /** What the journal must know, whatever has become of its files. */
   unwritten: z.object({
     head: z.int(),
-    statements: z.array(z.tuple([z.string(), z.array(z.union([z.string(), z.number(), z.null()]))])),
+    applied: z.int().default(0),
+    lines: z.array(z.object({ number: z.int(), statements })).default([]),
+    living: statements.default([]),
+    identity: IdentityFacts.optional(),
   }),
   /** The handle of the program that it runs like an init. */
   main: z.string().nullable().default(null),
-  /** When the daemon last failed, in Unix milliseconds. */
+  /** When the daemon last failed, in milliseconds on CLOCK_BOOTTIME. */
   failures: z.array(z.number()),
 });
 export type Handoff = z.infer<typeof Schema>;

@@ -4,6 +4,7 @@ import type { Clients } from '../clients/clients.ts';
 import { Problem } from '../errors/problem.ts';
 import type { Handle } from '../handles/handle.ts';
 import type { Handles, OpenOptions } from '../handles/handles.ts';
+import { unwritable } from '../handles/refusals.ts';
 import type { Journal } from '../journal/journal.ts';
 import type { WatchChange } from '../journal/watch-rows.ts';
 import { SystemError } from '../kernel/errno.ts';
@@ -115,10 +116,9 @@ export class Watches {
     const { journal } = this.#parts;
     const key = claim === undefined ? [] : [{ write: 'key' as const, key: claim.keep(id, null) }];
     if (!journal.commit([...changesOf(watch), ...key])) {
-      journal.commit([{ write: 'unwatched', watch: id }]);
+      journal.commit([{ write: 'never watched', watch: id }]);
       this.#endIfUnwanted();
-      const detail = 'The journal cannot be written, so nothing new is taken on: free space on its disk.';
-      throw new Problem('ENOSPC', detail, { retry: { afterMs: 1000 } });
+      throw unwritable(journal.fault);
     }
     this.#byId.set(id, watch);
     if (existing) lookout.look();
@@ -205,9 +205,10 @@ export class Watches {
       const now = Facts.of(pid, table);
       return now?.key === key && watch.matcher.fits(now);
     };
+    const sighting = { watch: id, pid, key, opened: watch.opened + 1 };
     let handle: Handle;
     try {
-      handle = handles.openNow(client, { pid, still }, { nonblocking, labels, sighting: { watch: id, pid, key } });
+      handle = handles.openNow(client, { pid, still }, { nonblocking, labels, sighting });
     } catch (error) {
       // One process that cannot be opened must not end the watch, nor the daemon.
       if (error instanceof Problem || error instanceof SystemError) return;

@@ -70,7 +70,7 @@ export class Daemon {
       join(directory, 'state'),
     ];
     this.child = spawn(command, [...rest, ...places, ...args], {
-      env: { PATH: process.env.PATH ?? '', HOME: directory, NODE_NO_WARNINGS: '1', ...env },
+      env: { PATH: process.env.PATH ?? '', HOME: directory, NODE_NO_WARNINGS: '1', XDG_RUNTIME_DIR: directory, ...env },
       stdio: ['ignore', 'pipe', 'pipe'],
     });
     this.exited = new Promise((resolve) => this.child.once('exit', (code) => resolve(code)));
