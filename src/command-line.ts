@@ -11,9 +11,11 @@ import { startDaemon } from './daemon.ts';
 import { writerTo } from './files/line-writer.ts';
 import { checkRoom, checkVersion } from './journal/database.ts';
 import { closeInherited } from './kernel/descriptor.ts';
+import { unblock } from './kernel/signal-mask.ts';
+import { endShield } from './kernel/signal-shield.ts';
 import { NotStarted } from './main-program.ts';
 import { Service } from './service.ts';
-import { letGoAllBut, served } from './upgrade/early-signals.ts';
+import { forwarded, letGoAllBut, served } from './upgrade/early-signals.ts';
 import { requireKnownVersion } from './upgrade/handoff.ts';
 import { version } from './version.ts';
 
@@ -38,6 +40,9 @@ killed it, 126 where it cannot be executed, 127 where it is not found.
 /** What the command does. Where that fails, it says so in one line and ends with its exit code. */
 export async function run(argv: string[]): Promise<void> {
   try {
+    endShield();
+    // Held back by the image before this one; SIGUSR1 by Node.js itself, for --disable-sigusr1. They are listened for by now.
+    unblock(forwarded);
     await obey(argv);
   } catch (error) {
     process.stderr.write(`waitd: ${error instanceof Error ? error.message : String(error)}\n`);

@@ -10,7 +10,6 @@ import { checkRoom } from './journal/database.ts';
 import type { Notice } from './journal/journal.ts';
 import { boottimeMs } from './kernel/clock.ts';
 import { Notifier, type Passed, takePassed } from './kernel/notify.ts';
-import { unblock } from './kernel/signal-mask.ts';
 import { MainProgram } from './main-program.ts';
 import { ServiceManager } from './service-manager.ts';
 import { stopChildren } from './signals/stop-children.ts';
@@ -112,8 +111,6 @@ export class Service {
       this.#logger.info({ address, ...(tls && { tls }) }, 'listening');
     }
     process.on('uncaughtException', (error) => void this.fail(error));
-    // With --disable-sigusr1 Node.js holds it back from listeners, too.
-    unblock('SIGUSR1');
     if (config.main === null) {
       onSignal('SIGTERM', (signal) => void this.stop(signal));
       onSignal('SIGINT', (signal) => void this.stop(signal));

@@ -13,7 +13,10 @@ export class MemoryFile extends Descriptor {
   }
 
   write(text: string): void {
-    const data = Buffer.from(text);
+    this.writeBytes(Buffer.from(text));
+  }
+
+  writeBytes(data: Buffer): void {
     for (let at = 0; at < data.length; ) at += writeSync(this.fd, data, at, data.length - at, at);
   }
 

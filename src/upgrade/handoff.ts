@@ -3,9 +3,12 @@ import { IdentityFacts } from '../journal/identity.ts';
 import type { Descriptor } from '../kernel/descriptor.ts';
 import { MemoryFile } from '../kernel/memory-file.ts';
 import { Pidfd } from '../kernel/pidfd.ts';
+import { block, unblock } from '../kernel/signal-mask.ts';
+import { makeShield } from '../kernel/signal-shield.ts';
 import type { WaitEvent } from '../kernel/waitid.ts';
 import type { Pauses } from '../processes/process.ts';
 import type { ProcessTable } from '../processes/process-table.ts';
+import { forwarded } from './early-signals.ts';
 
 /** Names the descriptor of the handoff to the next image. */
 const VARIABLE = 'WAITD_HANDOFF';
@@ -91,11 +94,21 @@ export function execute(handoff: Omit<Handoff, 'version'>): never {
   const file = MemoryFile.create('waitd-handoff');
   file.write(JSON.stringify({ ...handoff, version: VERSION }));
   file.keepOverExec();
-  const environment = { ...process.env, [VARIABLE]: String(file.fd) };
+  const shield = makeShield();
+  const environment = { ...process.env, ...shield.environment, [VARIABLE]: String(file.fd) };
   const options = [...process.execArgv.filter((option) => option !== SHIELD), SHIELD];
   const argv = [process.execPath, ...options, ...process.argv.slice(1)];
-  process.execve!(process.execPath, argv, environment);
-  throw new Error('execve came back');
+  // Their handlers end with this image, and until the next one has its own most signals would end the process.
+  block(forwarded);
+  try {
+    process.execve!(process.execPath, argv, environment);
+    throw new Error('execve came back');
+  } catch (error) {
+    unblock(forwarded);
+    shield.file.close();
+    file.close();
+    throw error;
+  }
 }
 
 /** What the image before this one left; `null` for a first start. To be taken once, before anything else is opened. */

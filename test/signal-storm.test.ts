@@ -1,0 +1,58 @@
+import { execFileSync } from 'node:child_process';
+import { readFileSync, writeFileSync } from 'node:fs';
+import { join } from 'node:path';
+import t from 'tap';
+import { Daemon, eventually, temporaryDirectory } from './support/harness.ts';
+
+const maskOf = (pid: number, name: string): string =>
+  new RegExp(`^${name}:\\s+(\\w+)$`, 'm').exec(readFileSync(`/proc/${pid}/status`, 'utf8'))![1]!;
+
+t.test('SIGHUPs without a pause replace the daemon again and again, and end nothing', async (t) => {
+  const daemon = await Daemon.start(t);
+  const { id, process: held } = await daemon.spawn(['sleep', '1000']);
+  const storm = setInterval(() => process.kill(daemon.pid, 'SIGHUP'), 1);
+  t.teardown(() => clearInterval(storm));
+  for (let image = 1; image <= 3; image += 1) await daemon.ready(daemon.entries.length);
+  clearInterval(storm);
+  // One that came late may have it replaced once more.
+  await eventually(async () => (await daemon.get(`/v1/handles/${id}`).catch(() => null))?.body.state === 'running');
+  process.kill(held.pid, 'SIGKILL');
+  process.kill(daemon.pid, 'SIGTERM');
+  t.equal(await daemon.exited, 0, 'and it stops when it is asked to');
+});
+
+t.test('after an upgrade neither a mask nor a variable is left, for the daemon and its children', async (t) => {
+  const daemon = await Daemon.start(t);
+  const environment = async (): Promise<string> => {
+    const { id } = await daemon.spawn(['env'], {}, { stdout: 'capture' });
+    await daemon.waitid(id);
+    return (await daemon.get(`/v1/handles/${id}/stdout`)).text;
+  };
+  const descriptors = daemon.descriptors;
+  const before = await environment();
+  await daemon.upgrade();
+  t.equal(maskOf(daemon.pid, 'SigBlk'), '0000000000000000');
+  t.equal(await environment(), before);
+  const { process: child } = await daemon.spawn(['sleep', '1000']);
+  t.equal(maskOf(child.pid, 'SigBlk'), '0000000000000000');
+  process.kill(child.pid, 'SIGKILL');
+  await daemon.upgrade();
+  await daemon.upgrade();
+  t.ok(daemon.descriptors <= descriptors + 2, 'no descriptor stays with each upgrade');
+});
+
+const skip = process.arch === 'x64' ? false : 'only the code for x64 can be assembled here';
+
+t.test('the library that keeps signals blocked is the code that its comments say', { skip }, (t) => {
+  const directory = temporaryDirectory(t);
+  const source = readFileSync(join(import.meta.dirname, '../src/kernel/signal-shield.ts'), 'utf8');
+  const x64 = source.slice(source.indexOf('x64: ['), source.indexOf('arm64: ['));
+  const lines = [...x64.matchAll(/^ +'([0-9a-f]+)', \/\/ +(.*?)(?: {3,}.*)?$/gm)];
+  writeFileSync(join(directory, 'code.s'), `.intel_syntax noprefix\n${lines.map(([, , text]) => text).join('\n')}\n`);
+  execFileSync('gcc', ['-c', '-o', 'code.o', 'code.s'], { cwd: directory });
+  execFileSync('objcopy', ['-O', 'binary', '-j', '.text', 'code.o', 'code.bin'], { cwd: directory });
+  const assembled = readFileSync(join(directory, 'code.bin')).toString('hex');
+  t.equal(assembled, lines.map(([, bytes]) => bytes).join(''));
+  t.ok(assembled.length > 0);
+  t.end();
+});
