@@ -10,8 +10,19 @@ const PAGE = 256;
 /** A reader for whom more waits than may is cut off when it has taken nothing for so long. */
 const BEHIND_MS = 1000;
 
+/** How long replays of one reader may hold up everybody else in one turn of the event loop. */
+const SLICE_MS = 10;
+
+/** While so many replays wait, no more frames are read from the socket. */
+const MOST_REPLAYS = 16;
+
+/** How many ranges of seqs one socket remembers of handles that it does not follow any more. */
+const MOST_REMEMBERED = 10_000;
+
 /** Where a subscriber's frames go: a WebSocket, or an SSE stream. */
 export interface Sink {
+  /** Reads frames from the client, or leaves them to the network for now. */
+  reading?(on: boolean): void;
   /** @param seq of an event's frame */
   send(frame: string, seq?: number): void;
   /** Bytes that wait here because the reader does not read. */
@@ -84,8 +95,12 @@ export class Subscriber implements Follower {
   /** Handles followed live, and from which cursor on. */
   readonly #live = new Map<string, number>();
   readonly #replays: Replay[] = [];
-  /** What was sent of handles that are not followed any more. */
+  /** What was sent of handles that are not followed any more: in order, without overlaps. */
   readonly #sent = new Map<string, Range[]>();
+  #remembered = 0;
+  /** How long was replayed in this turn of the event loop. */
+  #spentMs = 0;
+  #turn: NodeJS.Immediate | null = null;
   /** One place of the client's quota for each handle that it follows by name. */
   readonly #following: Reservation[] = [];
   #ended = false;
@@ -122,11 +137,17 @@ export class Subscriber implements Follower {
 
   /** Follows handles, after a replay of what they have behind them: from `since`, or from each one's beginning. */
   subscribe(handles: readonly string[], since: number | undefined): void {
+    if (this.#ended) return;
+    if (this.#remembered >= MOST_REMEMBERED) {
+      this.error('EDQUOT', 'This socket has followed too many handles one after another: subscribe on another one.');
+      return;
+    }
     this.#narrow();
     const named = [...new Set(handles)];
     const beginnings = named.map((handle) => this.#parts.beginningOf(handle));
     const known = named.filter((_, index) => beginnings[index] !== null);
-    for (const handle of named) if (!known.includes(handle)) this.error('EBADF', `You have no handle ${handle}.`);
+    const there = new Set(known);
+    for (const handle of named) if (!there.has(handle)) this.error('EBADF', `You have no handle ${handle}.`);
     if (known.length === 0) return;
     const from = since ?? Math.min(...beginnings.filter((seq) => seq !== null));
     const after = this.#checked(from);
@@ -235,6 +256,8 @@ export class Subscriber implements Follower {
   end(): void {
     this.#ended = true;
     this.#keepUp();
+    if (this.#turn !== null) clearImmediate(this.#turn);
+    this.#sent.clear();
     this.#replays.length = 0;
     this.#parts.switchboard.leaveAll(this);
     for (const handle of this.#live.keys()) this.#parts.switchboard.leave(handle, this);
@@ -288,9 +311,16 @@ export class Subscriber implements Follower {
   }
 
   #remember(handle: string, range: Range): void {
-    const ranges = this.#sent.get(handle);
-    if (ranges === undefined) this.#sent.set(handle, [range]);
-    else ranges.push(range);
+    if (range.after >= range.to) return;
+    const before = this.#sent.get(handle) ?? [];
+    const merged: Range[] = [];
+    for (const { after, to } of [...before, range].sort((one, other) => one.after - other.after)) {
+      const last = merged.at(-1);
+      if (last === undefined || after > last.to) merged.push({ after, to });
+      else last.to = Math.max(last.to, to);
+    }
+    this.#sent.set(handle, merged);
+    this.#remembered += merged.length - before.length;
   }
 
   #wasSent({ seq, handle }: Event): boolean {
@@ -298,16 +328,24 @@ export class Subscriber implements Follower {
     return (this.#allSent !== null && within(this.#allSent)) || (this.#sent.get(handle)?.some(within) ?? false);
   }
 
-  /** Sends of the past what the reader takes; goes on when that has left. */
+  /** Sends of the past what the reader takes, a slice in each turn; goes on when that has left. */
   #pump(): void {
-    while (!this.#ended && !this.#waiting) {
+    this.#turn ??= setImmediate(() => {
+      this.#turn = null;
+      this.#spentMs = 0;
+      if (this.#replays.length > 0) this.#pump();
+    });
+    while (!this.#ended && !this.#waiting && this.#spentMs < SLICE_MS) {
       const [replay] = this.#replays;
-      if (replay === undefined) return;
+      if (replay === undefined) break;
+      const began = performance.now();
       if (this.#sendPage(replay)) {
         this.#replays.shift();
         this.#goLive(replay);
       }
+      this.#spentMs += performance.now() - began;
     }
+    if (!this.#ended) this.#parts.sink.reading?.(this.#replays.length < MOST_REPLAYS);
   }
 
   /** @returns whether it has reached the present */

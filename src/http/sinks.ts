@@ -25,6 +25,9 @@ const CLOSE_GRACE_MS = 1000;
 export function webSocketSink(socket: WebSocket, carrier: Socket): Sink {
   const isPlain = !(carrier instanceof TLSSocket);
   return {
+    reading: (on) => {
+      if (on === socket.isPaused) on ? socket.resume() : socket.pause();
+    },
     send: (text) => {
       if (socket.readyState !== socket.OPEN || carrier.destroyed) return;
       const frame = textFrame(text);
