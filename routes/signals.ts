@@ -7,7 +7,6 @@ import { type Client, notAllowed } from '../src/clients/client.ts';
 import type { Daemon } from '../src/daemon.ts';
 import type { App } from '../src/http/app-type.ts';
 import { callerOf } from '../src/http/callers.ts';
-import { terminate } from '../src/signals/terminate.ts';
 
 const tags = ['signals'];
 
@@ -16,7 +15,7 @@ function permitSignal({ rights }: Client): void {
 }
 
 /** Signals, and the orderly end. */
-export function signalRoutes(app: App, { handles, signals, parking }: Daemon): void {
+export function signalRoutes(app: App, { handles, signals, terminations }: Daemon): void {
   app.post('/v1/handles/:id/signal', {
     config: { acts: true, audit: 'signal', permit: permitSignal },
     schema: {
@@ -40,13 +39,13 @@ export function signalRoutes(app: App, { handles, signals, parking }: Daemon): v
       summary: 'SIGTERM, SIGCONT, and SIGKILL after the grace; answers once it has ended',
       params: HandleParams,
       body: Terminate,
-      response: { 200: WaitidResult, ...problems(404, 410, 422) },
+      response: { 200: WaitidResult, ...problems(404, 410, 422, 504) },
     },
     handler: async (request, reply) => {
       const handle = handles.get(request.client, request.params.id, 'signal');
       const { graceMs } = request.body;
       const caller = callerOf(request, reply);
-      if ((await terminate(signals, parking, handle, graceMs, caller)) === 'gone') return reply.hijack();
+      if ((await terminations.terminate(handle, graceMs, caller)) === 'gone') return reply.hijack();
       const { siginfo, outcome, rusage } = handle.process.ending!;
       const body: WaitidBody = { handle: handle.id, siginfo, outcome, rusage };
       return reply.send(body);

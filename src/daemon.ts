@@ -5,13 +5,17 @@ import { Clients } from './clients/clients.ts';
 import { PolicyWatch } from './clients/policy-watch.ts';
 import { firstToken, readTokens, Tokens } from './clients/tokens.ts';
 import type { Config } from './config/config.ts';
+import { Deadlines } from './deadlines/deadlines.ts';
 import { Problem } from './errors/problem.ts';
 import { Feed, type Why } from './feed/feed.ts';
 import { Handles } from './handles/handles.ts';
 import { recover } from './handles/recover.ts';
 import { Retention } from './handles/retention.ts';
 import { Journal } from './journal/journal.ts';
+import { BootTimer } from './kernel/boot-timer.ts';
+import { boottimeMs } from './kernel/clock.ts';
 import { Descriptor, descriptorLimit } from './kernel/descriptor.ts';
+import { Wakeup } from './kernel/epoll.ts';
 import { isErrno } from './kernel/errno.ts';
 import { type Features, probe } from './kernel/features.ts';
 import { tryLock } from './kernel/lock.ts';
@@ -26,6 +30,7 @@ import { ProcessTable } from './processes/process-table.ts';
 import { Reaper } from './processes/reaper.ts';
 import { Retries } from './retries/retries.ts';
 import { Signals } from './signals/signals.ts';
+import { Terminations } from './signals/terminations.ts';
 import { type Handoff, handOverProcesses, pidfdsOf } from './upgrade/handoff.ts';
 import { Parking } from './waits/parking.ts';
 import { Waits } from './waits/waitid.ts';
@@ -47,6 +52,7 @@ export interface Daemon {
   waits: Waits;
   parking: Parking;
   signals: Signals;
+  terminations: Terminations;
   feed: Feed;
   retries: Retries;
   outputs: Outputs;
@@ -121,6 +127,10 @@ export function startDaemon(config: Config, { handoff, passed, notifier }: Found
   const waits = new Waits({ journal, reaper, parking, nonblocking: features.nonblocking });
   const watches = new Watches({ journal, handles, clients, table, reaper, features });
   const signals = new Signals(table, features, cgroups);
+  const timer = new BootTimer();
+  const deadlines = new Deadlines(timer, boottimeMs);
+  table.epoll.add(timer, new Wakeup(() => setImmediate(() => deadlines.run())));
+  const terminations = new Terminations({ journal, table, reaper, signals, parking, deadlines });
   const retries = new Retries(journal, maxKeys);
   const retention = new Retention(journal, handles, config.keep);
 
@@ -128,11 +138,13 @@ export function startDaemon(config: Config, { handoff, passed, notifier }: Found
   const pauses = new Map(handoff?.pauses.map(({ process, pauses }) => [process, pauses]));
   recover({ journal, table, handles, adoption, reaper, feed, features, inherited, pauses, stored, store, outputs });
   for (const stop of handoff?.stops ?? []) table.stops.note(stop.siginfo.pid, stop);
+  const promised = new Set(journal.terminations().map(({ process }) => process));
   for (const { fd, ...group } of handoff?.groups ?? []) {
     const pidfd = new Pidfd(fd);
-    if (journal.holds(group.process)) table.groups.restore({ ...group, pidfd });
+    if (journal.holds(group.process) || promised.has(group.process)) table.groups.restore({ ...group, pidfd });
     else pidfd.close();
   }
+  terminations.resume();
   reaper.start();
   outputs.onEnded = (description) => handles.endOutput(description);
   handles.resumeOutput();
@@ -153,6 +165,7 @@ export function startDaemon(config: Config, { handoff, passed, notifier }: Found
     waits,
     parking,
     signals,
+    terminations,
     feed,
     retries,
     outputs,

@@ -12,7 +12,6 @@ import { boottimeMs } from './kernel/clock.ts';
 import { Notifier, type Passed, takePassed } from './kernel/notify.ts';
 import { MainProgram } from './main-program.ts';
 import { ServiceManager } from './service-manager.ts';
-import { stopChildren } from './signals/stop-children.ts';
 import { check } from './upgrade/check.ts';
 import { forwarded, onSignal } from './upgrade/early-signals.ts';
 import { execute, type Handoff, takeHandoff } from './upgrade/handoff.ts';
@@ -159,8 +158,9 @@ export class Service {
     if (config.stopChildrenMs !== null) {
       this.#daemon.handles.refuseNew(stopping);
       await this.#daemon.handles.begun();
-      const count = await stopChildren(this.#daemon, config.stopChildrenMs);
-      this.#logger.info({ count }, 'what was spawned has ended');
+      const { count, left } = await this.#daemon.terminations.terminateChildren(config.stopChildrenMs);
+      if (left.length === 0) this.#logger.info({ count }, 'what was spawned has ended');
+      else this.#logger.warn({ count, left }, 'some of what was spawned has not ended');
     }
     this.#listeners.stop();
     await this.#quiet('stopping', DRAIN_MS);

@@ -32,6 +32,7 @@ const table = {
   ESHUTDOWN: [503, 'Shutting down'],
   ESRCH: [404, 'No such process'],
   ESTALE: [410, 'Handle is gone'],
+  ETIMEDOUT: [504, 'Did not end'],
   ETXTBSY: [422, 'Text file busy'],
 } as const satisfies Record<string, readonly [status: number, title: string]>;
 

@@ -12,6 +12,7 @@ import { Mark } from './mark.ts';
 import { Recent } from './recent.ts';
 import { HANDLE_COLUMNS, type HandleRow, handleOf } from './rows.ts';
 import { type Statement, statementsOf } from './statements.ts';
+import { type TerminationChange, type TerminationFacts, terminationsOf } from './termination-rows.ts';
 import { type StoredWatch, type WatchChange, watchesOf } from './watch-rows.ts';
 
 /** An answer that is kept for whoever asks again with the same key. */
@@ -40,6 +41,7 @@ export type Change =
   | { write: 'collected'; process: Process; client: string }
   | { write: 'key'; key: StoredKey }
   | WatchChange
+  | TerminationChange
   | { write: 'event'; event: Event };
 
 export interface EventQuery {
@@ -132,6 +134,8 @@ export class Journal {
   living: () => Iterable<Handle> = () => [];
   /** The watches, for the same. */
   watching: () => Change[] = () => [];
+  /** The pending terminations, for the same. */
+  terminating: () => Change[] = () => [];
   /** Why nothing can be written now, `null` while all is well. */
   fault: Error | null = null;
 
@@ -573,7 +577,7 @@ export class Journal {
       { write: 'process', process: handle.process },
       { write: 'handle', handle },
     ]);
-    return [...handles, ...this.watching()];
+    return [...handles, ...this.watching(), ...this.terminating()];
   }
 
   #write({ at, change }: Pending): void {
@@ -788,6 +792,11 @@ export class Journal {
   /** Every watch, with what it has nothing more to do with of what this boot has begun. */
   watches(): StoredWatch[] {
     return watchesOf((sql, values) => this.#all(sql, values), this.bootId);
+  }
+
+  /** Every termination that is pending in this boot. */
+  terminations(): TerminationFacts[] {
+    return terminationsOf((sql, values) => this.#all(sql, values), this.bootId);
   }
 
   /** Whose each description with captured output is. */

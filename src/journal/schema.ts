@@ -1,3 +1,5 @@
+import { TERMINATIONS_MIGRATION } from './termination-rows.ts';
+
 /**
  * What must outlive the daemon, as steps from one version of the tables to the next: a new journal takes them all, an older
  * one those that it lacks. A step that was released is never changed.
@@ -113,6 +115,7 @@ export const MIGRATIONS: readonly string[] = [
     DELETE FROM key_use WHERE client = old.client AND units <= 0;
   END;
   `,
+  TERMINATIONS_MIGRATION,
 ];
 
 /** What a new journal is of; one of a later version is not read. */

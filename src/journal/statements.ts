@@ -2,6 +2,7 @@ import type { Handle } from '../handles/handle.ts';
 import type { Process } from '../processes/process.ts';
 import type { Change } from './journal.ts';
 import { outputBits } from './rows.ts';
+import { terminationStatementsOf } from './termination-rows.ts';
 import { watchStatementsOf } from './watch-rows.ts';
 
 /** A statement and its values, as they go to SQLite. */
@@ -59,6 +60,9 @@ export function statementsOf(change: Change, moment: Moment): Statement[] {
       const { seq, client, handle, type, at, frame } = change.event;
       return [['INSERT INTO events VALUES (?, ?, ?, ?, ?, ?)', [seq, client, handle, type, at, frame]]];
     }
+    case 'termination':
+    case 'terminated':
+      return terminationStatementsOf(change, moment.boot);
     default:
       return watchStatementsOf(change, moment.boot);
   }

@@ -8,6 +8,8 @@ export interface ProcStat {
   parent: number;
   group: number;
   session: number;
+  /** Those that have ended and were not released yet included. */
+  threads: number;
   /** PF_* of include/linux/sched.h. */
   flags: number;
   /** Clock ticks since boot. */
@@ -28,9 +30,25 @@ export function readStat(pid: number): ProcStat | null {
     parent: Number(fields[1]),
     group: Number(fields[2]),
     session: Number(fields[3]),
+    threads: Number(fields[17]),
     flags: Number(fields[6]),
     startTicks: Number(fields[19]),
   };
+}
+
+/** Whether a process has ended. A leader whose thread has ended reads Z as well while other threads of its process live. */
+export function hasEnded({ state, threads }: ProcStat): boolean {
+  return state === 'X' || (state === 'Z' && threads <= 1);
+}
+
+/** The name of a process, at most 15 bytes; `null` where there is none. */
+export function readComm(pid: number): string | null {
+  return read(`/proc/${pid}/comm`)?.trimEnd() ?? null;
+}
+
+/** The pid of the process that traces another one, `null` where none does. */
+export function readTracer(pid: number): number | null {
+  return Number(/^TracerPid:\s*(\d+)$/m.exec(read(`/proc/${pid}/status`) ?? '')?.[1] ?? 0) || null;
 }
 
 const PF_KTHREAD = 0x0020_0000;

@@ -5,11 +5,18 @@ import type { Process } from './process.ts';
 /** How many kept descriptors are looked at whenever another one comes: enough to keep the dead from piling up. */
 const SWEEP = 4;
 
+/** What is known of an ended process that led a group. */
+interface Leader extends Pick<Process, 'id' | 'pid'> {
+  handles: { readonly size: number };
+}
+
 /**
  * The pidfds of processes that have ended while the process group that they led lives on: only through them can the
  * survivors still be reached without a race. They are given up when their group ends, and under pressure, oldest first.
  */
 export class KeptGroups {
+  /** Whether a group is to be reached although no handle is left, by its leader's pid. */
+  isWanted: (pid: number) => boolean = () => false;
   readonly #kept = new Map<number, { pidfd: Pidfd; handles: number }>();
 
   get size(): number {
@@ -17,10 +24,10 @@ export class KeptGroups {
   }
 
   /** Takes a reaped leader's pidfd: keeps it if its group lives, closes it if not. */
-  offer(process: Process, pidfd: Pidfd): void {
+  offer({ id, pid, handles }: Leader, pidfd: Pidfd): void {
     this.#sweep();
-    if (process.handles.size > 0 && pidfd.leadsGroup())
-      this.#kept.set(process.id, { pidfd, handles: process.handles.size });
+    if ((handles.size > 0 || this.isWanted(pid)) && pidfd.leadsGroup())
+      this.#kept.set(id, { pidfd, handles: handles.size });
     else pidfd.close();
   }
 
@@ -34,16 +41,16 @@ export class KeptGroups {
     this.#kept.set(process, { pidfd, handles });
   }
 
-  get(process: Process): Pidfd | undefined {
-    return this.#kept.get(process.id)?.pidfd;
+  get({ id }: Pick<Process, 'id'>): Pidfd | undefined {
+    return this.#kept.get(id)?.pidfd;
   }
 
-  /** Counts a handle more or less on an ended process: the last one takes the descriptor with it. */
-  count(process: Process, change: 1 | -1): void {
-    const kept = this.#kept.get(process.id);
+  /** Counts a handle more or less on an ended process. Once there is none, and nothing else wants it, the descriptor is given up. */
+  count({ id, pid }: Pick<Process, 'id' | 'pid'>, change: 1 | 0 | -1): void {
+    const kept = this.#kept.get(id);
     if (kept === undefined) return;
     kept.handles += change;
-    if (kept.handles === 0) this.#drop(process.id);
+    if (kept.handles === 0 && !this.isWanted(pid)) this.#drop(id);
   }
 
   /**

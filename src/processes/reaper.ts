@@ -56,6 +56,10 @@ export class Reaper {
   #lastLook = 0;
   /** Told of every process of which nothing more will come. */
   onRetired: (process: Process) => void = () => {};
+  /** Told of every process that has ended, once that is written. */
+  onEnded: (process: Process) => void = () => {};
+  /** Told of a child without a handle that is about to be reaped. What it returns is called once it was. */
+  onOrphan: (pid: number) => (() => void) | null = () => null;
   /** How many ended, by reason; how many orphans were reaped. */
   readonly counts = { exited: 0, killed: 0, dumped: 0, unknown: 0, orphans: 0 };
 
@@ -181,6 +185,7 @@ export class Reaper {
         else this.#unwritten.add(process);
       }
     });
+    for (const { token } of ended) if (token.ending !== null) this.onEnded(token);
   }
 
   /**
@@ -315,7 +320,9 @@ export class Reaper {
       else if (this.#spared.has(pid)) return;
       else if (process === undefined) {
         if (this.#births.mayBe(pid)) return; // it hides the ones behind it until that is over
+        const reaped = this.onOrphan(pid);
         orNothing(() => waitid(P_PID, pid, WEXITED | WNOHANG));
+        reaped?.();
         this.#parts.table.stops.take(pid);
         this.counts.orphans += 1;
       } else if (this.#unwritten.has(process))

@@ -8,6 +8,7 @@ import type { Pidfd, SignalScope } from '../kernel/pidfd.ts';
 import { readStat } from '../kernel/proc.ts';
 import { signalNumber } from '../kernel/signals.ts';
 import type { ProcessTable } from '../processes/process-table.ts';
+import { notPermitted } from './refusals.ts';
 import { descendants, eachOnce } from './tree.ts';
 
 const { SIGKILL, SIGSTOP } = constants.signals;
@@ -52,16 +53,15 @@ export class Signals {
   }
 
   /**
-   * A pidfd of the caller's own by which the process, or the group that it leads or led, can be reached later, whatever
-   * becomes of the handle.
+   * How the process of a handle, or the group that it leads or led, is reached.
    * @returns `null` where nobody is left
    */
-  reach({ process, description }: Handle): { pidfd: Pidfd; scope: SignalScope } | null {
+  reach({ process, description }: Handle): { scope: SignalScope } | null {
     const pidfd = this.#groupPidfd({ process, description });
     if (pidfd === null) return null;
     // A foreign process's group is its parent's business.
     const group = process.relation === 'child' && this.#features.groupSignal && pidfd.leadsGroup();
-    return { pidfd: pidfd.duplicate(), scope: group ? 'group' : 'process' };
+    return { scope: group ? 'group' : 'process' };
   }
 
   #toProcess({ process, description }: Handle, number: number): void {
@@ -127,14 +127,11 @@ function itself(): Problem {
   return new Problem('EPERM', 'The daemon is among those that this would reach, and it does not signal itself.');
 }
 
-function explain(error: unknown, { id }: Handle): unknown {
+function explain(error: unknown, handle: Handle): unknown {
+  const { id } = handle;
   const syscall = 'pidfd_send_signal';
   if (error instanceof Problem) return new Problem(error.errno, error.message, { ...error.facts, handle: id });
   if (isErrno(error, 'ESRCH')) return new Problem('ESRCH', ended().message, { syscall, handle: id });
-  if (isErrno(error, 'EPERM'))
-    return new Problem('EPERM', 'The kernel does not let the daemon signal this process: it lacks CAP_KILL.', {
-      syscall,
-      handle: id,
-    });
+  if (isErrno(error, 'EPERM')) return notPermitted([handle.process.pid], handle);
   return error;
 }

@@ -3,7 +3,7 @@
 //   hold PID             holds a process that is there already (0: itself)
 //   wait b|n OPTIONS     waitid on the blocking or the nonblocking one: event CODE STATUS PID UID | zero | blocks | an errno
 // As `twin act NAME` it is a child that does what a shell cannot: leader-exits, leader-leaves,
-// thread-executes, traced-stops, traced-executes.
+// thread-executes, traced-stops, traced-executes. `twin trace PID` traces another process, and never waits for it.
 #define _GNU_SOURCE
 #include <errno.h>
 #include <pthread.h>
@@ -89,7 +89,15 @@ static int act(const char *name) {
   return 1;
 }
 
+static int trace(pid_t pid) {
+  if (ptrace(PTRACE_SEIZE, pid, 0, 0) == -1) return 1;
+  puts("traced");
+  fflush(stdout);
+  for (;;) pause();
+}
+
 int main(int argc, char **argv) {
+  if (argc == 3 && strcmp(argv[1], "trace") == 0) return trace(atoi(argv[2]));
   if (argc == 3 && strcmp(argv[1], "act") == 0) return act(argv[2]);
   setvbuf(stdout, NULL, _IOLBF, 0);
   char line[4096];
