@@ -67,6 +67,14 @@ t.test('while the disk is full nothing is lost: statuses wait, and are caught up
     const { daemon, fail, mend } = await faulty(t);
     const handles = await Promise.all(Array.from({ length: 20 }, () => daemon.spawn(['sleep', '100'])));
     const [first, ...others] = handles;
+    const ended = { headers: { prefer: 'wait=20' } };
+    const capture = (text: string): object => ({ spawn: { argv: ['echo', text], stdout: 'capture' } });
+    const [writer, shared] = [
+      (await daemon.post('/v1/handles', capture('written'), ended)).body,
+      (await daemon.post('/v1/handles', capture('shared'), ended)).body,
+    ];
+    const dup = (await daemon.post('/v1/handles', { dup: shared.id })).body;
+    for (const { id } of [writer, shared]) await eventually(async () => (await daemon.events(id)).length === 3);
     const socket = daemon.ws();
     const { head } = await socket.first((frame) => frame.type === 'hello');
     fail(step);
@@ -85,6 +93,13 @@ t.test('while the disk is full nothing is lost: statuses wait, and are caught up
     t.equal((await daemon.get(`/v1/events?since=${head}&limit=1000`)).body.events.length, 20, 'pages too');
     t.equal((await daemon.request('DELETE', `/v1/handles/${others[0].id}`)).status, 204);
     t.match((await daemon.get(`/v1/handles/${others[0].id}`)).body, { errno: 'ESTALE' });
+    const output = join(daemon.directory, 'state', 'output');
+    t.equal((await daemon.request('DELETE', `/v1/handles/${writer.id}`)).status, 204);
+    t.equal(readdirSync(output).length, 1, 'what is closed makes room');
+    t.equal((await daemon.request('DELETE', `/v1/handles/${shared.id}`)).status, 204);
+    t.equal((await daemon.get(`/v1/handles/${dup.id}/stdout`)).text, 'shared\n');
+    t.equal((await daemon.request('DELETE', `/v1/handles/${dup.id}`)).status, 204);
+    t.equal(readdirSync(output).length, 0, 'what another handle needs stays until that is closed too');
     mend();
     await eventually(async () => (await daemon.get('/readyz')).status === 200);
     await eventually(() => daemon.zombies.length === 0);

@@ -1,4 +1,5 @@
 import { z } from 'zod';
+import { resourceNames } from '../kernel/limits.ts';
 import type { Quotas } from './quotas.ts';
 import { openScopes, type Rights } from './rights.ts';
 import { CLIENT_NAME, TOKEN_HASH } from './tokens.ts';
@@ -22,11 +23,27 @@ const user = z.union([z.int().min(0).max(4294967294), z.string().regex(/^[^\0:]{
   error: 'must be a user’s name or uid',
 });
 
+const bound = z.union([z.int().min(0), z.literal('unlimited')], { error: 'must be a whole number or "unlimited"' });
+const CgroupSchema = z.strictObject({
+  memoryMax: z.int().min(4096).optional(),
+  pidsMax: z.int().min(1).optional(),
+  cpuPercent: z.number().min(1).optional(),
+});
+
 const SpawnSchema = z.strictObject({
   programs: z.array(absolute),
   users: z.array(user).default([]),
   directories: z.array(absolute).default([]),
   environment: z.array(z.string().regex(/^[^=*\0]*\*?$/, 'must be a name, or the beginning of one and *')).default([]),
+  nice: z.strictObject({ min: z.int().min(-20).max(19) }).optional(),
+  limits: z.partialRecord(z.enum(resourceNames), bound).default({}),
+  umask: z
+    .string()
+    .regex(/^[0-7]{3,4}$/, 'must be three or four octal digits, in quotes')
+    .optional(),
+  cgroup: z
+    .union([z.boolean(), CgroupSchema], { error: 'must be true, false, or an object with limits' })
+    .default(false),
 });
 
 const count = z.int().min(0);

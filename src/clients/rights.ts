@@ -1,3 +1,6 @@
+import type { CgroupLimits } from '../cgroups/cgroups.ts';
+import type { Bound, Resource } from '../kernel/limits.ts';
+
 /** Whose processes a client may open, beside what it holds already. */
 export const openScopes = ['none', 'own', 'uid', 'any'] as const;
 
@@ -17,6 +20,14 @@ export interface SpawnRule {
   directories: string[];
   /** Names of variables that may be set; a `*` at the end stands for any rest. */
   environment: string[];
+  /** The lowest nice value that may be given, beside the daemon's own and those above it. */
+  nice?: { min: number } | undefined;
+  /** How far limits may be raised, soft and hard, beyond what a program inherits from the daemon. */
+  limits: Partial<Record<Resource, Bound>>;
+  /** The bits that every umask must take, octal, where these are not those of the daemon's own. */
+  umask?: string | undefined;
+  /** Whether programs may have a cgroup of their own, and the most that its limits may be. */
+  cgroup: CgroupLimits | boolean;
 }
 
 /** What a client may do. */

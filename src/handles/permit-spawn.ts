@@ -5,6 +5,7 @@ import type { SpawnRule } from '../clients/rights.ts';
 import { lookUp } from '../kernel/spawn.ts';
 import { findGroup, findUser, groupsOf } from '../kernel/users.ts';
 import { environmentOf, explain, type LaunchRequest, type OutputTarget } from './launch.ts';
+import { permittedBounds } from './permit-bounds.ts';
 
 /**
  * What of a request a client may have, as it is then carried out: paths are the real ones, so that what was looked at is what
@@ -23,7 +24,7 @@ export function permitted(rule: SpawnRule | boolean, request: LaunchRequest): La
   const user = permittedUser(rule, request);
   const stdout = outputWithin(rule, request.stdout);
   const stderr = request.stderr === 'stdout' ? 'stdout' : outputWithin(rule, request.stderr);
-  return { ...request, user, program: place, cwd, stdout, stderr };
+  return { ...request, ...permittedBounds(rule, request), user, program: place, cwd, stdout, stderr };
 }
 
 /** The first of the list is for who names none; and nobody is in groups that its user is not in. */

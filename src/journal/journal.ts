@@ -732,7 +732,12 @@ export class Journal {
   /** The open handles on a process. */
   handlesOf(process: Process): Handle[] {
     const rows = this.#all<HandleRow>(`${HANDLE_COLUMNS} WHERE h.process = ? ORDER BY h.seq`, [process.id]);
-    return rows.map((row) => handleOf(row));
+    const handles = new Map(rows.map((row) => [row.id, handleOf(row)]));
+    // While the disk is full the tables are behind: what was closed since is still in them.
+    for (const { handle } of this.#waiting('handle'))
+      if (handle.process.id === process.id) handles.set(handle.id, handle);
+    for (const { handle } of this.#waiting('gone')) handles.delete(handle.id);
+    return [...handles.values()];
   }
 
   /** The ids of a client's handles, newest first. */

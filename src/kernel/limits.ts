@@ -39,3 +39,16 @@ export function setLimit(pid: number, resource: Resource, soft: Bound, hard: Bou
     wanted.writeBigUInt64LE(bound === 'unlimited' ? RLIM_INFINITY : BigInt(bound), 8 * at);
   checked('prlimit', prlimit(pid, resources[resource], wanted, null));
 }
+
+/**
+ * A limit of the daemon itself, which its children inherit.
+ * @throws {SystemError}
+ */
+export function limitOf(resource: Resource): { soft: Bound; hard: Bound } {
+  const found = Buffer.alloc(16);
+  checked('prlimit', prlimit(0, resources[resource], null, found));
+  const [soft, hard] = [found.readBigUInt64LE(0), found.readBigUInt64LE(8)].map((bound) =>
+    bound === RLIM_INFINITY ? ('unlimited' as const) : Number(bound),
+  );
+  return { soft: soft!, hard: hard! };
+}
