@@ -83,7 +83,7 @@ export async function build(
   const looks = [
     endRefusedUpgrade,
     ...audit(app, auditLog),
-    originCheck(daemon.config.allowedOrigins),
+    originCheck(daemon.config.allowedOrigins, theListeners),
     guard(daemon.config.allowedHosts, theListeners),
     answerPreflight,
     authenticate(app, daemon.clients, theListeners),

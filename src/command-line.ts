@@ -142,14 +142,15 @@ async function rehearse(config: Config): Promise<void> {
   process.exit(0);
 }
 
-function greeting({ stateDir, tokens, insecureNoAuth, tls }: Config, addresses: string[]): string {
+function greeting({ listen, stateDir, tokens, insecureNoAuth, tls }: Config, addresses: string[]): string {
   const body = `-H 'content-type: application/json' -d '{"spawn":{"argv":["sleep","5"]}}'`;
   // Whoever has signed the certificate, it can be trusted as it is.
   const scheme = tls === null ? 'http' : `--cacert ${tls.cert} https`;
   const token = tokens === undefined ? `$(cat ${join(stateDir, 'token')})` : '$TOKEN';
+  const asking = listen.flatMap((place) => ('unix' in place && place.token === true ? [`unix:${place.unix}`] : []));
   const examples = addresses.map((address) =>
     address.startsWith('unix:')
-      ? `  curl --unix-socket ${address.slice(5)} http://localhost/v1/handles ${body}`
+      ? `  curl${asking.includes(address) ? ` -H "authorization: Bearer ${token}"` : ''} --unix-socket ${address.slice(5)} http://localhost/v1/handles ${body}`
       : `  curl${insecureNoAuth ? '' : ` -H "authorization: Bearer ${token}"`} ${scheme}://${address.slice(4)}/v1/handles ${body}`,
   );
   return [`waitd ${version} is ready. Start a process and hold it:`, ...examples, 'Ctrl-C stops the daemon.', ''].join(

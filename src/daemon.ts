@@ -246,6 +246,6 @@ function lockDirectory(directory: string, handoff: Handoff | null): Descriptor {
 /** TCP needs a token: the ones of the file, or the one that is made at first start. */
 function tokensOf({ tokens, listen, insecureNoAuth, stateDir }: Config): Tokens {
   if (tokens !== undefined) return readTokens(tokens);
-  if (insecureNoAuth || listen.every((address) => 'unix' in address)) return new Tokens();
+  if (insecureNoAuth || listen.every((address) => 'unix' in address && address.token !== true)) return new Tokens();
   return firstToken(join(stateDir, 'token'), `uid:${process.getuid!()}`);
 }

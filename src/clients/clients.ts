@@ -9,7 +9,7 @@ import { hashOf, Tokens } from './tokens.ts';
  * How a request came: by a Unix socket from a user, by TLS from whoever holds the key of a certificate (its name is `null` where
  * it has none), or by TCP from anybody.
  */
-export type Peer = { uid: number } | { certificate: string | null } | 'tcp';
+export type Peer = { uid: number; needsToken?: boolean } | { certificate: string | null } | 'tcp';
 
 export interface ClientsParts {
   tokens: Tokens;
@@ -104,6 +104,7 @@ export class Clients {
       if (peer.certificate !== null) return `cert:${peer.certificate}`;
       throw unauthenticated('This certificate names nobody: it needs a DNS, URI or email subjectAltName, or a token.');
     }
+    if (peer.needsToken === true) throw unauthenticated('This socket asks for a token: Authorization: Bearer <token>.');
     if (this.#policy === null && peer.uid !== this.#ownUid && peer.uid !== 0)
       throw new Problem('EPERM', 'On this socket only the daemon’s own user and root are let in: present a token.');
     return `uid:${peer.uid}`;

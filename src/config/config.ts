@@ -6,8 +6,14 @@ import type { Keep } from '../handles/retention.ts';
 import { findGroup } from '../kernel/users.ts';
 import { environmentName, type RawConfig, readOptions, UsageError } from './options.ts';
 
-/** Where to serve; a socket that the service manager passes goes by its name. */
-export type Address = { unix: string } | { host: string; port: number } | { passed: string };
+/**
+ * Where to serve; a socket that the service manager passes goes by its name. With `token` a Unix socket's peer is not believed
+ * for its uid: it must present a token.
+ */
+export type Address =
+  | { unix: string; token?: true }
+  | { host: string; port: number }
+  | { passed: string; token?: true };
 
 /** Paths, PEM. */
 export interface TlsFiles {
@@ -189,22 +195,28 @@ const cgroupDirectory = z
 
 const absolute = z.string().startsWith('/', 'must be an absolute path');
 
+const TOKEN_SUFFIX = ',token';
+
 const address = z.string().transform((text, context): Address => {
   const fail = (message: string): never => {
     context.addIssue({ code: 'custom', message });
     return z.NEVER;
   };
-  if (text.startsWith('unix:')) {
-    const unix = text.slice('unix:'.length);
+  const token = text.endsWith(TOKEN_SUFFIX) ? { token: true as const } : {};
+  const place = 'token' in token ? text.slice(0, -TOKEN_SUFFIX.length) : text;
+  if (place.startsWith('unix:')) {
+    const unix = place.slice('unix:'.length);
     if (!unix.startsWith('/')) return fail('a Unix socket needs an absolute path: unix:/run/waitd/waitd.sock');
     if (Buffer.byteLength(unix) > LONGEST_SOCKET_PATH)
       return fail(`a Unix socket's path has at most ${LONGEST_SOCKET_PATH} bytes`);
-    return { unix };
+    return { unix, ...token };
   }
-  if (text.startsWith('fd:')) {
-    const passed = text.slice('fd:'.length);
+  if (place.startsWith('fd:')) {
+    const passed = place.slice('fd:'.length);
     // sd_listen_fds_with_names(3)
-    return /^[\x21-\x39\x3b-\x7e]{1,255}$/.test(passed) ? { passed } : fail('must be fd: and a name without spaces');
+    return /^[\x21-\x39\x3b-\x7e]{1,255}$/.test(passed)
+      ? { passed, ...token }
+      : fail('must be fd: and a name without spaces');
   }
   const tcp = /^tcp:(?:\[([0-9a-fA-F:.]+)\]|([^:[\]]+)):(\d{1,5})$/.exec(text);
   const port = Number(tcp?.[3]);

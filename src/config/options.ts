@@ -19,9 +19,9 @@ interface Option {
 export const options = [
   {
     flag: 'listen',
-    value: 'unix:PATH | tcp:HOST:PORT | fd:NAME',
+    value: 'unix:PATH[,token] | tcp:HOST:PORT | fd:NAME[,token]',
     repeatable: true,
-    help: 'where to serve; port 0 picks one, fd is a socket that the service manager passed (default: those that it passed; else a Unix socket, and tcp:127.0.0.1:7411)',
+    help: 'where to serve; port 0 picks one, fd is a socket that the service manager passed, and with ,token a Unix socket asks for one (default: those that it passed; else a Unix socket, and tcp:127.0.0.1:7411)',
   },
   {
     flag: 'socket-mode',
@@ -160,7 +160,9 @@ function fromEnvironment(environment: NodeJS.ProcessEnv): RawConfig {
     if (option.value === undefined || (option.optional && isSwitch)) {
       if (!isSwitch) throw new UsageError(`${name} must be 1, 0, true or false`);
       if (value === '1' || value === 'true') config[option.flag as Flag] = true;
-    } else for (const part of option.repeatable ? value.split(',') : [value]) set(config, option, part.trim(), name);
+    } else
+      for (const part of option.repeatable ? value.split(/,(?!token(?:,|$))/) : [value])
+        set(config, option, part.trim(), name);
   }
   return config;
 }

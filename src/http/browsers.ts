@@ -1,5 +1,6 @@
 import type { FastifyInstance, FastifyRequest } from 'fastify';
 import { Problem } from '../errors/problem.ts';
+import type { Listeners } from './listeners.ts';
 import type { Look } from './passing.ts';
 
 /** What a page from elsewhere may read of an answer, beside what CORS lets it read anyway. */
@@ -41,20 +42,42 @@ const PAGE = {
   'x-frame-options': 'DENY',
 };
 
+/** What browsers alone send of their own accord, also where they send no Origin: a page's GET from its own server. */
+const BROWSERS_HEADERS = ['sec-fetch-site', 'sec-fetch-dest', 'sec-fetch-user', 'referer'];
+
 /**
  * Whose pages may call: those that were served from here, and those listed. A browser says of every call from elsewhere, and of
  * every WebSocket, where its page is from (RFC 6454 7.3); a refusal comes before anything is done.
+ *
+ * No browser connects to a Unix socket: what one sent was passed on by a proxy, whose uid would then speak for every page. So there
+ * only listed origins may call, and without an Origin the Host must be that of a listed one, unless a token tells who asks.
  */
-export function originCheck(allowed: readonly string[]): Look {
+export function originCheck(allowed: readonly string[], listeners: () => Listeners): Look {
   return (request, reply) => {
     const { origin } = request.headers;
     // The answer to the one is no answer to the other.
     if (allowed.length > 0) reply.header('vary', 'Origin');
-    if (origin === undefined || isOwn(request, origin)) return;
+    const isUnix = listeners().isUnix(request.raw.socket);
+    if (isUnix && origin === undefined) requireNoPage(request, allowed);
+    if (origin === undefined || (!isUnix && isOwn(request, origin))) return;
     if (!allowed.includes(origin))
       throw new Problem('EPERM', 'Pages of this origin may not call: start with --allowed-origin.');
     reply.headers({ 'access-control-allow-origin': origin, 'access-control-expose-headers': EXPOSED });
   };
+}
+
+/** @throws {Problem} EPERM for what a proxy passes on from a browser's page that is not listed */
+function requireNoPage({ headers }: FastifyRequest, allowed: readonly string[]): void {
+  if (headers.authorization !== undefined || BROWSERS_HEADERS.every((name) => headers[name] === undefined)) return;
+  const { host } = headers;
+  if (
+    host !== undefined &&
+    allowed.some((origin) => URL.canParse(origin) && new URL(origin).host === host.toLowerCase())
+  )
+    return;
+  const detail =
+    'A browser’s request came to this Unix socket through a proxy: present a token, or start with --allowed-origin.';
+  throw new Problem('EPERM', detail);
 }
 
 function isOwn({ protocol, headers }: FastifyRequest, origin: string): boolean {

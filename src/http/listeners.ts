@@ -92,6 +92,12 @@ export class Listeners {
     return this.#peers.get(socket) ?? 'tcp';
   }
 
+  /** Whether a connection came by a Unix socket. */
+  isUnix(socket: object): boolean {
+    const peer = this.#peers.get(socket);
+    return typeof peer === 'object' && 'uid' in peer;
+  }
+
   /** Whether a connection took one of the last descriptors: it is only asked how the daemon is. */
   isOneOfTheLast(socket: object): boolean {
     return this.#last.has(socket);
@@ -111,7 +117,8 @@ export class Listeners {
       keepAlive: true,
       keepAliveInitialDelay: TCP_KEEP_ALIVE_MS,
     });
-    server.on('connection', (socket) => this.#accept(socket, isUnix));
+    const needsToken = 'token' in address && address.token === true;
+    server.on('connection', (socket) => this.#accept(socket, { isUnix, needsToken }));
     if (socket !== undefined) await start(server, { fd: socket.fd });
     else if ('unix' in address) await listenUnix(server, address.unix, this.#access);
     else if ('host' in address) await listenTcp(server, address.host, address.port);
@@ -121,7 +128,7 @@ export class Listeners {
     return { address: nameOf(at), tls: this.#tls !== null && !isUnix };
   }
 
-  #accept(socket: Socket, isUnix: boolean): void {
+  #accept(socket: Socket, { isUnix, needsToken }: { isUnix: boolean; needsToken: boolean }): void {
     // It looks for those that are too slow only while there are any: a daemon that nobody calls makes no system call.
     if (this.#sockets.size === 0) this.#http.emit('listening');
     this.#sockets.add(socket);
@@ -131,7 +138,7 @@ export class Listeners {
       this.#strangers.delete(socket);
     });
     // SO_PEERCRED is of the moment of connect(2), so it holds for the life of the connection.
-    if (isUnix) this.#serve(socket, (fd) => ({ uid: peerOf(fd).uid }));
+    if (isUnix) this.#serve(socket, (fd) => ({ uid: peerOf(fd).uid, needsToken }));
     else {
       this.#boundStrangers(socket);
       if (this.#tls === null) this.#serve(socket, () => 'tcp');

@@ -22,6 +22,8 @@ export interface RequestOptions {
   signal?: AbortSignal;
   /** Over TCP, with the first token, instead of the Unix socket. */
   tcp?: boolean;
+  /** Over this Unix socket instead. */
+  socket?: string;
 }
 
 export interface DaemonOptions {
@@ -142,12 +144,12 @@ export class Daemon {
 
   /** One request; the contract's promises about every answer are checked on the way. */
   request(method: string, path: string, options: RequestOptions = {}): Promise<Response> {
-    const { body, headers = {}, signal, tcp = false } = options;
+    const { body, headers = {}, signal, tcp = false, socket = this.socket } = options;
     const { promise, resolve, reject } = Promise.withResolvers<Response>();
     const payload = body === undefined ? undefined : typeof body === 'string' ? body : JSON.stringify(body);
     const request = httpRequest(
       {
-        ...(tcp ? { host: '127.0.0.1', port: this.port } : { socketPath: this.socket }),
+        ...(tcp ? { host: '127.0.0.1', port: this.port } : { socketPath: socket }),
         method,
         path,
         agent: this.#agent,
