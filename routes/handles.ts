@@ -24,14 +24,12 @@ const LONGEST_PATH = 4096;
 const tags = ['handles'];
 type CreateBody = z.infer<typeof CreateHandle>;
 
-/** Which of its ways a POST takes; `create` where it is none. */
-function wayOf(body: unknown): string {
-  return ['spawn', 'open', 'dup'].find((way) => typeof body === 'object' && body !== null && way in body) ?? 'create';
-}
+/** The ways of a POST, of which a body names one. */
+const WAYS = ['spawn', 'open', 'dup'] as const;
 
 /** What the way asks for; a dup asks for nothing but its handle. */
 function permitWay({ rights }: Client, body: unknown): void {
-  const way = wayOf(body);
+  const way = typeof body === 'object' && body !== null ? WAYS.find((each) => each in body) : undefined;
   if (way === 'spawn' && rights.spawn === false) throw notAllowed('spawn');
   if (way === 'open' && rights.open === 'none') throw notAllowed('open processes');
 }
@@ -39,7 +37,7 @@ function permitWay({ rights }: Client, body: unknown): void {
 /** Handles: made by spawn, open and dup, listed, changed, closed. */
 export function handleRoutes(app: App, { handles, signals, parking, watches }: Daemon): void {
   app.post('/v1/handles', {
-    config: { acts: true, audit: wayOf, permit: permitWay },
+    config: { acts: true, audit: WAYS, permit: permitWay },
     schema: {
       tags,
       summary: 'Spawn, open or dup',

@@ -82,7 +82,7 @@ export async function build(
   auditWatches(daemon.watches, auditLog);
   const looks = [
     endRefusedUpgrade,
-    ...audit(app, auditLog),
+    ...audit(app, auditLog, theListeners),
     originCheck(daemon.config.allowedOrigins, theListeners),
     guard(daemon.config.allowedHosts, theListeners),
     answerPreflight,

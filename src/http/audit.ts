@@ -2,6 +2,7 @@ import type { FastifyInstance, FastifyReply, FastifyRequest } from 'fastify';
 import type { Logger } from 'pino';
 import type { ProblemErrno } from '../errors/problem.ts';
 import type { Watches } from '../watches/watches.ts';
+import type { Listeners } from './listeners.ts';
 import type { Look } from './passing.ts';
 
 declare module 'fastify' {
@@ -10,14 +11,19 @@ declare module 'fastify' {
     audited: Record<string, string | number | boolean | null | undefined>;
     /** Of the problem that it was answered with. */
     errno: ProblemErrno | null;
+    /** What it asks for, as far as that is known; `null` where the body was not there. */
+    operation: string | null;
   }
   interface FastifyInstance {
     /** Told of every problem that is answered with. */
     onRefusal(request: FastifyRequest, reply: FastifyReply, errno: ProblemErrno): void;
   }
   interface FastifyContextConfig {
-    /** What it does, where that is audited. */
-    audit?: string | ((body: unknown) => string);
+    /**
+     * What it does, where that is audited. Where that depends on the body: the name of each field of it that says so, which is also
+     * what is done.
+     */
+    audit?: string | readonly string[];
   }
 }
 
@@ -25,17 +31,25 @@ declare module 'fastify' {
 const refusals: ReadonlySet<ProblemErrno> = new Set<ProblemErrno>(['EACCES', 'EPERM', 'EDQUOT']);
 
 /** A line for everything that is done or refused: who, what, with which result, under which request id. */
-export function audit(app: FastifyInstance, log: Logger | null): Look[] {
+export function audit(app: FastifyInstance, log: Logger | null, listeners: () => Listeners): Look[] {
   app.decorateRequest('audited', null as unknown as FastifyRequest['audited']);
   app.decorateRequest('errno', null);
+  app.decorateRequest('operation', null);
   app.decorate('onRefusal', (request: FastifyRequest, reply: FastifyReply, errno: ProblemErrno): void => {
-    if (log === null || !refusals.has(errno) || request.routeOptions.config.audit !== undefined) return;
-    reply.raw.once('close', () => write(log, request, reply));
+    if (log === null) return;
+    const { audit } = request.routeOptions.config;
+    if (typeof audit === 'object' && request.body == null) peek(request, audit);
+    if (refusals.has(errno) && audit === undefined) writeWhenClosed(log, request, reply);
   });
+  // Now, since a connection that has closed does not tell any more where it came from.
+  const writeWhenClosed = (log: Logger, request: FastifyRequest, reply: FastifyReply): void => {
+    const peer = listeners().nameOfPeer(request.raw.socket);
+    reply.raw.once('close', () => write(log, request, reply, peer));
+  };
   if (log === null) return [];
   const look: Look = (request, reply, config) => {
     // Not on the response: one whose caller has gone away has none, and was done all the same.
-    if (config.audit !== undefined) reply.raw.once('close', () => write(log, request, reply));
+    if (config.audit !== undefined) writeWhenClosed(log, request, reply);
   };
   return [look];
 }
@@ -53,23 +67,47 @@ export function auditWatches(watches: Watches, log: Logger | null): void {
     });
 }
 
-function write(log: Logger, request: FastifyRequest, reply: FastifyReply): void {
-  const { audit: action = 'refusal' } = request.routeOptions.config;
+/** A text, with the colon that makes it the name of a field, or what opens and closes an object or an array. */
+const TOKEN = /"(?:[^"\\]|\\.)*"\s*:?|[{}[\]]/g;
+
+/** Bytes. */
+const LONGEST_PEEK = 4096;
+
+/** Finds what a request asks for that is refused before its body is read, in as much of it as has come with its head. */
+function peek(request: FastifyRequest, fields: readonly string[]): void {
+  request.raw.once('data', (chunk: Buffer) => {
+    let depth = 0;
+    for (const [token] of chunk.toString('utf8', 0, LONGEST_PEEK).matchAll(TOKEN)) {
+      if (token === '{' || token === '[') depth += 1;
+      else if (token === '}' || token === ']') depth -= 1;
+      else if (depth === 1)
+        request.operation ??= fields.find((field) => token.startsWith(`"${field}"`) && token.endsWith(':')) ?? null;
+    }
+  });
+}
+
+/** One verb for one operation, whether it is done or refused. */
+function operationOf({ routeOptions, body, operation }: FastifyRequest): string {
+  const { audit = REFUSAL } = routeOptions.config;
+  if (typeof audit === 'string') return audit;
+  const given = typeof body === 'object' && body !== null ? audit.find((field) => field in body) : undefined;
+  return given ?? operation ?? REFUSAL;
+}
+
+const REFUSAL = 'refusal';
+
+function write(log: Logger, request: FastifyRequest, reply: FastifyReply, peer: string): void {
+  const operation = operationOf(request);
   const { id } = request.params as { id?: string };
   log.info({
-    audit: typeof action === 'string' ? action : action(request.body),
+    audit: operation,
     client: request.client?.name ?? null,
-    peer: peerOf(request),
+    peer,
     requestId: request.id,
-    ...(action === 'refusal' && { method: request.method, route: request.routeOptions.url ?? null }),
+    ...(operation === REFUSAL && { method: request.method, route: request.routeOptions.url ?? null }),
     ...(id !== undefined && { handle: id }),
     ...request.audited,
     ...(reply.hasHeader('idempotent-replayed') && { replayed: true }),
     result: request.errno ?? (reply.raw.writableFinished ? 'ok' : 'unanswered'),
   });
-}
-
-function peerOf({ credentials, ip }: FastifyRequest): string {
-  const peer = credentials?.peer;
-  return typeof peer === 'object' && 'uid' in peer ? `uid:${peer.uid}` : (ip ?? 'unix');
 }

@@ -67,6 +67,8 @@ export class Listeners {
   readonly #strangers = new Set<Socket>();
   readonly #mostStrangers: number;
   readonly #peers = new WeakMap<object, Peer>();
+  /** Of those by TCP: a connection that has closed does not tell its own any more. */
+  readonly #addresses = new WeakMap<object, string>();
   readonly #last = new WeakSet<object>();
   readonly #descriptors: number;
   #draining = false;
@@ -96,6 +98,13 @@ export class Listeners {
   isUnix(socket: object): boolean {
     const peer = this.#peers.get(socket);
     return typeof peer === 'object' && 'uid' in peer;
+  }
+
+  /** Who is at the other end, for logs: a uid, or an IP address. */
+  nameOfPeer(socket: object): string {
+    const peer = this.#peers.get(socket);
+    if (typeof peer === 'object' && 'uid' in peer) return `uid:${peer.uid}`;
+    return this.#addresses.get(socket) ?? 'tcp';
   }
 
   /** Whether a connection took one of the last descriptors: it is only asked how the daemon is. */
@@ -150,6 +159,7 @@ export class Listeners {
     try {
       const fd = descriptorOf(socket);
       this.#peers.set(socket, peerOn(fd));
+      if (socket.remoteAddress !== undefined) this.#addresses.set(socket, socket.remoteAddress);
       // The kernel gives the lowest number that is free.
       if (fd >= this.#descriptors - KEPT_FOR_HEALTH) this.#last.add(socket);
     } catch {
