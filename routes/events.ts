@@ -13,6 +13,7 @@ import type { App } from '../src/http/app-type.ts';
 import { callerOf } from '../src/http/callers.ts';
 import { EVENTS_PATH } from '../src/http/guard.ts';
 import {
+  answerPings,
   closeSocket,
   dropSilent,
   eventStreamSink,
@@ -68,7 +69,7 @@ export function eventRoutes(app: App, { handles, feed }: Daemon): void {
       const { client, query } = request;
       for (const id of query.handle ?? []) if (handles.beginningOf(client, id) === null) throw unknownHandle(id);
       if (type === 'text/event-stream')
-        return request.method === 'HEAD' ? reply.type(type).send('') : stream(request, reply, query);
+        return request.method === 'HEAD' ? headOfStream(reply) : stream(request, reply, query);
       const { since, handle, type: types, limit, timeoutMs } = query;
       const page = await feed.page({
         client,
@@ -93,14 +94,8 @@ export function eventRoutes(app: App, { handles, feed }: Daemon): void {
 
   function stream(request: FastifyRequest, reply: FastifyReply, query: Query): FastifyReply {
     const since = lastEventId(request) ?? query.since;
-    const { raw } = reply;
-    untilClosed(raw, feed.reserve(request.client, query.handle?.length ?? 0));
-    reply.hijack();
-    raw.writeHead(200, {
-      ...(reply.getHeaders() as OutgoingHttpHeaders),
-      'content-type': 'text/event-stream',
-      'x-accel-buffering': 'no',
-    });
+    untilClosed(reply.raw, feed.reserve(request.client, query.handle?.length ?? 0));
+    const { raw } = headOfStream(reply);
     const { client } = request;
     const subscriber = feed.attach(
       { client, types: query.type, sink: eventStreamSink(raw), beginningOf: beginningOf(client) },
@@ -137,9 +132,18 @@ export function eventRoutes(app: App, { handles, feed }: Daemon): void {
       else if (frame.type === 'subscribe') subscriber.subscribe(frame.handles, frame.since);
       else subscriber.unsubscribe(frame.handles);
     });
+    answerPings(socket);
     dropSilent(socket);
     subscriber.start(query.handle, query.since);
   }
+}
+
+function headOfStream(reply: FastifyReply): FastifyReply {
+  reply.hijack();
+  const headers = { 'content-type': 'text/event-stream', 'x-accel-buffering': 'no' };
+  reply.raw.writeHead(200, { ...(reply.getHeaders() as OutgoingHttpHeaders), ...headers });
+  if (reply.request.method === 'HEAD') reply.raw.end();
+  return reply;
 }
 
 /** `Last-Event-ID` is what a reader resumes by, so it beats `since`. */

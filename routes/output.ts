@@ -34,7 +34,10 @@ export function outputRoutes(app: App, { handles, outputs }: Daemon): void {
       handler: async (request, reply) => {
         const handle = handles.get(request.client, request.params.id);
         const { follow, tail } = request.query;
-        const { range: header } = request.headers;
+        // Without a validator nothing shows that the bytes are still the same, and then all of them are given (RFC 9110 13.1.5).
+        // Of HEAD there is no part.
+        const isForPart = request.method === 'GET' && request.headers['if-range'] === undefined;
+        const header = isForPart ? request.headers.range : undefined;
         if (header !== undefined && (follow === 1 || tail !== undefined))
           throw new Problem('EINVAL', 'A Range goes with neither follow nor tail: leave it out.');
         if (follow === 1) untilClosed(reply.raw, request.client.reserve('sockets'));
@@ -86,7 +89,7 @@ function writeHead(reply: FastifyReply, headers: OutgoingHttpHeaders): ServerRes
 
 /** The head goes at once, also where nothing is written yet. */
 function stream(reply: FastifyReply, offset: number, bytes: Readable): FastifyReply {
-  writeHead(reply, headersOf(offset)).flushHeaders();
+  writeHead(reply, { ...headersOf(offset), 'x-accel-buffering': 'no' }).flushHeaders();
   // What goes wrong is that the reader has gone, or the file: either ends the connection.
   pipeline(bytes, reply.raw, () => {});
   return reply;

@@ -32,12 +32,23 @@ const argument = z.union([cString, z.strictObject({ secret: cString })], {
   error: 'must be text, or {"secret": text}',
 });
 
+/** No tuple: generators of clients take its `prefixItems` for all that there may be. */
+const programAndArguments = z
+  .array(argument)
+  .min(1, 'must name the program')
+  .refine((argv) => typeof argv[0] === 'string', { error: 'must be text', path: [0] }) as unknown as z.ZodType<
+  [string, ...z.infer<typeof argument>[]]
+>;
+
+const text = z.string().refine((value) => value.isWellFormed(), 'must be well-formed Unicode');
+
 export const Spawn = z
   .strictObject({
     argv: boundedArray(
-      z
-        .tuple([cString], argument)
-        .meta({ description: 'A secret argument goes to the program, and is shown to nobody: *** stands for it.' }),
+      programAndArguments.meta({
+        description:
+          'The program and its arguments. A secret argument goes to the program, and is shown to nobody: *** stands for it.',
+      }),
       (at) => (at === 0 ? cString : argument),
       {
         most: MOST_ARGUMENTS,
@@ -54,7 +65,7 @@ export const Spawn = z
       .meta({ description: 'Added to PATH, HOME and LANG; the daemon’s own environment is not passed on.' }),
     cwd: absolutePath.default('/'),
     stdin: z
-      .union([z.literal('null'), z.strictObject({ text: z.string() }), z.strictObject({ base64: z.base64() })])
+      .union([z.literal('null'), z.strictObject({ text }), z.strictObject({ base64: z.base64() })])
       .default('null'),
     stdout: Output.default('null'),
     stderr: z.union([z.enum(['null', 'inherit', 'capture', 'stdout']), File]).default('null'),

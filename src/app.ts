@@ -20,6 +20,7 @@ import type { Daemon } from './daemon.ts';
 import type { App } from './http/app-type.ts';
 import { audit, auditWatches } from './http/audit.ts';
 import { authenticate } from './http/authenticate.ts';
+import { readBodies, refuseBody } from './http/bodies.ts';
 import { answerPreflight, asPages, originCheck } from './http/browsers.ts';
 import { endRefusedUpgrade, guard, meetsUpgrade, refuseUnknown, SUBPROTOCOL } from './http/guard.ts';
 import { idempotency } from './http/idempotency.ts';
@@ -41,7 +42,7 @@ import { requestId } from './http/request-id.ts';
 import { peerByTls, tlsServer } from './http/tls.ts';
 import { version } from './version.ts';
 
-/** What a request passes, in this order: id, audit, Origin, guard (Host, URL, upgrade), credentials, schema, route. */
+/** What a request passes, in this order: id, audit, Origin, guard (Host, URL, upgrade), credentials, path, body, schema, route. */
 export async function build(
   daemon: Daemon,
   logger: FastifyBaseLogger,
@@ -76,8 +77,7 @@ export async function build(
   const theListeners = (): Listeners => listeners!;
 
   app.setErrorHandler(errorHandler(logger));
-  acceptEmptyJson(app);
-
+  readBodies(app);
   answerProblems(app);
   auditWatches(daemon.watches, auditLog);
   const looks = [
@@ -87,10 +87,11 @@ export async function build(
     guard(daemon.config.allowedHosts, theListeners),
     answerPreflight,
     authenticate(app, daemon.clients, theListeners),
+    refuseUnknown(app),
+    refuseBody,
   ];
   app.addHook('onRequest', passing(...looks));
   idempotency(app, daemon.retries);
-  refuseUnknown(app);
   await app.register(swagger, {
     openapi: {
       openapi: '3.1.0',
@@ -120,6 +121,8 @@ export async function build(
       options: {
         maxPayload: FRAME_LIMIT,
         perMessageDeflate: false,
+        // It would end a socket on which it owes some pongs.
+        autoPong: false,
         handleProtocols: (offered: Set<string>) => (offered.has(SUBPROTOCOL) ? SUBPROTOCOL : false),
       },
       // The feed has told every socket already.
@@ -145,16 +148,6 @@ export async function build(
     peerByTls: (socket) => peerByTls(socket, logger),
   });
   return { app, listeners };
-}
-
-/** An empty body is no body, also where its type says JSON: each schema says whether that is enough. */
-function acceptEmptyJson(app: App): void {
-  const parse = app.getDefaultJsonParser('error', 'error');
-  app.removeAllContentTypeParsers();
-  app.addContentTypeParser('application/json', { parseAs: 'string' }, (request, body, done) => {
-    if (body === '') done(null, undefined);
-    else parse(request, body as string, done);
-  });
 }
 
 /** Fastify gives null for what is not there, and a schema's default is for undefined. */

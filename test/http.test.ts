@@ -124,15 +124,13 @@ t.test('what HTTP itself refuses is a problem too', async (t) => {
   t.match(put.headers.allow, /GET.*PATCH.*DELETE|GET/);
   const xml = { body: '<a/>', headers: { 'content-type': 'text/xml' } };
   t.match((await daemon.request('POST', '/v1/handles', xml)).body, { status: 415, errno: 'EPROTO' });
-  const huge = await daemon
-    .post('/v1/handles', { spawn: { argv: ['true'], stdin: { text: 'x'.repeat(5_000_000) } } })
-    .catch((error) => error);
-  t.ok(huge.status === 413 || huge.code === 'EPIPE' || huge.code === 'ECONNRESET');
-  t.match((await daemon.get(`/v1/events?handle=${'x'.repeat(9000)}`)).body, { status: 414, errno: 'EPROTO' });
+  const huge = { spawn: { argv: ['true'], stdin: { text: 'x'.repeat(5_000_000) } } };
+  t.match((await daemon.post('/v1/handles', huge)).body, { status: 413, errno: 'E2BIG' });
+  t.match((await daemon.get(`/v1/events?handle=${'x'.repeat(50_000)}`)).body, { status: 414, errno: 'EPROTO' });
   t.match((await daemon.get(`/v1/handles/${'x'.repeat(500)}`)).body, { status: 414, errno: 'EPROTO' });
   t.match((await daemon.get('/v1/handles/%E0%A4%A')).body, { status: 400, errno: 'EPROTO' });
   t.match(
-    await raw(`GET /livez HTTP/1.1\r\nx: ${'x'.repeat(20_000)}\r\n\r\n`),
+    await raw(`GET /livez HTTP/1.1\r\nx: ${'x'.repeat(70_000)}\r\n\r\n`),
     /^HTTP\/1.1 431[\s\S]*"errno":"EPROTO"/,
   );
   t.match(await raw('NONSENSE\r\n\r\n'), /^HTTP\/1.1 400[\s\S]*problem\+json[\s\S]*"errno":"EPROTO"/);

@@ -25,10 +25,10 @@ export function idempotency(app: FastifyInstance, retries: Retries): void {
   app.decorateRequest('claim', undefined);
 
   // After the schema, so that the body is compared as it is understood, whatever its spaces.
-  const begin = async (request: FastifyRequest, reply: FastifyReply, given: string | string[]): Promise<boolean> => {
+  const begin = async (request: FastifyRequest, reply: FastifyReply): Promise<boolean> => {
     const facts = {
       client: request.client.name,
-      key: checked(given),
+      key: checked(request.raw.headersDistinct[HEADER]),
       fingerprint: retries.fingerprintOf(textOf(request)),
     };
     const found = await retries.claim(facts, callerOf(request, reply));
@@ -46,7 +46,7 @@ export function idempotency(app: FastifyInstance, retries: Retries): void {
     const given = request.headers[HEADER];
     if (given === undefined || request.method !== 'POST' || request.is404) done();
     // Without `done`, it ends here: it has been answered.
-    else begin(request, reply, given).then((goesOn) => goesOn && done(), done);
+    else begin(request, reply).then((goesOn) => goesOn && done(), done);
   });
 
   app.addHook('onSend', (request, reply, payload, done) => {
@@ -63,8 +63,9 @@ export function idempotency(app: FastifyInstance, retries: Retries): void {
   };
 }
 
-function checked(header: string | string[]): string {
-  if (typeof header === 'string' && /^[\x20-\x7e]{1,255}$/.test(header)) return header;
+function checked(given: readonly string[] = []): string {
+  const [key = '', another] = given;
+  if (another === undefined && /^[\x20-\x7e]{1,255}$/.test(key)) return key;
   throw new Problem('EINVAL', 'Idempotency-Key must be 1 to 255 printable characters.', {
     errors: [{ path: 'Idempotency-Key', message: 'must be 1 to 255 printable characters' }],
   });

@@ -2,10 +2,10 @@
 export const BODY_LIMIT = 4 * 2 ** 20;
 
 /** Bytes of a request's first line and headers together. */
-export const HEADERS_LIMIT = 16 * 2 ** 10;
+export const HEADERS_LIMIT = 64 * 2 ** 10;
 
-/** Bytes. Longer ones are no URL of ours. */
-export const URL_LIMIT = 8 * 2 ** 10;
+/** Bytes. A thousand handles fit into a query. */
+export const URL_LIMIT = 48 * 2 ** 10;
 
 /** Bytes of one WebSocket frame from a client: a thousand handles and room to spare. */
 export const FRAME_LIMIT = 128 * 2 ** 10;
@@ -22,6 +22,20 @@ export const REQUEST_TIMEOUT_MS = 60_000;
 
 /** How often Node looks who has been too slow; 30 s if it is not told. */
 export const TIMEOUTS_CHECK_MS = 1000;
+
+/**
+ * How much is still read of a request that is refused before all of it has arrived, so that its client gets to read the answer: closing
+ * a socket with unread data resets the connection. In bytes, in time, and in time without a byte.
+ */
+export const LINGER_BYTES = 64 * 2 ** 20;
+export const LINGER_MS = 30_000;
+export const LINGER_IDLE_MS = 3000;
+
+/** How often it is checked whether half-closed clients that wait for an answer are still there. */
+export const HALF_OPEN_CHECK_MS = 1000;
+
+/** How often a half-closed client on another machine gets an interim response, which it answers with a reset if it has gone. */
+export const HALF_OPEN_PROBE_MS = 15_000;
 
 /** How long a connection may stay open without a request. */
 export const KEEP_ALIVE_TIMEOUT_MS = 75_000;

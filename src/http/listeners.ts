@@ -13,7 +13,9 @@ import { tryLock } from '../kernel/lock.ts';
 import { peerOf } from '../kernel/peer.ts';
 import { bindUnix } from '../kernel/unix-socket.ts';
 import { descriptorOf } from './descriptor-of.ts';
+import { HalfOpen } from './half-open.ts';
 import { strangersAmong, TCP_KEEP_ALIVE_MS } from './limits.ts';
+import { closeGently } from './linger.ts';
 import { type HandedOn, nameOf, type Place } from './places.ts';
 
 /** How long a request may be under way to us, on this machine or from near it. */
@@ -71,6 +73,7 @@ export class Listeners {
   readonly #addresses = new WeakMap<object, string>();
   readonly #last = new WeakSet<object>();
   readonly #descriptors: number;
+  readonly #halfOpen = new HalfOpen();
   #draining = false;
 
   constructor({ http, descriptors, socket: access, tls, peerByTls }: ListenersParts) {
@@ -82,6 +85,8 @@ export class Listeners {
     // The server makes its list of connections when it listens, and it never will.
     http.emit('listening');
     stopTimeouts(http);
+    // Node ends a half-closed connection otherwise, its answer unsent; it has no public name for this.
+    (http as unknown as { httpAllowHalfOpen: boolean }).httpAllowHalfOpen = true;
     tls?.on('secureConnection', (socket) => {
       const peer = peerByTls(socket);
       if (peer === 'refused') socket.destroySoon();
@@ -120,8 +125,8 @@ export class Listeners {
     const bound = socket === undefined ? null : listensAt(socket.fd);
     const isUnix = 'unix' in (bound ?? address);
     const server = createServer({
-      // As node:http and node:https have it.
-      allowHalfOpen: isUnix || this.#tls === null,
+      // A client may shut down its sending side after its request.
+      allowHalfOpen: true,
       noDelay: true,
       keepAlive: true,
       keepAliveInitialDelay: TCP_KEEP_ALIVE_MS,
@@ -166,7 +171,10 @@ export class Listeners {
       socket.destroy(); // gone already
       return;
     }
+    closeGently(socket);
     this.#http.emit('connection', socket);
+    const carrier = carrierOf(socket);
+    this.#halfOpen.watch(socket, carrier, carrier.remoteAddress === undefined);
   }
 
   /** Whoever only connects must not take what those need who may. */

@@ -6,21 +6,19 @@ import {
   type ServerResponse,
   STATUS_CODES,
 } from 'node:http';
+import type { Socket } from 'node:net';
 import type { Duplex } from 'node:stream';
 import type { FastifyBaseLogger, FastifyError, FastifyInstance, FastifyReply, FastifyRequest } from 'fastify';
 import { hasZodFastifySchemaValidationErrors } from 'fastify-type-provider-zod';
 import { MOST_ERRORS } from '../../schemas/bounded.ts';
 import { Problem, type ProblemErrno } from '../errors/problem.ts';
-import { HEADERS_LIMIT } from './limits.ts';
+import { BODY_LIMIT, HEADERS_LIMIT } from './limits.ts';
+import { linger } from './linger.ts';
 import { requestId } from './request-id.ts';
 
 /** What Fastify itself refuses, by its codes. */
 const refused: Record<string, Problem> = {
   FST_ERR_CTP_INVALID_MEDIA_TYPE: new Problem('EPROTO', 'Send the body as application/json.', { status: 415 }),
-  FST_ERR_CTP_BODY_TOO_LARGE: new Problem('E2BIG', 'The body is over the limit: GET /v1/node tells it.'),
-  FST_ERR_CTP_INVALID_CONTENT_LENGTH: new Problem('EPROTO', 'The body is not as long as Content-Length says.', {
-    status: 400,
-  }),
   FST_ERR_CTP_INVALID_JSON_BODY: new Problem('EINVAL', 'The body is not valid JSON.'),
   FST_ERR_BAD_URL: new Problem('EPROTO', 'The URL is not well-formed.', { status: 400 }),
   FST_ERR_MAX_PARAM_LENGTH: new Problem('EPROTO', 'A part of the URL is too long.', { status: 414 }),
@@ -70,12 +68,20 @@ export function sendProblem(reply: FastifyReply, problem: Problem): void {
   const headers = reply.getHeaders() as OutgoingHttpHeaders;
   // What the framework itself refuses does not pass the hook that sets them.
   if (headers['x-request-id'] === undefined) Object.assign(headers, usualHeaders(request.id));
+  if (isLongUnread(request.raw)) headers.connection = 'close';
   Object.assign(headers, problem.headers);
   headers['content-type'] = 'application/problem+json';
   headers['content-length'] = Buffer.byteLength(body);
   reply.hijack();
   raw.writeHead(problem.status, headers);
   raw.end(body);
+}
+
+/** Whether more of a request is still to come than is read for the sake of the next one on its connection. */
+function isLongUnread({ complete, headers }: IncomingMessage): boolean {
+  if (complete) return false;
+  if (headers['transfer-encoding'] !== undefined || headers.expect !== undefined) return true;
+  return Number(headers['content-length']) > BODY_LIMIT;
 }
 
 /** What every answer bears. Nobody is to guess at its type. */
@@ -156,6 +162,7 @@ function lastWords(problem: Problem, id: string): { headers: Record<string, stri
     'content-type': 'application/problem+json',
     'content-length': String(Buffer.byteLength(body)),
     ...usualHeaders(id),
+    date: new Date().toUTCString(),
     connection: 'close',
     ...problem.headers,
   };
@@ -174,5 +181,5 @@ function endWith(socket: Duplex, problem: Problem, id: string = randomUUID()): v
   const { headers, body } = lastWords(problem, id);
   const lines = Object.entries(headers).map(([name, value]) => `${name}: ${value}`);
   const head = [`HTTP/1.1 ${problem.status} ${STATUS_CODES[problem.status]}`, ...lines, '', ''].join('\r\n');
-  socket.end(head + body, () => socket.destroy());
+  linger(socket as Socket, head + body);
 }

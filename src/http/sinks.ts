@@ -66,6 +66,27 @@ export function dropSilent(socket: WebSocket): void {
   socket.once('close', () => clearInterval(timer));
 }
 
+/** Bytes of answers to pings that may wait for a reader that does not read. */
+const PONGS_LIMIT = 64 * 2 ** 10;
+
+/** Answers pings: each one, or where many wait for their reader, the latest (RFC 6455 5.5.3). */
+export function answerPings(socket: WebSocket): void {
+  let latest: Buffer | null = null;
+  const answer = (data: Buffer): void => {
+    if (socket.bufferedAmount <= PONGS_LIMIT) socket.pong(data, false, answerLatest);
+    else latest = data;
+  };
+  const answerLatest = (): void => {
+    if (latest === null || socket.readyState !== socket.OPEN) return;
+    const data = latest;
+    latest = null;
+    answer(data);
+  };
+  socket.on('ping', (data) => {
+    if (socket.readyState === socket.OPEN) answer(data);
+  });
+}
+
 /** Frames as server-sent events: unnamed, with the seq of an event as its id. */
 export function eventStreamSink(response: ServerResponse): Sink {
   return {

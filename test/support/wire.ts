@@ -1,0 +1,50 @@
+import { connect, type Socket } from 'node:net';
+import { type Daemon, eventually } from './harness.ts';
+
+/** One connection, and all that comes back on it. */
+export class Wire {
+  readonly socket: Socket;
+  text = '';
+  readonly closed: Promise<string>;
+
+  constructor(socket: Socket) {
+    this.socket = socket;
+    socket.setEncoding('latin1').on('data', (data: string) => {
+      this.text += data;
+    });
+    socket.on('error', () => {}); // told by close as well
+    this.closed = new Promise((resolve) => socket.once('close', () => resolve(this.text)));
+  }
+
+  async until(pattern: RegExp): Promise<void> {
+    await eventually(() => pattern.test(this.text) || this.socket.destroyed);
+    if (!pattern.test(this.text)) throw new Error(`closed after: ${this.text}`);
+  }
+
+  /** Sends a text, and nothing after it: shutdown(2), with the receiving side left open. */
+  finish(text: string): this {
+    this.socket.end(text);
+    return this;
+  }
+
+  /** Sends a text, and then a byte every now and then for as long as anybody listens. */
+  drip(text: string): this {
+    this.socket.write(text);
+    const timer = setInterval(() => this.socket.write('x'), 20);
+    this.socket.once('close', () => clearInterval(timer));
+    return this;
+  }
+}
+
+export const tcp = (daemon: Daemon): Wire => new Wire(connect(daemon.port, '127.0.0.1'));
+export const unix = (daemon: Daemon): Wire => new Wire(connect(daemon.socket));
+
+/** The head of a request of the first token's client. */
+export const head = (daemon: Daemon, request: string, ...headers: string[]): string =>
+  [`${request} HTTP/1.1`, 'host: localhost', `authorization: Bearer ${daemon.token}`, ...headers, '', ''].join('\r\n');
+export const UPGRADE = [
+  'connection: upgrade',
+  'upgrade: websocket',
+  'sec-websocket-version: 13',
+  'sec-websocket-key: AAAAAAAAAAAAAAAAAAAAAA==',
+];
