@@ -41,8 +41,9 @@ function bounded<S extends z.ZodType>(
   entries: (value: never) => Iterable<Entry>,
 ): S {
   const internals = schema._zod;
-  const { parse, run } = internals;
-  internals.parse = (payload, context) => {
+  let { parse } = internals;
+  const isAll = internals.run === parse;
+  const checked: typeof parse = (payload, context) => {
     const { value, issues } = payload;
     const fail = (facts: { message: string; path?: PropertyKey[]; params?: object }): void => {
       issues.push({ code: 'custom', input: value, inst: schema, continue: false, ...facts });
@@ -61,7 +62,15 @@ function bounded<S extends z.ZodType>(
     if (size > most && issues.length === 0) fail({ message, ...(errno !== undefined && { params: { errno } }) });
     return issues.length === 0 ? parse(payload, context) : payload;
   };
-  if (run === parse) internals.run = internals.parse;
+  // Some schemas put their own function there with their first use.
+  const replaced = {
+    get: () => checked,
+    set: (own: typeof parse) => {
+      parse = own;
+    },
+  };
+  Object.defineProperty(internals, 'parse', replaced);
+  if (isAll) Object.defineProperty(internals, 'run', replaced);
   return schema;
 }
 

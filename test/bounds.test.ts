@@ -46,6 +46,8 @@ t.test('a body that is wrong in many places is answered with twenty errors at mo
     t.ok(answer.body.errors.length <= 20, `${name}: ${answer.body.errors.length} errors`);
     t.ok(answer.text.length < 16_384, `${name}: ${answer.text.length} bytes`);
   }
+  const { id } = await daemon.spawn(['sleep', '0']);
+  t.ok(id, 'and the bounds hold after what fits');
   const { errors } = (await daemon.post(...wrong.arguments!)).body;
   t.match(errors[0], { path: '/spawn/argv/0' });
   t.same(errors.at(-1), { path: '', message: 'and more' });
