@@ -21,10 +21,10 @@ export function watchRoutes(app: App, { watches }: Daemon): void {
       body: CreateWatch,
       response: { 201: WatchSchema, ...problems(404, 422) },
     },
-    handler: (request, reply) => {
-      const watch = watches.create(request.client, request.body, request.claim);
+    handler: async (request, reply) => {
+      const watch = await watches.create(request.client, request.body, request.claim);
       request.audited = { watch: watch.facts.id };
-      reply.code(201).header('location', `/v1/watches/${watch.facts.id}`).send(watches.view(watch));
+      return reply.code(201).header('location', `/v1/watches/${watch.facts.id}`).send(watches.view(watch));
     },
   });
 

@@ -51,6 +51,11 @@ t.test('a pattern: * stands for anything, all else for itself', (t) => {
     t.equal(new Pattern(pattern).fits(text), fits, `${pattern} and ${text}`);
   const text = 'a'.repeat(1_000_000);
   t.notOk(new Pattern(`${'a*'.repeat(2000)}b`).fits(text), 'however many there are');
+  const half = 'a'.repeat(2000);
+  t.notOk(new Pattern(`*${half}b${half}*`).fits(text), 'however much of it nearly fits');
+  t.ok(new Pattern(`*${half}b${half}*`).fits(`${text}b${text}`));
+  t.ok(new Pattern(`*abab${half}*abac*`).fits(`${'ab'.repeat(9999)}${text}${'ab'.repeat(99)}ac`));
+  t.notOk(new Pattern(`*abab${half}*abad*`).fits(`${'ab'.repeat(9999)}${text}${'ab'.repeat(99)}ac`));
   t.end();
 });
 

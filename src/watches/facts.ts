@@ -2,6 +2,9 @@ import { HIDDEN } from '../handles/launch.ts';
 import { isKernelThread, type ProcStat, readArgv, readCgroup, readExe, readStat, startedAt } from '../kernel/proc.ts';
 import type { ProcessTable } from '../processes/process-table.ts';
 
+/** How much of the arguments is matched, in characters: up to a thousand watches look at each process. */
+export const MOST_MATCHED = 65_536;
+
 /** What may be known of one process: what /proc tells, each read when it is first asked for, without what is kept secret. */
 export class Facts {
   readonly pid: number;
@@ -43,9 +46,9 @@ export class Facts {
     return this.#argv;
   }
 
-  /** The arguments with a space between each. */
+  /** The arguments with a space between each, as far as they are matched. */
   get commandLine(): string {
-    this.#commandLine ??= this.argv.join(' ');
+    this.#commandLine ??= this.argv.join(' ').slice(0, MOST_MATCHED);
     return this.#commandLine;
   }
 

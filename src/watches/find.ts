@@ -8,6 +8,7 @@ import { listPids } from '../kernel/proc.ts';
 import type { ProcessTable } from '../processes/process-table.ts';
 import type { Reaper } from '../processes/reaper.ts';
 import { Facts } from './facts.ts';
+import { inTurns } from './in-turns.ts';
 import { type Match, Matcher } from './matcher.ts';
 
 /** How many candidates are told. */
@@ -24,16 +25,16 @@ export interface FindParts {
  * @returns its pid, and whether it still is the one
  * @throws {Problem} ESRCH where there is none, ENOTUNIQ with the candidates where there are several, EPERM for one who may open none
  */
-export function findOne(
+export async function findOne(
   client: Client,
   match: Match,
   { table, reaper, features }: FindParts,
-): { pid: number; still: () => boolean } {
+): Promise<{ pid: number; still: () => boolean }> {
   if (client.rights.open === 'none') throw notAllowed('open processes');
   const matcher = new Matcher(match);
   const found: Facts[] = [];
   let hidden = 0;
-  for (const pid of listPids()) {
+  for await (const pid of inTurns(listPids())) {
     if (reaper.keeps(pid)) continue;
     const facts = Facts.of(pid, table);
     if (facts === null || !isOpenable(client, pid, table)) continue;

@@ -1,5 +1,6 @@
 import { listPids } from '../kernel/proc.ts';
 import { ProcConnector } from '../kernel/proc-connector.ts';
+import { SLICE_MS } from './in-turns.ts';
 
 /** How soon all processes are looked at again, where the kernel does not tell of new ones. */
 const SHORTEST_MS = 50;
@@ -15,9 +16,6 @@ const FORK_MS = 100;
 
 /** What the kernel does not tell (a move to another cgroup, other arguments) is found after that at the latest. */
 const ALL_AGAIN_MS = 10_000;
-
-/** How long a look may hold up everybody else at a time. */
-const SLICE_MS = 20;
 
 /** How new processes are noticed: the kernel tells, or /proc is looked through. */
 export type Means = 'events' | 'scan';
@@ -73,10 +71,11 @@ export class Lookout {
     for (const { type, pid } of events) {
       if (type === 'fork') this.#pending.set(pid, performance.now() + FORK_MS);
       else this.#pending.delete(pid);
-      if (type === 'exec') this.#see(pid);
+      if (type === 'exec') this.#unseen.add(pid);
       if (type === 'exit') this.#gone(pid);
     }
     if (lost) this.look();
+    else if (this.#slice === null) this.#seeUnseen(performance.now(), null);
     if (this.#pending.size > 0) this.#forks ??= setTimeout(() => this.#seeForks(), FORK_MS);
   }
 
@@ -86,11 +85,12 @@ export class Lookout {
     for (const [pid, at] of this.#pending) {
       if (at > now) {
         this.#forks = setTimeout(() => this.#seeForks(), at - now);
-        return;
+        break;
       }
       this.#pending.delete(pid);
-      this.#see(pid);
+      this.#unseen.add(pid);
     }
+    if (this.#slice === null) this.#seeUnseen(performance.now(), null);
   }
 
   /** Looks at every process there is. */
@@ -114,8 +114,11 @@ export class Lookout {
     this.#seeUnseen(began, 0);
   }
 
-  /** In slices: each process that is opened costs a write, and there may be thousands. */
-  #seeUnseen(began: number, spentMs: number): void {
+  /**
+   * In slices: each process that is opened costs a write, and there may be thousands.
+   * @param spentMs what a look through /proc took so far; `null` where the kernel has told of each
+   */
+  #seeUnseen(began: number, spentMs: number | null): void {
     this.#slice = null;
     let now = began;
     for (const pid of this.#unseen) {
@@ -126,8 +129,9 @@ export class Lookout {
     }
     const spent = now - began;
     this.spentMs += spent;
-    if (this.#unseen.size === 0) this.#rest(spentMs + spent);
-    else this.#slice ??= setImmediate(() => this.#seeUnseen(performance.now(), spentMs + spent));
+    const total = spentMs === null ? null : spentMs + spent;
+    if (this.#unseen.size > 0) this.#slice ??= setImmediate(() => this.#seeUnseen(performance.now(), total));
+    else if (total !== null) this.#rest(total);
   }
 
   #rest(spentMs: number): void {

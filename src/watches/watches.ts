@@ -15,6 +15,7 @@ import type { Reaper } from '../processes/reaper.ts';
 import type { Claim } from '../retries/retries.ts';
 import { Facts } from './facts.ts';
 import { findOne } from './find.ts';
+import { inTurns } from './in-turns.ts';
 import { Lookout } from './lookout.ts';
 import type { Match } from './matcher.ts';
 import { viewOfWatch, Watch, type WatchFacts, type WatchView } from './watch.ts';
@@ -40,6 +41,8 @@ export type WatchRequest = Pick<WatchFacts, 'match' | 'existing' | 'nonblocking'
 export class Watches {
   readonly #parts: WatchesParts;
   readonly #byId = new Map<string, Watch>();
+  /** Those that are about to be: they count, and see nothing yet. */
+  readonly #making = new Set<Watch>();
   #lookout: Lookout | null = null;
   #spentMs = 0;
   #stale: { watch: string; pid: number }[] = [];
@@ -77,8 +80,8 @@ export class Watches {
    * Opens the one process that matches.
    * @throws {Problem} ESRCH, ENOTUNIQ; of {@link Handles.open}
    */
-  openOne(client: Client, match: Match, options: OpenOptions): Promise<Handle> {
-    const { pid, still } = findOne(client, match, this.#parts);
+  async openOne(client: Client, match: Match, options: OpenOptions): Promise<Handle> {
+    const { pid, still } = await findOne(client, match, this.#parts);
     return this.#parts.handles.open(client, { pid, still }, options);
   }
 
@@ -86,12 +89,17 @@ export class Watches {
    * From now on every process that matches is opened, once.
    * @throws {Problem} EPERM; EDQUOT where there are enough; ENOSPC where it cannot be written down
    */
-  create(client: Client, { match, existing, nonblocking, labels }: WatchRequest, claim: Claim | undefined): Watch {
+  async create(
+    client: Client,
+    { match, existing, nonblocking, labels }: WatchRequest,
+    claim: Claim | undefined,
+  ): Promise<Watch> {
     if (client.rights.open === 'none') throw notAllowed('open processes');
     // An earlier try got as far as that before the daemon died.
     if (claim?.handle != null) return this.get(client, claim.handle);
-    const own = this.#of(client.name).length;
-    if (own >= MOST_OF_CLIENT || this.#byId.size >= MOST)
+    const making = [...this.#making].filter(({ facts }) => facts.client === client.name).length;
+    const own = this.#of(client.name).length + making;
+    if (own >= MOST_OF_CLIENT || this.#byId.size + this.#making.size >= MOST)
       throw new Problem(
         'EDQUOT',
         `There may be ${own >= MOST_OF_CLIENT ? MOST_OF_CLIENT : MOST} watches: delete one.`,
@@ -112,7 +120,12 @@ export class Watches {
     });
     // First, so that nothing appears unseen.
     const lookout = this.#begin();
-    if (!existing) this.#passOver(watch);
+    this.#making.add(watch);
+    try {
+      if (!existing) await this.#passOver(watch);
+    } finally {
+      this.#making.delete(watch);
+    }
     const { journal } = this.#parts;
     const key = claim === undefined ? [] : [{ write: 'key' as const, key: claim.keep(id, null) }];
     if (!journal.commit([...changesOf(watch), ...key])) {
@@ -121,14 +134,15 @@ export class Watches {
       throw unwritable(journal.fault);
     }
     this.#byId.set(id, watch);
-    if (existing) lookout.look();
+    // Without `existing` for what has appeared while the others were looked at.
+    lookout.look();
     return watch;
   }
 
   /** What matches already is not meant. */
-  #passOver(watch: Watch): void {
+  async #passOver(watch: Watch): Promise<void> {
     const { reaper, table } = this.#parts;
-    for (const pid of listPids()) {
+    for await (const pid of inTurns(listPids())) {
       if (reaper.keeps(pid)) continue;
       const facts = Facts.of(pid, table);
       if (facts !== null && watch.matcher.fits(facts)) watch.sighted.set(pid, facts.key);
@@ -178,7 +192,7 @@ export class Watches {
 
   /** Without a watch there is no socket, no timer and no look. */
   #endIfUnwanted(): void {
-    if (this.#byId.size > 0) return;
+    if (this.#byId.size + this.#making.size > 0) return;
     this.#spentMs = this.spentMs;
     this.#lookout?.close();
     this.#lookout = null;
