@@ -1,7 +1,7 @@
 import { z } from 'zod';
 import { type HandleView, MOST_LABELS } from '../src/handles/handle.ts';
-import type { LaunchRequest } from '../src/handles/launch.ts';
 import { resourceNames } from '../src/kernel/limits.ts';
+import type { LaunchRequest } from '../src/spawn/launch.ts';
 import type { Match } from '../src/watches/matcher.ts';
 import { boundedArray, boundedRecord, MOST_ARGUMENTS, MOST_VARIABLES } from './bounded.ts';
 import { cString, handleId, Outcome, ProcessView, Rusage, signal } from './common.ts';

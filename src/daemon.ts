@@ -31,6 +31,7 @@ import { Reaper } from './processes/reaper.ts';
 import { Retries } from './retries/retries.ts';
 import { Signals } from './signals/signals.ts';
 import { Terminations } from './signals/terminations.ts';
+import { ForkServer } from './spawn/fork-server.ts';
 import { type Handoff, handOverProcesses, pidfdsOf } from './upgrade/handoff.ts';
 import { Parking } from './waits/parking.ts';
 import { Waits } from './waits/waitid.ts';
@@ -56,6 +57,7 @@ export interface Daemon {
   feed: Feed;
   retries: Retries;
   outputs: Outputs;
+  forkServer: ForkServer;
   watches: Watches;
   /** Answers all that waits, so that what serves it can end. */
   drain(why: Why): void;
@@ -112,6 +114,7 @@ export function startDaemon(config: Config, { handoff, passed, notifier }: Found
     maxOutput: config.maxOutput,
     quotaOf: (client) => clients.quotasOf(client).outputBytes,
   });
+  const forkServer = new ForkServer(table.epoll, (pid) => reaper.ownChildEnded(pid));
   const handles = new Handles({
     journal,
     table,
@@ -122,6 +125,7 @@ export function startDaemon(config: Config, { handoff, passed, notifier }: Found
     descriptors: descriptors - KEPT_FROM_HANDLES,
     outputs,
     cgroups,
+    forkServer,
   });
   const parking = new Parking(table);
   const waits = new Waits({ journal, reaper, parking, nonblocking: features.nonblocking });
@@ -169,6 +173,7 @@ export function startDaemon(config: Config, { handoff, passed, notifier }: Found
     feed,
     retries,
     outputs,
+    forkServer,
     watches,
     drain: (why) => {
       const problem = why === 'stopping' ? stopping : restarting;
@@ -184,6 +189,7 @@ export function startDaemon(config: Config, { handoff, passed, notifier }: Found
       outputs.stop();
       cgroups.stop();
       reaper.stop();
+      forkServer.close();
       store?.close();
       journal.close();
       lock.close();
@@ -193,6 +199,7 @@ export function startDaemon(config: Config, { handoff, passed, notifier }: Found
       retention.stop();
       outputs.stop();
       reaper.stop();
+      forkServer.close();
       const stored = store?.close() ?? [];
       journal.close();
       const unwritten = journal.handed;
@@ -210,10 +217,14 @@ export const stopping = new Problem('ESHUTDOWN', 'The daemon is stopping: ask ag
   headers: { connection: 'close' },
 });
 
-const restarting = new Problem('ESHUTDOWN', 'The daemon is being replaced in place, and loses nothing: ask again.', {
-  retry: { afterMs: 0 },
-  headers: { connection: 'close' },
-});
+export const restarting = new Problem(
+  'ESHUTDOWN',
+  'The daemon is being replaced in place, and loses nothing: ask again.',
+  {
+    retry: { afterMs: 0 },
+    headers: { connection: 'close' },
+  },
+);
 
 /** @throws {Error} in one sentence: as a container's user one often has no right to a volume */
 function makeDirectories(directory: string, output: string): void {

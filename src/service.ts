@@ -1,7 +1,7 @@
 import type { Logger } from 'pino';
 import { build } from './app.ts';
 import type { Config } from './config/config.ts';
-import { type Daemon, startDaemon, stopping } from './daemon.ts';
+import { type Daemon, restarting, startDaemon, stopping } from './daemon.ts';
 import type { Why } from './feed/feed.ts';
 import type { App } from './http/app-type.ts';
 import type { Listeners } from './http/listeners.ts';
@@ -136,6 +136,8 @@ export class Service {
       this.#daemon.close();
       throw error;
     }
+    // An init has no children but its program and those that come to it.
+    this.#daemon.forkServer.retire();
     const main = this.#main;
     for (const signal of forwarded) onSignal(signal, () => main.signal(signal));
     main.ended().then(
@@ -155,16 +157,14 @@ export class Service {
     this.#logger.info(why, 'stopping');
     const { config } = this.#daemon;
     this.#manager.stopping(config.stopChildrenMs);
+    await this.#daemon.handles.settleSpawns(stopping);
     if (config.stopChildrenMs !== null) {
-      this.#daemon.handles.refuseNew(stopping);
-      await this.#daemon.handles.begun();
       const { count, left } = await this.#daemon.terminations.terminateChildren(config.stopChildrenMs);
       if (left.length === 0) this.#logger.info({ count }, 'what was spawned has ended');
       else this.#logger.warn({ count, left }, 'some of what was spawned has not ended');
     }
     this.#listeners.stop();
     await this.#quiet('stopping', DRAIN_MS);
-    await this.#daemon.handles.begun();
     this.#daemon.close();
     this.#logger.info('stopped');
     process.exit(exitCode);
@@ -190,7 +190,7 @@ export class Service {
 
   async #refusal(): Promise<string | null> {
     try {
-      return await check(this.#daemon.reaper);
+      return await check(this.#daemon.reaper, this.#daemon.forkServer);
     } catch (error) {
       return String(error);
     }
@@ -222,9 +222,10 @@ export class Service {
   }
 
   async #replace(graceMs: number): Promise<void> {
+    // While they settle, everybody else is served.
+    await this.#daemon.handles.settleSpawns(restarting);
     this.#handedOn ??= this.#listeners.handOn();
     if (graceMs > 0) await this.#quiet('restarting', graceMs);
-    await this.#daemon.handles.begun();
     if (this.#ending === 'stop') return;
     try {
       const main = this.#main?.id ?? null;

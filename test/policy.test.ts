@@ -458,7 +458,7 @@ t.test('the audit: who, what, with which result, under which request', async (t)
     const headers = { ...as(name).headers!, 'x-request-id': requestId };
     return (await daemon.request(method, path, { headers, ...(body && { body }) })).body?.id;
   };
-  const spawn = { argv: ['cat', secret], env: { KEY: secret }, stdin: { text: secret } };
+  const spawn = { argv: ['cat', '/dev/zero', secret], env: { KEY: secret }, stdin: { text: secret } };
   const id = await ask('POST', '/v1/handles', 'a', 'r1', { spawn, labels: { l: secret } });
   await ask('POST', `/v1/handles/${id}/signal`, 'a', 'r2', { signal: 'SIGKILL' });
   await ask('DELETE', `/v1/handles/${id}`, 'a', 'r3');

@@ -1,8 +1,7 @@
-import { spawnSync } from 'node:child_process';
 import { existsSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import t from 'tap';
-import { commandLineOf, Daemon, eventually, type RequestOptions, withFaults } from './support/harness.ts';
+import { commandLineOf, Daemon, eventually, type RequestOptions, stateOf, withFaults } from './support/harness.ts';
 
 const keyed = (key: string): RequestOptions => ({ headers: { 'idempotency-key': key } });
 
@@ -142,14 +141,15 @@ t.test('a second request waits for the first one’s answer', async (t) => {
 t.test('a daemon that dies in the middle of a spawn starts no second one', async (t) => {
   for (const [step, argv] of [
     ['die before the spawn', ['sleep', '77']],
-    ['die after the spawn', ['sleep', '78']],
-    ['die after the spawn', ['sh', '-c', 'echo >> "$0"; exec sleep 79']],
-    ['die between write and reap', ['sleep', '80']],
+    ['die between write and reap', ['sleep', '80']], // the first write: nothing has been let go yet
+    ['die before the release', ['sleep', '76']],
+    ['die after the release', ['sleep', '78']],
+    ['die after the release', ['sh', '-c', 'echo >> "$0"; exec sleep 79']],
   ] as const) {
     const fault = join(t.testdir(), 'fault');
     const daemon = await Daemon.start(t, { env: withFaults(fault) });
     const ran = join(daemon.directory, 'ran');
-    const goesOn = argv.length > 2; // to another program: only what it writes to proves then which it is
+    const goesOn = argv.length > 2; // to another program
     const spawn = goesOn ? { argv: [...argv, ran], stdout: 'capture' } : { argv };
     const body = { spawn, labels: { a: 'b' } };
     writeFileSync(fault, step);
@@ -161,14 +161,18 @@ t.test('a daemon that dies in the middle of a spawn starts no second one', async
     t.equal((await heir.get('/v1/handles')).body.handles.length, 1);
     t.match(handle, { labels: { a: 'b' } });
     t.equal((await heir.post('/v1/handles', body, keyed('k'))).headers['idempotent-replayed'], 'true');
-    if (step === 'die after the spawn') {
+    if (step === 'die before the spawn') {
+      t.match(handle, { state: 'running', relation: 'child' }, 'nothing was begun, so it is begun now');
+      t.equal((await heir.signal(handle.id, 'SIGKILL')).status, 204);
+    } else if (step === 'die after the release') {
       t.match(handle, { state: 'running', relation: 'foreign' }, 'it was found');
       t.match(commandLineOf(handle.process.pid), /sleep\0(78|79)/);
       if (goesOn) t.equal(readFileSync(ran, 'utf8'), '\n', 'it ran once');
       t.equal((await heir.signal(handle.id, 'SIGKILL')).status, 204);
     } else {
-      // Nothing was started: whether that is so the daemon cannot know.
+      // The process that was made has ended with its daemon, and was never the program.
       t.match(handle, { state: 'exited', outcome: { reason: 'unknown' } }, step);
+      await eventually(() => stateOf(handle.process.pid) === null);
       t.equal(headers['idempotent-replayed'], undefined);
     }
     const names = (await heir.events(handle.id)).map(({ event }) => event);
@@ -176,22 +180,6 @@ t.test('a daemon that dies in the middle of a spawn starts no second one', async
     t.notOk(existsSync(fault));
     t.equal(await heir.stop(), 0);
   }
-});
-
-t.test('a stranger that began in the same moment is not taken for what was to be started', async (t) => {
-  const fault = join(t.testdir(), 'fault');
-  const daemon = await Daemon.start(t, { env: withFaults(fault) });
-  const body = { spawn: { argv: ['sleep', '81'] } };
-  writeFileSync(fault, 'die before the spawn');
-  await t.rejects(daemon.post('/v1/handles', body, keyed('k')));
-  await daemon.exited;
-  // An orphan that leads a session of its own, as services do.
-  const stranger = spawnSync('sh', ['-c', 'setsid sleep 82 > /dev/null 2>&1 & echo $!'], { encoding: 'utf8' });
-  t.teardown(() => process.kill(Number(stranger.stdout), 'SIGKILL'));
-  const heir = await Daemon.start(t, { directory: daemon.directory });
-  const { body: handle } = await heir.post('/v1/handles', body, keyed('k'));
-  t.match(handle, { process: { pid: 0 }, outcome: { reason: 'unknown' } });
-  t.equal(await heir.stop(), 0);
 });
 
 t.test('Prefer: wait on a spawn answers with the end, or with what there is', async (t) => {

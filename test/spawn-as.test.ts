@@ -10,7 +10,6 @@ import {
   type DaemonOptions,
   eventually,
   type Response,
-  stateOf,
   temporaryDirectory,
 } from './support/harness.ts';
 
@@ -156,7 +155,6 @@ t.test('a wrong program is a problem, and no handle that exits 127', asRoot, asy
     [{ argv: ['true'], user: 4242 }, 422, 'ENOENT'],
     [{ argv: ['true'], group: 'no-such-group' }, 422, 'ENOENT'],
     [{ argv: ['true'], limits: { nofile: { soft: 2, hard: 1 } } }, 400, 'EINVAL'],
-    [{ argv: ['true'], env: { 'no.identifier': 'x' } }, 400, 'EINVAL'],
     [{ argv: ['true'], cgroup: {} }, 501, 'EOPNOTSUPP'],
     [{ argv: ['true'], limits: { nonsense: 1 } }, 400, 'EINVAL'],
     [{ argv: ['true'], nice: 20 }, 400, 'EINVAL'],
@@ -169,10 +167,10 @@ t.test('a wrong program is a problem, and no handle that exits 127', asRoot, asy
     );
   t.match((await run(daemon, [at('fine')], { user: 'nobody' })).body.outcome, { reason: 'exited', exitCode: 127 });
   t.equal((await daemon.get('/v1/handles')).body.handles.length, 1);
-  t.same(childrenOf(daemon.pid), []);
+  await eventually(() => childrenOf(daemon.pid).length === 0);
   const before = daemon.descriptors;
   for (let n = 0; n < 20; n += 1) await daemon.post('/v1/handles', { spawn: { argv: [at('mine')], user: 'nobody' } });
-  t.ok(daemon.descriptors <= before, 'fewer where a connection has ended meanwhile');
+  await eventually(() => daemon.descriptors <= before);
 });
 
 t.test('what a client gives acts only once the rights are dropped', asRoot, async (t) => {
@@ -218,7 +216,7 @@ t.test('output, stdin, keys and waits work as ever; a hundred at once', asRoot, 
     many.map(({ body: { outcome } }) => outcome.exitCode),
     Array.from({ length: 100 }, (_, n) => n),
   );
-  t.same(childrenOf(daemon.pid), []);
+  await eventually(() => childrenOf(daemon.pid).length === 0);
 });
 
 t.test('a secret argument is nowhere but in the process', async (t) => {
@@ -280,7 +278,7 @@ t.test('without privilege it lowers, and becomes nobody else', async (t) => {
     t.match(await spawn({ nice: -3 }), refused);
     t.match(await spawn({ limits: { nofile: 2 ** 30 } }), refused);
     t.equal((await daemon.get('/v1/handles', { tcp: true })).body.handles.length, 1);
-    t.same(childrenOf(daemon.pid), []);
+    await eventually(() => childrenOf(daemon.pid).length === 0);
     t.same((await run(daemon, ['ls', '-1', '/proc/self/fd'], {}, true)).text, '0\n1\n2\n3\n');
     await daemon.stop();
   }
@@ -331,9 +329,14 @@ t.test('a daemon that dies, or is replaced, while a program begins leaves nothin
   for (const pid of childrenOf(daemon.pid)) children.add(pid);
   await daemon.kill();
   await Promise.all(spawning);
-  const isChain = (pid: number): boolean => /setpriv|proc\/self\/comm/.test(commandLineOf(pid));
-  await eventually(() => ![...children].some((pid) => stateOf(pid) !== 'Z' && isChain(pid)));
   const heir = await Daemon.start(t, { directory: daemon.directory });
+  const left = [...children].filter((pid) => commandLineOf(pid).startsWith('sleep'));
+  const found = (await heir.get('/v1/handles?state=running&limit=1000')).body.handles;
+  for (const pid of left)
+    t.ok(
+      found.some((handle: { process: { pid: number } }) => handle.process.pid === pid),
+      `${pid} is held`,
+    );
   const upgraded = Array.from({ length: 30 }, () =>
     heir.post('/v1/handles', { spawn: { argv: ['sleep', '1000'], user: 'nobody' } }).catch(() => null),
   );
@@ -345,6 +348,4 @@ t.test('a daemon that dies, or is replaced, while a program begins leaves nothin
     t.match(commandLineOf(held.pid), /^sleep/);
     await heir.request('DELETE', `/v1/handles/${id}?signal=SIGKILL`);
   }
-  // Of the first daemon's, those that had no handle yet.
-  for (const pid of children) if (commandLineOf(pid).startsWith('sleep\x001000')) process.kill(pid, 'SIGKILL');
 });

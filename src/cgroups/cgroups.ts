@@ -73,9 +73,9 @@ export class Cgroups {
     if (cpuPercent !== undefined) set('cpu.max', `${Math.round((cpuPercent * CPU_PERIOD_US) / 100)} ${CPU_PERIOD_US}`);
   }
 
-  /** Moves a process there. */
-  enter(id: number, pid: number): void {
-    writeFileSync(this.#file(id, 'cgroup.procs'), String(pid));
+  /** What a process that enters it writes to. */
+  procsFile(id: number): string {
+    return this.#file(id, 'cgroup.procs');
   }
 
   /** Everybody in it and in what they made below it. */

@@ -1,5 +1,4 @@
 import { constants as fs, openSync } from 'node:fs';
-import { constants } from 'node:os';
 import type { Cgroups } from '../cgroups/cgroups.ts';
 import { type Client, notAllowed } from '../clients/client.ts';
 import { Reservation, requireQuota } from '../clients/quotas.ts';
@@ -21,14 +20,14 @@ import { Process, type ProcessState } from '../processes/process.ts';
 import type { ProcessTable } from '../processes/process-table.ts';
 import type { Reaper } from '../processes/reaper.ts';
 import type { Claim } from '../retries/retries.ts';
+import type { ForkServer } from '../spawn/fork-server.ts';
+import { type Launched, type LaunchRequest, launch, shownOf } from '../spawn/launch.ts';
 import { type Gone, Handle, type HandleView, type Labels, MOST_LABELS, viewOfHandle } from './handle.ts';
 import { HandleIds } from './handle-ids.ts';
-import { type Launched, type LaunchRequest, launch, shownOf } from './launch.ts';
 import { isThere, noProcess, openPid, requireInode } from './open-pid.ts';
 import { requireOpenable } from './openable.ts';
 import { permitted } from './permit-spawn.ts';
 import { outOfDescriptors, stale, unknownHandle, unwritable } from './refusals.ts';
-import { Turns } from './turns.ts';
 
 /**
  * What a handle is asked for. `see` changes nothing; `take` is waitid's collecting; `change` is of the handle itself; `signal` is of
@@ -73,18 +72,24 @@ export interface HandlesParts {
   descriptors: number;
   outputs: Outputs;
   cgroups: Cgroups;
+  forkServer: ForkServer;
 }
 
-/** How many programs are started at a time. It is done on four threads (libuv's), and each takes descriptors until it is there. */
-const MOST_STARTING = 16;
+/** How long a stop or an upgrade waits for spawns under way. */
+const SETTLE_MS = 1000;
+
+/** A process that is not yet the program that was asked for. */
+interface Spawning {
+  /** `null` until it is known. */
+  pid: number | null;
+  done: Promise<void>;
+}
 
 /** What a new handle is made of. */
 interface HoldFacts extends OpenOptions {
   id: string;
   client: string;
   description: Description;
-  /** As it was written before its process was there. */
-  intent?: Handle | null;
   /** Whether its process is a new one for us. */
   watch: boolean;
 }
@@ -96,11 +101,10 @@ export class Handles {
   readonly #live = new Map<string, Handle>();
   /** How many of these each client has, or has a place for. */
   readonly #liveOf = new Map<string, number>();
-  /** Processes that are not yet the programs that were asked for. */
-  readonly #beginning = new Set<Promise<void>>();
+  readonly #spawning = new Set<Spawning>();
+  readonly #forkServer: ForkServer;
   /** Of /dev/null, for all that have no other streams. */
   readonly #nothing = new Descriptor(openSync('/dev/null', fs.O_RDWR));
-  readonly #turns = new Turns(MOST_STARTING);
   #refusal: Problem | null = null;
   /** Told when there are more or fewer. */
   onCount: () => void = () => {};
@@ -109,6 +113,7 @@ export class Handles {
 
   constructor(parts: HandlesParts) {
     this.#parts = parts;
+    this.#forkServer = parts.forkServer;
     this.#ids = new HandleIds(parts.journal.identity.key);
     parts.journal.living = () => this.#live.values();
     parts.reaper.onRetired = (process) => {
@@ -152,64 +157,82 @@ export class Handles {
     const number = journal.takeNumber();
     const facts = { id: number, argv: request.argv.map(shownOf), relation: 'child' as const };
     const output = { streams: captured(request), ended: false };
-    // Its place among the others is only known when it is there.
-    const intended = { id, client, seq: -number };
-    const intent = options.claim === undefined ? null : this.#intend(intended, facts, { id: number, output }, options);
-    const hold = ({ pid, pidfd }: Launched): Handle => {
-      const inode = features.inode ? pidfd.inode : null;
-      const process = new Process({ ...facts, pid, inode, startedAt: Date.now() });
-      const description = new Description(number, process, pidfd, options.nonblocking, output);
-      try {
-        // From here on the handle and its output are counted themselves.
-        for (const reserved of [place, room]) reserved[Symbol.dispose]();
-        const handle = this.#hold({ ...options, id, client, description, watch: true, intent });
-        if (output.streams.length > 0) outputs.track(description, client);
-        return handle;
-      } catch (error) {
-        pidfd.signal(constants.signals.SIGKILL); // it would run without anybody who could wait for it
-        pidfd.close();
-        throw error;
-      }
+    outputs.discard(number, output.streams); // of a try that failed
+    const files = {
+      ...outputs.filesFor(number),
+      nothing: this.#nothing.fd,
+      cgroupProcs: () => cgroups.procsFile(number),
     };
-    const start = (): Promise<Launched> => {
-      outputs.discard(number, output.streams); // of a try that failed
-      const enterCgroup = (pid: number): void => cgroups.enter(number, pid);
-      const files = { ...outputs.filesFor(number), nothing: this.#nothing.fd, enterCgroup };
-      return launch(request, files, flag(options, features), descriptors);
+    const launchOptions = { forkServer: this.#forkServer, nonblocking: flag(options, features), descriptors };
+    const start = (): Promise<Launched> => this.#withDescriptorsFor(() => launch(request, files, launchOptions));
+    const intend = ({ pid, pidfd }: Launched): Handle => {
+      const inode = features.inode ? pidfd.inode : null;
+      const process = new Process({ ...facts, pid, inode, startedAt: Date.now(), began: boottimeMs() });
+      const description = new Description(number, process, pidfd, options.nonblocking, output);
+      // Its place among the others is only known when it is there.
+      return new Handle({ id, client, description, labels: options.labels, createdAt: Date.now(), seq: -number });
     };
     try {
       if (request.cgroup !== undefined) cgroups.create(number, request.cgroup);
-      return await this.#begin(() => this.#withDescriptorsFor(start), hold);
+      const handle = await this.#begin(start, intend, options.claim, [place, room]);
+      if (output.streams.length > 0) outputs.track(handle.description, client);
+      return handle;
     } catch (error) {
-      if (intent !== null) journal.commit([{ write: 'never', handle: intent }]);
       outputs.discard(number, output.streams);
       if (request.cgroup !== undefined) cgroups.release(number);
       throw error;
     }
   }
 
-  /** Holds a process once it is the program that was asked for. */
-  async #begin(start: () => Promise<Launched>, hold: (launched: Launched) => Handle): Promise<Handle> {
-    const { reaper } = this.#parts;
+  /**
+   * The way of a spawn, in this order: the process is made, and waits; it is written down, as one that is only intended; it becomes
+   * its program; it is held, and told of. So a daemon that dies in between leaves either nothing that runs or something that the next
+   * one finds by its pid and inode, and a request that is sent again with its key starts no second process.
+   */
+  async #begin(
+    start: () => Promise<Launched>,
+    intend: (launched: Launched) => Handle,
+    claim: Claim | undefined,
+    reserved: readonly Disposable[],
+  ): Promise<Handle> {
+    const { reaper, journal } = this.#parts;
     const { promise, resolve } = Promise.withResolvers<void>();
-    this.#beginning.add(promise);
+    const spawning: Spawning = { pid: null, done: promise };
+    this.#spawning.add(spawning);
     try {
-      const { launched, birth } = await this.#turns.take(() => this.#launched(start));
+      const { launched, birth } = await this.#launched(start);
+      spawning.pid = launched.pid;
       using over = new DisposableStack();
-      over.defer(birth.over);
-      if (launched.begun !== null) {
-        // It has a pid, and a way to go.
-        over.defer(reaper.spare(launched.pid));
-        birth.over();
-        await launched.begun;
+      over.defer(reaper.spare(launched.pid, birth));
+      const intent = intend(launched);
+      const withdraw = (): void => void journal.commit([{ write: 'never', handle: intent }]);
+      const written = journal.commit([
+        { write: 'process', process: intent.process },
+        { write: 'handle', handle: intent },
+        ...(claim === undefined ? [] : [{ write: 'key' as const, key: claim.keep(intent.id, null) }]),
+      ]);
+      if (!written) {
+        launched.undo();
+        reaper.discard(launched.pid);
+        withdraw();
+        throw unwritable(journal.fault, 'posix_spawn');
       }
-      const handle = hold(launched);
-      reaper.welcome(handle.process, birth);
+      try {
+        await launched.begin();
+      } catch (error) {
+        reaper.discard(launched.pid);
+        withdraw();
+        throw error;
+      }
+      // From here on the handle and its output are counted themselves.
+      for (const each of reserved) each[Symbol.dispose]();
+      const handle = this.#place(intent);
+      reaper.welcome(handle.process);
       over.dispose();
       this.onBegun(launched.pid);
       return handle;
     } finally {
-      this.#beginning.delete(promise);
+      this.#spawning.delete(spawning);
       resolve();
     }
   }
@@ -224,34 +247,16 @@ export class Handles {
     }
   }
 
-  /** Resolves when no process is on its way to its program. */
-  async begun(): Promise<void> {
-    while (this.#beginning.size > 0) await Promise.all(this.#beginning);
-  }
-
   /**
-   * Written before a spawn that may be asked for again. A daemon that dies in the middle of one finds it at its next start,
-   * looks for the process, and starts no second one.
-   * @returns the handle as far as it is known
+   * Takes on no more spawns, and lets those under way come to their ends: first by themselves, then by giving them up. Ends soon.
+   * @param problem what those are told that come from now on
    */
-  #intend(
-    { id, client, seq }: Pick<Handle, 'id' | 'client' | 'seq'>,
-    facts: Pick<Process, 'id' | 'argv' | 'relation'>,
-    { id: number, output }: Pick<Description, 'id' | 'output'>,
-    { nonblocking, labels, claim }: OpenOptions,
-  ): Handle {
-    const { journal } = this.#parts;
-    const process = new Process({ ...facts, pid: 0, inode: null, startedAt: Date.now(), began: boottimeMs() });
-    const description = new Description(number, process, null, nonblocking, output);
-    const handle = new Handle({ id, client, description, labels, createdAt: Date.now(), seq });
-    const written = journal.commit([
-      { write: 'process', process },
-      { write: 'handle', handle },
-      { write: 'key', key: claim!.keep(id, null) },
-    ]);
-    if (written) return handle;
-    journal.commit([{ write: 'never', handle }]);
-    throw unwritable(journal.fault, 'posix_spawn');
+  async settleSpawns(problem: Problem): Promise<void> {
+    this.refuseNew(problem);
+    const over = Promise.all([...this.#spawning].map(({ done }) => done));
+    const late = setTimeout(() => this.#forkServer.abandon(), SETTLE_MS);
+    await over;
+    clearTimeout(late);
   }
 
   /**
@@ -259,8 +264,13 @@ export class Handles {
    * @throws {Problem} of {@link openNow}
    */
   async open(asking: Client, target: OpenTarget, options: OpenOptions): Promise<Handle> {
-    if (this.#parts.reaper.keeps(target.pid)) await Promise.all(this.#beginning);
+    if (this.#parts.reaper.keeps(target.pid)) await this.#spawned(target.pid);
     return this.openNow(asking, target, options);
+  }
+
+  /** Waits for the spawn of a process, and for nobody else's. */
+  async #spawned(pid: number): Promise<void> {
+    for (const { done } of [...this.#spawning].filter((spawning) => spawning.pid === pid)) await done;
   }
 
   /**
@@ -495,7 +505,7 @@ export class Handles {
 
   /** Makes the handle, writes it, tells of it. From its `seq` on, no event of it can be missed. */
   #hold(facts: HoldFacts): Handle {
-    const { id, client, description, labels, claim, sighting, watch, intent = null } = facts;
+    const { id, client, description, labels, claim, sighting, watch } = facts;
     const { journal, feed, table } = this.#parts;
     const seq = journal.head;
     const { process } = description;
@@ -503,7 +513,6 @@ export class Handles {
     const handle = new Handle({ id, client, description, labels, createdAt: Date.now(), seq, watch: opener });
     const batch = new Batch(journal);
     batch.write({ write: 'process', process });
-    if (intent !== null) batch.write({ write: 'placed', handle, before: intent.seq });
     batch.write({ write: 'handle', handle });
     if (claim !== undefined) batch.write({ write: 'key', key: claim.keep(id, null) });
     if (sighting !== undefined) batch.write({ write: 'sighted', ...sighting, handle: seq });
@@ -513,6 +522,20 @@ export class Handles {
       this.restore(handle);
     } else table.groups.count(process, 1);
     if (process.ending !== null) batch.event('exited', handle, process.ending);
+    batch.commit(feed);
+    return handle;
+  }
+
+  /** Gives a handle that was only intended its place, and tells of it. */
+  #place(intent: Handle): Handle {
+    const { journal, feed, table } = this.#parts;
+    const { id, client, description, labels, createdAt } = intent;
+    const handle = new Handle({ id, client, description, labels, createdAt, seq: journal.head });
+    const batch = new Batch(journal);
+    batch.write({ write: 'placed', handle, before: intent.seq });
+    batch.event('opened', handle);
+    table.add(handle.process);
+    this.restore(handle);
     batch.commit(feed);
     return handle;
   }

@@ -3,7 +3,7 @@ import { isErrno } from '../kernel/errno.ts';
 import { since } from '../kernel/features.ts';
 import { Pidfd } from '../kernel/pidfd.ts';
 import { threadGroupOf } from '../kernel/proc.ts';
-import { keepBelow } from './launch.ts';
+import { keepBelow } from '../spawn/launch.ts';
 
 export function openPid(pid: number, nonblocking: boolean, descriptors: number): Pidfd {
   try {

@@ -1,10 +1,11 @@
-import { realpathSync } from 'node:fs';
+import { accessSync, constants, realpathSync, statSync } from 'node:fs';
 import { basename, dirname, join, resolve } from 'node:path';
 import { notAllowed } from '../clients/client.ts';
 import type { SpawnRule } from '../clients/rights.ts';
-import { lookUp } from '../kernel/spawn.ts';
+import type { Problem } from '../errors/problem.ts';
+import { isErrno } from '../kernel/errno.ts';
 import { findGroup, findUser, groupsOf } from '../kernel/users.ts';
-import { environmentOf, explain, type LaunchRequest, type OutputTarget } from './launch.ts';
+import { candidates, environmentOf, explained, type LaunchRequest, type OutputTarget } from '../spawn/launch.ts';
 import { permittedBounds } from './permit-bounds.ts';
 
 /**
@@ -24,7 +25,16 @@ export function permitted(rule: SpawnRule | boolean, request: LaunchRequest): La
   const user = permittedUser(rule, request);
   const stdout = outputWithin(rule, request.stdout);
   const stderr = request.stderr === 'stdout' ? 'stdout' : outputWithin(rule, request.stderr);
-  return { ...request, ...permittedBounds(rule, request), user, program: place, cwd, stdout, stderr };
+  return {
+    ...request,
+    ...permittedBounds(rule, request),
+    user,
+    program: place,
+    cwd,
+    cwdLiterally: cwd !== '/',
+    stdout,
+    stderr,
+  };
 }
 
 /** The first of the list is for who names none; and nobody is in groups that its user is not in. */
@@ -49,12 +59,21 @@ function matches(pattern: string, name: string): boolean {
   return pattern.endsWith('*') ? name.startsWith(pattern.slice(0, -1)) : name === pattern;
 }
 
+/** @throws {Problem} ENOENT; EACCES where the name is found, but nothing that may be executed */
 function programOf(request: LaunchRequest, cwd: string): string {
-  try {
-    return resolve(cwd, lookUp(request.argv[0], environmentOf(request).PATH));
-  } catch (error) {
-    throw explain(error);
+  let problem: Problem | null = null;
+  for (const candidate of candidates(request.argv[0], environmentOf(request).PATH)) {
+    const path = resolve(cwd, candidate);
+    if (candidate === request.argv[0]) return path;
+    try {
+      if (!statSync(path).isFile()) continue;
+      accessSync(path, constants.X_OK);
+      return path;
+    } catch (error) {
+      if (isErrno(error, 'EACCES')) problem = explained('EACCES', 'The program');
+    }
   }
+  throw problem ?? explained('ENOENT', 'The program');
 }
 
 /**

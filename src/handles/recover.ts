@@ -8,10 +8,9 @@ import type { Outputs } from '../output/outputs.ts';
 import { type Adoption, parentOf } from '../processes/adoption.ts';
 import { Description } from '../processes/description.ts';
 import type { PidfdStore } from '../processes/pidfd-store.ts';
-import { type Pauses, Process } from '../processes/process.ts';
+import type { Pauses, Process } from '../processes/process.ts';
 import type { ProcessTable } from '../processes/process-table.ts';
 import type { Reaper } from '../processes/reaper.ts';
-import { findStarted } from './find-started.ts';
 import { Handle } from './handle.ts';
 import type { Handles } from './handles.ts';
 
@@ -41,12 +40,11 @@ export interface RecoverParts {
 export function recover(parts: RecoverParts): void {
   const { journal, feed } = parts;
   const byProcess = Map.groupBy(journal.unended(), ({ handle }) => handle.process);
-  const known = new Set([...byProcess.keys()].map(({ pid }) => pid));
   const batch = new Batch(journal);
   for (const [process, found] of byProcess) {
     const held = found.map(({ handle }) => handle);
     const sameBoot = found.every(({ boot }) => boot === journal.bootId);
-    if (process.pid === 0 && sameBoot) finishSpawn(parts, batch, held[0]!, known);
+    if (held[0]!.seq < 0) finishSpawn(parts, batch, held[0]!, sameBoot);
     else if (!sameBoot || !takeUp(parts, process, held)) endUnseen(batch, process, held, unseen(sameBoot));
   }
   batch.commit(feed);
@@ -123,35 +121,16 @@ function reopen(process: Process, hasInode: boolean): Pidfd | null {
 }
 
 /**
- * The daemon died after it had written that it would start something, and before it had written that it had. Its caller may
- * ask again, and is given this handle: with the process if there is one that can only be it.
+ * The daemon died after it had written that it would start something, and before it had told that it had. If the process has been
+ * let go, it is the program that was asked for; else it has ended with the daemon.
  */
-function finishSpawn(parts: RecoverParts, batch: Batch, intended: Handle, known: ReadonlySet<number>): void {
-  const { id, argv, relation, startedAt, began } = intended.process;
-  const { id: number, nonblocking, output } = intended.description;
-  const files = output.streams.map((stream) => parts.outputs.pathOf(number, stream));
-  const pidfd = began === null ? null : findStarted(argv, began, files, known);
-  const process = new Process({
-    id,
-    argv,
-    relation,
-    startedAt,
-    pid: pidfd?.pid ?? 0,
-    inode: pidfd !== null && parts.features.inode ? pidfd.inode : null,
-  });
-  if (pidfd !== null) parts.inherited.set(number, pidfd);
-  const description = new Description(number, process, null, nonblocking, output);
-  const handle = new Handle({ ...intended, description, seq: parts.journal.head });
-  batch.write({ write: 'process', process });
+function finishSpawn(parts: RecoverParts, batch: Batch, intended: Handle, sameBoot: boolean): void {
+  const { process } = intended;
+  const handle = new Handle({ ...intended, seq: parts.journal.head });
   batch.write({ write: 'placed', handle, before: intended.seq });
   batch.event('opened', handle);
-  if (pidfd !== null && takeUp(parts, process, [handle])) return;
-  endUnseen(
-    batch,
-    process,
-    [handle],
-    'the daemon died when it was about to start it, and nothing of it is to be found',
-  );
+  if (sameBoot && takeUp(parts, process, [handle])) return;
+  endUnseen(batch, process, [handle], sameBoot ? 'the daemon died when it was about to start it' : unseen(false));
 }
 
 function unseen(sameBoot: boolean): string {

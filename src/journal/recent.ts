@@ -30,6 +30,7 @@ export class Recent {
   note(change: Change): void {
     switch (change.write) {
       case 'handle':
+      case 'placed':
         this.#keep(change.handle);
         break;
       case 'process': {

@@ -2,7 +2,8 @@ import { openSync, readFileSync, statfsSync } from 'node:fs';
 import { Descriptor } from './descriptor.ts';
 import { isErrno } from './errno.ts';
 import { PIDFS_MAGIC, Pidfd } from './pidfd.ts';
-import { spawnSync } from './spawn.ts';
+import { startProgram } from './spawn.ts';
+import { SyscallProgram } from './syscall-program.ts';
 import { P_PID, WEXITED, WNOHANG, waitid } from './waitid.ts';
 
 /** What this kernel can do, found out by doing it: distributions backport, so a version number proves nothing. */
@@ -42,9 +43,9 @@ export function probe(): Features {
     // We need not lead a group: ESRCH says that too. A kernel without the scope refuses the flag itself, EINVAL.
     groupSignal: works(() => self.signal(0, 'group'), 'ESRCH'),
     info: works(() => self.parent()),
-    exitStatus: exited !== null && exited.exitStatus() !== null,
+    exitStatus: exited.exitStatus() !== null,
   };
-  exited?.close();
+  exited.close();
   return features;
 }
 
@@ -76,17 +77,23 @@ function tooOld(cause: unknown): Error {
   );
 }
 
-/** A pidfd on a child that has ended and been reaped; `null` where no process can be made now. */
-function endedChild(): Pidfd | null {
+/**
+ * A pidfd on a child that has ended and been reaped, made as all children are.
+ * @throws {Error} in one sentence: this daemon can start nothing
+ */
+function endedChild(): Pidfd {
   using nothing = new Descriptor(openSync('/dev/null', 'r+'));
-  const io = { stdin: nothing.fd, stdout: nothing.fd, stderr: nothing.fd };
+  const program = new SyscallProgram();
+  program.call('exit_group', [0]);
   try {
-    const pid = spawnSync({ path: process.execPath, argv: [process.execPath, '--version'], env: {}, cwd: '/', ...io });
+    const pid = startProgram(program, 'waitd-probe', nothing);
     const child = Pidfd.open(pid);
-    waitid(P_PID, pid, WEXITED); // the only wait that blocks: a few milliseconds, before anybody is served
+    waitid(P_PID, pid, WEXITED); // the only wait that blocks: it ends at once
     return child;
-  } catch {
-    return null;
+  } catch (error) {
+    if (isErrno(error, 'EACCES'))
+      throw new Error('files in memory may not be executed here: waitd needs the sysctl vm.memfd_noexec to be 0 or 1');
+    throw error;
   }
 }
 

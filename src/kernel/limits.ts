@@ -3,7 +3,7 @@ import { bind, checked } from './libc.ts';
 const prlimit = bind('int prlimit(int pid, int resource, void *wanted, void *old)');
 
 /** RLIMIT_ constants, the same on both architectures that we run on. */
-const resources = {
+export const resourceNumbers = {
   cpu: 0,
   fsize: 1,
   data: 2,
@@ -21,24 +21,16 @@ const resources = {
   rtprio: 14,
   rttime: 15,
 } as const;
-export type Resource = keyof typeof resources;
-export const resourceNames = Object.keys(resources) as [Resource, ...Resource[]];
+export type Resource = keyof typeof resourceNumbers;
+export const resourceNames = Object.keys(resourceNumbers) as [Resource, ...Resource[]];
 
 const RLIM_INFINITY = 2n ** 64n - 1n;
 
 /** In the resource's own unit. */
 export type Bound = number | 'unlimited';
 
-/**
- * Sets a limit of another process, prlimit(2).
- * @throws {SystemError} EPERM, EINVAL (soft above hard), ESRCH
- */
-export function setLimit(pid: number, resource: Resource, soft: Bound, hard: Bound): void {
-  const wanted = Buffer.alloc(16);
-  for (const [at, bound] of [soft, hard].entries())
-    wanted.writeBigUInt64LE(bound === 'unlimited' ? RLIM_INFINITY : BigInt(bound), 8 * at);
-  checked('prlimit', prlimit(pid, resources[resource], wanted, null));
-}
+/** A bound as prlimit(2) takes it. */
+export const rlimOf = (bound: Bound): bigint => (bound === 'unlimited' ? RLIM_INFINITY : BigInt(bound));
 
 /**
  * A limit of the daemon itself, which its children inherit.
@@ -46,7 +38,7 @@ export function setLimit(pid: number, resource: Resource, soft: Bound, hard: Bou
  */
 export function limitOf(resource: Resource): { soft: Bound; hard: Bound } {
   const found = Buffer.alloc(16);
-  checked('prlimit', prlimit(0, resources[resource], null, found));
+  checked('prlimit', prlimit(0, resourceNumbers[resource], null, found));
   const [soft, hard] = [found.readBigUInt64LE(0), found.readBigUInt64LE(8)].map((bound) =>
     bound === RLIM_INFINITY ? ('unlimited' as const) : Number(bound),
   );

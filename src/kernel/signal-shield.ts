@@ -144,7 +144,7 @@ const PRELOAD = 'LD_PRELOAD';
  */
 export function makeShield(): { file: MemoryFile; environment: Record<string, string> } {
   const file = MemoryFile.create('waitd-signals');
-  file.writeBytes(shieldImage());
+  file.write(shieldImage());
   file.keepOverExec();
   const others = process.env[PRELOAD];
   const path = `/proc/self/fd/${file.fd}`;

@@ -2,11 +2,11 @@ import { closeSync, constants, fstatSync, openSync, readdirSync, rmSync, statSyn
 import { join } from 'node:path';
 import type { Client } from '../clients/client.ts';
 import { Reservation, requireQuota } from '../clients/quotas.ts';
-import type { LaunchFiles } from '../handles/launch.ts';
 import { isErrno } from '../kernel/errno.ts';
 import { firstData, hasWriters, punchHole } from '../kernel/file.ts';
 import { DirectoryWatch } from '../kernel/inotify.ts';
 import type { Description, Stream } from '../processes/description.ts';
+import type { LaunchFiles } from '../spawn/launch.ts';
 
 /** Files that are written to all the time are looked at no more often than this. */
 const LOOK_INTERVAL_MS = 20;
@@ -77,8 +77,8 @@ export class Outputs {
   }
 
   /** Where a new process writes what is captured. */
-  filesFor(id: number): Pick<LaunchFiles, 'output' | 'scratch'> {
-    return { output: (stream) => this.pathOf(id, stream), scratch: this.#directory };
+  filesFor(id: number): Pick<LaunchFiles, 'output'> {
+    return { output: (stream) => this.pathOf(id, stream) };
   }
 
   /** Looks after what is captured of a process until its last writer is gone, from the spawn on or from a start of the daemon. */

@@ -48,7 +48,9 @@ export class Reaper {
   /** Ended, told, but not on disk yet: they stay zombies, and in memory, until they are. */
   readonly #unwritten = new Set<Process>();
   /** Pids of those that somebody else takes, should they end now. */
-  readonly #spared = new Set<number>();
+  readonly #spared = new Map<number, WaitEvent | null>();
+  /** Children that came to nothing. */
+  readonly #discarded = new Set<number>();
   readonly #births = new Births();
   /** By pid. */
   readonly #ownChildren = new Map<number, OwnChild>();
@@ -123,25 +125,32 @@ export class Reaper {
     return this.#births.begin(() => this.#reapOrphans());
   }
 
-  /** A child has its first handle, and with that what was seen of it before. */
-  welcome(process: Process, birth: Birth): void {
-    const pause = this.#births.takePause(process.pid, birth);
+  /**
+   * Leaves a child that has no handle yet to its caller.
+   * @param birth what was seen of it since then is kept
+   * @returns to be called when that is over
+   */
+  spare(pid: number, birth: Birth): () => void {
+    this.#spared.set(pid, this.#births.takePause(pid, birth));
+    birth.over();
+    return () => {
+      this.#spared.delete(pid);
+      this.#reapOrphans(); // it may have hidden some
+    };
+  }
+
+  /** A child that was spared has its first handle, and with that what was seen of it before. */
+  welcome(process: Process): void {
+    const pause = this.#spared.get(process.pid) ?? null;
     if (pause === null) return;
     const batch = new Batch(this.#parts.journal);
     this.#pause(batch, process, pause);
     batch.commit(this.#parts.feed);
   }
 
-  /**
-   * Leaves a child that has no handle yet to its caller.
-   * @returns to be called when that is over
-   */
-  spare(pid: number): () => void {
-    this.#spared.add(pid);
-    return () => {
-      this.#spared.delete(pid);
-      this.#reapOrphans(); // it may have hidden some
-    };
+  /** A child that was spared came to nothing: it is reaped when it has ended, and leaves no trace. */
+  discard(pid: number): void {
+    this.#discarded.add(pid);
   }
 
   /** Whether a process is a child that the daemon started for itself, or that has not got the handle that it was made for. */
@@ -282,7 +291,8 @@ export class Reaper {
       if (event === null) break;
       const { pid } = event.siginfo;
       const process = this.#parts.table.get(pid);
-      if (process === undefined) {
+      if (this.#spared.has(pid)) this.#spared.set(pid, event);
+      else if (process === undefined) {
         this.#births.keepPause(pid, event);
         this.#parts.table.stops.note(pid, event);
       } else if (process.ending === null) this.#pause(batch, process, event);
@@ -324,7 +334,7 @@ export class Reaper {
         orNothing(() => waitid(P_PID, pid, WEXITED | WNOHANG));
         reaped?.();
         this.#parts.table.stops.take(pid);
-        this.counts.orphans += 1;
+        if (!this.#discarded.delete(pid)) this.counts.orphans += 1;
       } else if (this.#unwritten.has(process))
         return; // it hides the ones behind it until the disk is back
       else this.settle(process);

@@ -1,8 +1,10 @@
 import { constants, openSync } from 'node:fs';
 import { Descriptor } from '../kernel/descriptor.ts';
 import { MemoryFile } from '../kernel/memory-file.ts';
-import { spawn } from '../kernel/spawn.ts';
+import type { WaitEvent } from '../kernel/waitid.ts';
 import type { Reaper } from '../processes/reaper.ts';
+import type { ForkServer } from '../spawn/fork-server.ts';
+import { launchOwn } from '../spawn/launch.ts';
 import { VERSION, VERSION_VARIABLE } from './handoff.ts';
 
 /** Long enough for any start; one that hangs is no good. */
@@ -17,28 +19,44 @@ const ours = new Set(['NOTIFY_SOCKET', 'WATCHDOG_USEC', 'WATCHDOG_PID']);
 /**
  * Has what this daemon's command now is rehearse its start, in a process of its own.
  * @param reaper tells how it ends
+ * @param forkServer starts it
  * @returns why it would fail, in its own words; `null` where all is well
  */
-export async function check(reaper: Reaper): Promise<string | null> {
+export async function check(reaper: Reaper, forkServer: ForkServer): Promise<string | null> {
   using nothing = new Descriptor(openSync('/dev/null', constants.O_RDONLY));
   using said = MemoryFile.create('waitd-check');
   const environment = Object.entries(process.env).flatMap(([name, value]) =>
     value === undefined || ours.has(name) ? [] : [[name, value]],
   );
-  const birth = reaper.expect();
-  const pid = await spawn({
-    path: process.execPath,
-    argv: [process.execPath, ...process.execArgv, ...process.argv.slice(1), '--check'],
-    env: { ...(Object.fromEntries(environment) as Record<string, string>), [VERSION_VARIABLE]: String(VERSION) },
+  const [program, ...args] = [process.execPath, ...process.execArgv, ...process.argv.slice(1), '--check'];
+  const env = { ...(Object.fromEntries(environment) as Record<string, string>), [VERSION_VARIABLE]: String(VERSION) };
+  const request = {
+    argv: [program!, ...args] as [string, ...string[]],
+    env,
+    wholeEnvironment: true,
     cwd: process.cwd(),
-    stdin: nothing.fd,
-    stdout: said.fd,
-    stderr: 'stdout',
-  }).finally(birth.over);
+    stdin: 'null' as const,
+    stdout: 'null' as const,
+    stderr: 'null' as const,
+  };
+  const { pid, ended } = await started(reaper, () => launchOwn(forkServer, request, [nothing.fd, said.fd, said.fd]));
   // Only we reap it, so the number is its own until then.
   const tooLong = setTimeout(() => process.kill(pid, 'SIGKILL'), LONGEST_MS);
-  const { siginfo } = await reaper.ownChildEnded(pid);
+  const { siginfo } = await ended;
   clearTimeout(tooLong);
   if (siginfo.code === 'CLD_EXITED' && siginfo.status === 0) return null;
   return said.read().slice(-SAID).trim() || `it ended with ${siginfo.code} ${siginfo.status}`;
+}
+
+async function started(
+  reaper: Reaper,
+  launch: () => Promise<number>,
+): Promise<{ pid: number; ended: Promise<WaitEvent> }> {
+  const birth = reaper.expect();
+  try {
+    const pid = await launch();
+    return { pid, ended: reaper.ownChildEnded(pid) };
+  } finally {
+    birth.over();
+  }
 }

@@ -4,7 +4,6 @@
  */
 import fs, { existsSync, readFileSync, readlinkSync, rmSync } from 'node:fs';
 import { syncBuiltinESMExports } from 'node:module';
-import { constants as os } from 'node:os';
 import { StatementSync } from 'node:sqlite';
 import koffi from 'koffi';
 
@@ -70,23 +69,17 @@ koffi.load = ((path: string | null) => {
   return {
     func(prototype: string) {
       const original = library.func(prototype) as (...args: unknown[]) => number;
-      if (prototype.startsWith('int posix_spawn(')) {
-        const { async: aside } = original as unknown as { async: (...args: unknown[]) => void };
-        const patched = (...args: unknown[]): void => {
-          const done = args.pop() as (error: Error | null, result: number) => void;
-          dieAt('die before the spawn');
-          const fault = faultNow()?.match(/^spawn (\w+)$/)?.[1];
-          if (fault !== undefined) {
-            setImmediate(done, null, os.errno[fault as keyof typeof os.errno]);
-            return;
-          }
-          aside(...args, (error: Error | null, result: number) => {
-            dieAt('die after the spawn');
-            done(error, result);
-          });
+      if (prototype.startsWith('long sendmsg('))
+        return (...args: unknown[]) => {
+          // A request to fork has descriptors (msg_controllen); what lets a child go on has none.
+          const isRequest = (args[1] as Buffer).readBigUInt64LE(40) > 0n;
+          const fault = isRequest ? faultNow()?.match(/^spawn (\w+)$/)?.[1] : undefined;
+          if (fault !== undefined) throw Object.assign(new Error(fault), { code: fault });
+          dieAt(isRequest ? 'die before the spawn' : 'die before the release');
+          const sent = original(...args);
+          if (!isRequest) dieAt('die after the release');
+          return sent;
         };
-        return Object.assign((...args: unknown[]) => original(...args), { async: patched });
-      }
       if (prototype.includes('void *infop'))
         return (...args: unknown[]) => {
           const result = original(...args);

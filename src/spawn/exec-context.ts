@@ -1,11 +1,11 @@
 import { readFileSync } from 'node:fs';
 import type { CgroupLimits } from '../cgroups/cgroups.ts';
 import { Problem } from '../errors/problem.ts';
-import type { Bound, Resource } from '../kernel/limits.ts';
+import { type Bound, type Resource, rlimOf } from '../kernel/limits.ts';
 import { findGroup, findUser, groupsOf, type User } from '../kernel/users.ts';
 
 /** As whom a program is to run, and within which bounds. */
-export interface GuiseRequest {
+export interface ExecContext {
   /** Name or uid. */
   user?: string | number | undefined;
   /** Name or gid. */
@@ -27,16 +27,22 @@ export interface Identity {
   home: string;
 }
 
-/** Whether a program is to be started just as it is. */
-export function isPlain({ user, group, limits, nice, umask, noNewPrivileges, cgroup }: GuiseRequest): boolean {
-  return [user, group, limits, nice, umask, cgroup].every((wish) => wish === undefined) && noNewPrivileges !== true;
+/** Limits as prlimit(2) takes them. */
+export type Limits = readonly (readonly [Resource, { soft: bigint; hard: bigint }])[];
+
+/** What a request says of limits, one for both or each. */
+export function limitsOf({ limits = {} }: ExecContext): Limits {
+  return (Object.entries(limits) as [Resource, Bound | { soft: Bound; hard: Bound }][]).map(([resource, limit]) => {
+    const { soft, hard } = typeof limit === 'object' ? limit : { soft: limit, hard: limit };
+    return [resource, { soft: rlimOf(soft), hard: rlimOf(hard) }] as const;
+  });
 }
 
 /**
  * @returns `null` where they are the daemon's own
  * @throws {Problem} ENOENT, 422, for one that is not there; EPERM where the daemon cannot become another
  */
-export function identityOf({ user, group }: GuiseRequest): Identity | null {
+export function identityOf({ user, group }: ExecContext): Identity | null {
   if (user === undefined && group === undefined) return null;
   const found = user === undefined ? null : wanted(user, group);
   const gid = group === undefined ? found!.gid : typeof group === 'number' ? group : gidOf(group);
