@@ -86,7 +86,8 @@ export const ProcessView = z
     pid: z.int(),
     inode: z.string().nullable(),
     startedAt: z.string(),
-    argv: z.array(z.string()).readonly(),
+    argv: z.array(z.string()).readonly().meta({ description: 'The first 4096 bytes of the arguments.' }),
+    argvTruncated: z.literal(true).optional().meta({ description: 'There are more arguments than are shown.' }),
   })
   .meta({
     id: 'Process',

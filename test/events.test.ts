@@ -125,7 +125,7 @@ t.test('an event stream: frames with ids, Last-Event-ID resumes and beats since'
     request.on('error', () => {});
   });
   const [hello, exited, subscribed] = text.trim().split('\n\n');
-  t.match(hello, /^data: \{"type":"hello"/);
+  t.match(hello, /^id: \d+\ndata: \{"type":"hello"/);
   t.match(exited, new RegExp(`^id: ${seq + 2}\ndata: \\{"type":"event","seq":${seq + 2},"event":"exited"`));
   t.match(subscribed, /^data: \{"type":"subscribed"/);
   const bad = await daemon.get('/v1/events', { headers: { accept: 'text/event-stream', 'last-event-id': 'x' } });

@@ -84,7 +84,7 @@ t.test('the same by TLS', async (t) => {
   await eventually(async () => /^waitd_parked_calls 1$/m.test(await calls()));
   await secure.signal(id, 'SIGKILL');
   await waiting.until(/^HTTP\/1.1 200[\s\S]*SIGKILL/);
-  waiting.socket.destroy();
+  await waiting.closed;
   t.equal(await secure.stop(), 0);
 });
 

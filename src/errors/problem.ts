@@ -53,7 +53,13 @@ export interface ProblemFacts {
   retry?: Retry;
   errors?: { path: string; message: string }[];
   /** Processes among which the caller is to choose. */
-  candidates?: { pid: number; inode: string | null; startedAt: string; argv: string[] }[];
+  candidates?: {
+    pid: number;
+    inode: string | null;
+    startedAt: string;
+    argv: readonly string[];
+    argvTruncated?: true;
+  }[];
   headers?: Record<string, string>;
 }
 

@@ -134,8 +134,8 @@ export class Feed implements EventSink, Switchboard {
     const gap: Gap | null = asked > head ? { from: head + 1, to: asked, reset: true } : this.#journal.gapAfter(asked);
     const since = Math.min(gap?.to ?? asked, head);
     const read = (): EventPage | null => {
-      const events = this.#journal.events({ ...request, client: request.client.scope, since });
-      const next = events.length < request.limit ? this.#journal.head : events.at(-1)!.seq;
+      const { events, more } = this.#journal.events({ ...request, client: request.client.scope, since });
+      const next = more ? events.at(-1)!.seq : this.#journal.head;
       return events.length === 0 ? null : { frames: events.map((event) => event.frame), gap, next };
     };
     const empty = (): EventPage => ({ frames: [], gap, next: this.#journal.head });

@@ -23,7 +23,7 @@ const MOST_REMEMBERED = 10_000;
 export interface Sink {
   /** Reads frames from the client, or leaves them to the network for now. */
   reading?(on: boolean): void;
-  /** @param seq of an event's frame */
+  /** @param seq of an event's frame; of another one, the cursor from which nothing is lost after it */
   send(frame: string, seq?: number): void;
   /** Bytes that wait here because the reader does not read. */
   readonly buffered: number;
@@ -118,12 +118,10 @@ export class Subscriber implements Follower {
    */
   start(handles: readonly string[] | undefined, since: number | undefined): void {
     const { journal } = this.#parts;
-    this.#frame({
-      type: 'hello',
-      node: journal.node,
-      head: journal.head,
-      oldest: Math.min(journal.oldest, journal.head + 1),
-    });
+    const { node, head } = journal;
+    const oldest = Math.min(journal.oldest, head + 1);
+    // A reader that loses its connection before the first event comes back with this.
+    this.#frame({ type: 'hello', node, head, oldest }, since ?? this.#beginningOf(handles) ?? head);
     if (handles !== undefined) {
       this.subscribe(handles, since);
       return;
@@ -133,6 +131,12 @@ export class Subscriber implements Follower {
     this.#all = { handles: null, after, position: after };
     this.#replays.push(this.#all);
     this.#pump();
+  }
+
+  /** The cursor from before the first event of several handles; `null` where the client has none of them, or none is named. */
+  #beginningOf(handles: readonly string[] | undefined): number | null {
+    const beginnings = handles?.map((handle) => this.#parts.beginningOf(handle)).filter((seq) => seq !== null) ?? [];
+    return beginnings.length === 0 ? null : Math.min(...beginnings);
   }
 
   /** Follows handles, after a replay of what they have behind them: from `since`, or from each one's beginning. */
@@ -271,10 +275,11 @@ export class Subscriber implements Follower {
     for (let count = 0; count < more; count += 1) this.#following.push(this.client.reserve('subscriptions'));
   }
 
-  #frame(frame: object): void {
+  /** @param position the cursor from which nothing is lost after this frame */
+  #frame(frame: object, position?: number): void {
     if (this.#ended) return;
     if (this.#parts.sink.buffered > this.#parts.bufferLimit) this.#cut(this.#parts.journal.head);
-    else this.#parts.sink.send(JSON.stringify(frame));
+    else this.#parts.sink.send(JSON.stringify(frame), position);
   }
 
   /** @param liveSince how far the live events have come */
@@ -297,7 +302,7 @@ export class Subscriber implements Follower {
   #checked(since: number): number {
     const { head } = this.#parts.journal;
     if (since <= head) return since;
-    this.#frame({ type: 'gap', from: head + 1, to: since, reset: true });
+    this.#frame({ type: 'gap', from: head + 1, to: since, reset: true }, head);
     return head;
   }
 
@@ -354,10 +359,10 @@ export class Subscriber implements Follower {
     if (replay.handles?.length === 0) return true;
     const gap = journal.gapAfter(replay.position);
     if (gap !== null) {
-      this.#frame({ type: 'gap', ...gap });
+      this.#frame({ type: 'gap', ...gap }, gap.to);
       replay.position = gap.to;
     }
-    const page = journal.events({
+    const { events: page, more } = journal.events({
       client: this.scope,
       ...(replay.handles !== null && { handles: replay.handles }),
       ...(types !== undefined && { types }),
@@ -371,7 +376,7 @@ export class Subscriber implements Follower {
       this.#await();
       return false;
     }
-    if (page.length === PAGE) {
+    if (more) {
       this.#await();
       return false;
     }

@@ -54,7 +54,9 @@ export interface ProcessView {
   pid: number;
   inode: string | null;
   startedAt: string;
+  /** Of long ones the beginning, and then {@link argvTruncated} says so. */
   argv: readonly string[];
+  argvTruncated?: true | undefined;
 }
 
 /** A handle as its client sees it. */
@@ -74,8 +76,8 @@ export interface HandleView {
   watch?: string | undefined;
 }
 
-export function viewOfProcess({ pid, inode, startedAtText, argv }: Process): ProcessView {
-  return { pid, inode, startedAt: startedAtText, argv };
+export function viewOfProcess({ pid, inode, startedAtText, shown }: Process): ProcessView {
+  return { pid, inode, startedAt: startedAtText, ...shown };
 }
 
 /**

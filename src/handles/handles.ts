@@ -94,6 +94,12 @@ interface HoldFacts extends OpenOptions {
   watch: boolean;
 }
 
+/** After how many characters of labels and arguments a page of handles ends: far beyond what a thousand usual ones have. */
+const PAGE_BYTES = 4 * 2 ** 20;
+
+const sizeOf = ({ labels, process: { argv } }: HandleView): number =>
+  [...Object.entries(labels).flat(), ...argv].reduce((sum, text) => sum + text.length, 0);
+
 /** Every client's handles. Those on live processes are held here; those on ended ones are records in the journal. */
 export class Handles {
   readonly #parts: HandlesParts;
@@ -379,15 +385,18 @@ export class Handles {
   /** A page of the handles that are there for a client, newest first, and where the next one begins. */
   list(client: Client, { state, labels, limit, before }: ListQuery): { handles: HandleView[]; next: number | null } {
     const handles: HandleView[] = [];
+    let bytes = 0;
     const ended = state === undefined ? {} : { ended: state === 'exited' };
     for (let from = before ?? Number.MAX_SAFE_INTEGER; ; ) {
       const page = this.#parts.journal.list({ client: client.scope, labels, before: from, limit: limit + 1, ...ended });
       for (const { id, seq } of page) {
-        if (handles.length === limit) return { handles, next: handles.at(-1)!.seq };
+        if (handles.length === limit || bytes >= PAGE_BYTES) return { handles, next: handles.at(-1)!.seq };
         from = seq;
         const handle = this.#find(client, id);
         const view = handle && this.view(handle);
-        if (view !== null && (state === undefined || view.state === state)) handles.push(view);
+        if (view === null || (state !== undefined && view.state !== state)) continue;
+        handles.push(view);
+        bytes += sizeOf(view);
       }
       if (page.length <= limit) return { handles, next: null };
     }

@@ -113,6 +113,9 @@ const RETRY_MS = 250;
 const APPLY_MS = 250;
 const APPLY_CHANGES = 256;
 
+/** After how many characters of events a page ends: far beyond what a thousand usual ones have. */
+const PAGE_BYTES = 4 * 2 ** 20;
+
 /** How many events go at a time, so that it costs next to nothing each. */
 const TRIM = 1000;
 
@@ -648,8 +651,8 @@ export class Journal {
     }
   }
 
-  /** Events in order, from disk and then from what still waits for it. */
-  events(query: EventQuery): Event[] {
+  /** Events in order, from disk and then from what still waits for it: so many, and of so many bytes, as a page takes. */
+  events(query: EventQuery): { events: Event[]; more: boolean } {
     const { client, handles, types, since, limit } = query;
     const where = ['seq > ?'];
     const values: SQLInputValue[] = [since];
@@ -665,7 +668,13 @@ export class Journal {
     }
     if (types !== undefined) oneOf('type', types);
     const sql = `SELECT seq, client, handle, type, at, frame FROM events WHERE ${where.join(' AND ')} ORDER BY seq LIMIT ?`;
-    const stored = this.#all<Event>(sql, [...values, limit]);
+    let bytes = 0;
+    const isEnough = ({ frame }: Event): boolean => {
+      bytes += frame.length;
+      return bytes >= PAGE_BYTES;
+    };
+    const stored = this.#all<Event>(sql, [...values, limit], isEnough);
+    if (stored.length === limit || bytes >= PAGE_BYTES) return { events: stored, more: true };
     const waiting = this.#waiting('event')
       .map(({ event }) => event)
       .filter(
@@ -674,23 +683,39 @@ export class Journal {
           (handles === undefined ? client === null || event.client === client : handles.includes(event.handle)) &&
           (types === undefined || types.includes(event.type)),
       );
-    return waiting.length === 0 ? stored : [...stored, ...waiting].slice(0, limit);
+    const enough = waiting.slice(0, limit - stored.length);
+    const last = enough.findIndex(isEnough);
+    const events = [...stored, ...(last === -1 ? enough : enough.slice(0, last + 1))];
+    return { events, more: last !== -1 || events.length === limit };
   }
 
-  /** Rows as they are in the tables. */
-  #read<T>(sql: string, values: SQLInputValue[]): T[] {
+  /**
+   * Rows as they are in the tables.
+   * @param isEnough asked with each row in turn; the one for which it is so is the last
+   */
+  #read<T>(sql: string, values: SQLInputValue[], isEnough?: (row: T) => boolean): T[] {
+    const rowsOf = (): T[] => {
+      const statement = this.#db.statement(sql);
+      if (isEnough === undefined) return statement.all(...values) as unknown as T[];
+      const rows: T[] = [];
+      for (const row of statement.iterate(...values) as unknown as Iterable<T>) {
+        rows.push(row);
+        if (isEnough(row)) break;
+      }
+      return rows;
+    };
     const before = this.#notice;
-    const rows = this.#guarded(() => this.#db.statement(sql).all(...values)) as unknown as T[];
+    const rows = this.#guarded(rowsOf);
     if (this.#notice === before) return rows;
     // There is another file, and what lives goes there first.
     this.apply();
-    return this.#db.statement(sql).all(...values) as unknown as T[];
+    return rowsOf();
   }
 
   /** The same, once all is there that can be. */
-  #all<T>(sql: string, values: SQLInputValue[]): T[] {
+  #all<T>(sql: string, values: SQLInputValue[], isEnough?: (row: T) => boolean): T[] {
     if (this.fault === null) this.apply();
-    return this.#read(sql, values);
+    return this.#read(sql, values, isEnough);
   }
 
   #get<T>(sql: string, values: SQLInputValue[]): T | undefined {

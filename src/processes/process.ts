@@ -3,6 +3,7 @@ import type { Registration } from '../kernel/epoll.ts';
 import type { Rusage, Siginfo, WaitEvent } from '../kernel/waitid.ts';
 import type { Description } from './description.ts';
 import type { Outcome } from './outcome.ts';
+import { type ShownArgv, shownArgv } from './shown-argv.ts';
 
 /** Whose child a process is: the daemon's own (spawned or adopted), or somebody else's. */
 export type Relation = 'child' | 'foreign';
@@ -54,6 +55,8 @@ export class Process {
   /** The start as clients see it: every event tells it. */
   readonly startedAtText: string;
   readonly argv: readonly string[];
+  /** What views and events show of them. */
+  readonly shown: ShownArgv;
   relation: Relation;
   state: ProcessState = 'running';
   ending: Ending | null = null;
@@ -77,6 +80,7 @@ export class Process {
     this.began = facts.began ?? null;
     this.startedAtText = new Date(facts.startedAt).toISOString();
     this.argv = facts.argv;
+    this.shown = shownArgv(facts.argv);
     this.relation = facts.relation;
   }
 

@@ -7,6 +7,7 @@ import { Pidfd } from '../kernel/pidfd.ts';
 import { listPids } from '../kernel/proc.ts';
 import type { ProcessTable } from '../processes/process-table.ts';
 import type { Reaper } from '../processes/reaper.ts';
+import { shownArgv } from '../processes/shown-argv.ts';
 import { Facts } from './facts.ts';
 import { inTurns } from './in-turns.ts';
 import { type Match, Matcher } from './matcher.ts';
@@ -68,7 +69,12 @@ function candidateOf(
   { pid, startedAt, argv }: Facts,
   hasInode: boolean,
 ): NonNullable<Problem['facts']['candidates']>[number] {
-  return { pid, inode: hasInode ? inodeOf(pid) : null, startedAt: new Date(startedAt).toISOString(), argv: [...argv] };
+  return {
+    pid,
+    inode: hasInode ? inodeOf(pid) : null,
+    startedAt: new Date(startedAt).toISOString(),
+    ...shownArgv(argv),
+  };
 }
 
 function inodeOf(pid: number): string | null {
