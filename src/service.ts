@@ -98,6 +98,10 @@ export class Service {
     journal.onNotice = tell;
     const { policy } = this.#daemon;
     if (policy !== null) {
+      const unwatched = (reason: string): void =>
+        this.#logger.warn({ reason }, 'changes of the policy are only looked for from time to time');
+      if (policy.unwatched !== null) unwatched(policy.unwatched);
+      policy.onUnwatched = unwatched;
       policy.onRead = ({ clients }) => this.#logger.info({ clients: clients.size }, 'there is another policy');
       policy.onRefused = ({ message }) =>
         this.#logger.error({ reason: message }, 'the policy is refused, and the one before still holds');

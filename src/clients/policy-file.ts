@@ -1,6 +1,6 @@
-import { readFileSync, statSync } from 'node:fs';
 import { createRequire } from 'node:module';
 import type * as Yaml from 'yaml';
+import { readRegular } from '../files/read-regular.ts';
 import { type Policy, PolicySchema, policyOf } from './policy.ts';
 
 /** A policy is a page of text; what is larger is something else. */
@@ -23,12 +23,13 @@ export class PolicyError extends Error {
  * @throws {PolicyError} where it does not fit; {Error} where it cannot be read, or others than its owner may change it
  */
 export function readPolicy(path: string): Policy {
-  const { size, mode, uid } = statSync(path);
-  if ((mode & 0o022) !== 0) throw new Error(`${path} may be changed by others than its owner: chmod go-w it`);
-  if (uid !== 0 && uid !== process.getuid!())
-    throw new Error(`${path} is owned by neither root nor the daemon's user: chown it`);
-  if (size > LARGEST) throw new Error(`${path} is over ${LARGEST} bytes`);
-  return parsePolicy(readFileSync(path, 'utf8'), path);
+  const text = readRegular(path, ({ size, mode, uid }) => {
+    if ((mode & 0o022) !== 0) throw new Error(`${path} may be changed by others than its owner: chmod go-w it`);
+    if (uid !== 0 && uid !== process.getuid!())
+      throw new Error(`${path} is owned by neither root nor the daemon's user: chown it`);
+    if (size > LARGEST) throw new Error(`${path} is over ${LARGEST} bytes`);
+  });
+  return parsePolicy(text, path);
 }
 
 /** @param name of the file, for what is said of it */

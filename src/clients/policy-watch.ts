@@ -1,10 +1,15 @@
-import { type FSWatcher, readFileSync, realpathSync, watch } from 'node:fs';
+import { type FSWatcher, realpathSync, watch } from 'node:fs';
 import { dirname } from 'node:path';
+import { readRegular } from '../files/read-regular.ts';
+import { inotifyShortage } from '../kernel/inotify-shortage.ts';
 import type { Policy } from './policy.ts';
 import { readPolicy } from './policy-file.ts';
 
 /** An editor, or whoever renames a new version into place, does it in several steps. */
 const SETTLE_MS = 100;
+
+/** How often the file is read where the kernel cannot tell of changes. */
+const POLL_MS = 2000;
 
 /** Reads a policy again whenever its file changes, be it written, replaced, or a symbolic link that is turned (as in a ConfigMap). */
 export class PolicyWatch {
@@ -16,6 +21,11 @@ export class PolicyWatch {
   onRefused: (error: Error) => void = () => {};
   /** Whether what the file says now is not what holds. */
   stale = false;
+  /** Why changes are only looked for from time to time; `null` where the kernel tells of them. */
+  unwatched: string | null = null;
+  /** Told when that begins. */
+  onUnwatched: (reason: string) => void = () => {};
+  #poll: NodeJS.Timeout | null = null;
   #watchers: FSWatcher[] = [];
   #text: string | null = null;
   #timer: NodeJS.Timeout | null = null;
@@ -38,6 +48,7 @@ export class PolicyWatch {
   /** The directories, since what is watched by name alone is lost when another file takes its name. */
   #watch(): void {
     this.close();
+    let shortage: string | null = null;
     const directories = new Set([dirname(this.#path)]);
     try {
       directories.add(dirname(realpathSync(this.#path)));
@@ -52,9 +63,14 @@ export class PolicyWatch {
         watcher.on('error', (error) => this.#refuse(error));
         this.#watchers.push(watcher);
       } catch (error) {
-        this.#refuse(error as Error);
+        shortage = inotifyShortage(error);
+        if (shortage === null) this.#refuse(error as Error);
       }
     }
+    if (shortage !== null) this.#poll = setInterval(() => this.#look(), POLL_MS).unref();
+    const begins = shortage !== null && this.unwatched === null;
+    this.unwatched = shortage;
+    if (begins) this.onUnwatched(shortage!);
   }
 
   #refuse(error: Error): void {
@@ -83,12 +99,14 @@ export class PolicyWatch {
     this.#watchers = [];
     if (this.#timer !== null) clearTimeout(this.#timer);
     this.#timer = null;
+    if (this.#poll !== null) clearInterval(this.#poll);
+    this.#poll = null;
   }
 }
 
 function textOf(path: string): string | null {
   try {
-    return readFileSync(path, 'utf8');
+    return readRegular(path);
   } catch {
     return null;
   }

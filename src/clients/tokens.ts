@@ -1,5 +1,6 @@
 import { createHash, randomBytes, timingSafeEqual } from 'node:crypto';
-import { existsSync, readFileSync } from 'node:fs';
+import { existsSync } from 'node:fs';
+import { readRegular } from '../files/read-regular.ts';
 import { requirePrivate } from '../files/require-private.ts';
 import { writeWhole } from '../files/write-whole.ts';
 
@@ -44,7 +45,7 @@ export function readTokens(path: string): Tokens {
   requirePrivate(path, 'tokens');
   const tokens = new Tokens();
   const seen = new Set<string>();
-  for (const [index, line] of readFileSync(path, 'utf8').split('\n').entries()) {
+  for (const [index, line] of readRegular(path).split('\n').entries()) {
     const text = line.trim();
     if (text === '' || text.startsWith('#')) continue;
     const where = `${path}, line ${index + 1}`;
@@ -70,6 +71,6 @@ export function firstToken(path: string, client: string): Tokens {
   if (!existsSync(path)) writeWhole(path, `${newToken()}\n`);
   requirePrivate(path, 'tokens');
   const tokens = new Tokens();
-  tokens.add(client, hashOf(readFileSync(path, 'utf8').trim()));
+  tokens.add(client, hashOf(readRegular(path).trim()));
   return tokens;
 }

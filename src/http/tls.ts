@@ -1,10 +1,10 @@
 import { createPrivateKey, X509Certificate } from 'node:crypto';
-import { readFileSync } from 'node:fs';
 import { createServer, type Server, type TLSSocket, type TlsOptions } from 'node:tls';
 import type { FastifyBaseLogger } from 'fastify';
 import { certificateName } from '../clients/certificate.ts';
 import type { Peer } from '../clients/clients.ts';
 import type { TlsFiles } from '../config/config.ts';
+import { readRegular } from '../files/read-regular.ts';
 import { requirePrivate } from '../files/require-private.ts';
 import { HANDSHAKE_TIMEOUT_MS } from './limits.ts';
 
@@ -62,9 +62,10 @@ function serverOf(cert: string, options: TlsOptions): Server {
 
 function readPem(path: string): string {
   try {
-    return readFileSync(path, 'utf8');
+    return readRegular(path);
   } catch (error) {
-    throw new Error(`${path} cannot be read: ${(error as NodeJS.ErrnoException).code}`);
+    const { code, message } = error as NodeJS.ErrnoException;
+    throw new Error(code === undefined ? message : `${path} cannot be read: ${code}`);
   }
 }
 

@@ -2,6 +2,7 @@ import { readSync } from 'node:fs';
 import koffi from 'koffi';
 import { Descriptor } from './descriptor.ts';
 import { isErrno } from './errno.ts';
+import { inotifyShortage } from './inotify-shortage.ts';
 import { bind, checked } from './libc.ts';
 
 const inotifyInit = bind('int inotify_init1(int flags)');
@@ -31,14 +32,20 @@ export interface FileChanges {
  * which comes when the last descriptor of an open file description goes.
  */
 export class DirectoryWatch {
-  readonly #inotify = new Descriptor(checked('inotify_init1', inotifyInit(IN_NONBLOCK | IN_CLOEXEC)));
+  readonly #inotify: Descriptor;
   readonly #buffer = Buffer.alloc(64 * 1024);
   // Kept referenced for as long as it is wanted: koffi does not.
   #loop: InstanceType<typeof koffi.node.PollHandle> | null = null;
 
-  /** @throws {SystemError} ENOENT; ENOSPC where the user has no watch left (fs.inotify.max_user_watches) */
+  /** @throws {SystemError} ENOENT; {Error} in one sentence where the user has no instance or no watch left */
   constructor(directory: string) {
-    checked('inotify_add_watch', inotifyAddWatch(this.#inotify.fd, directory, IN_MODIFY | IN_CLOSE_WRITE));
+    try {
+      this.#inotify = new Descriptor(checked('inotify_init1', inotifyInit(IN_NONBLOCK | IN_CLOEXEC)));
+      checked('inotify_add_watch', inotifyAddWatch(this.#inotify.fd, directory, IN_MODIFY | IN_CLOSE_WRITE));
+    } catch (error) {
+      const shortage = inotifyShortage(error);
+      throw shortage === null ? error : new Error(shortage);
+    }
   }
 
   /** Calls back once, from the event loop, when there is something to {@link drain}. */

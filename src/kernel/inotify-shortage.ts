@@ -1,0 +1,13 @@
+import { isErrno } from './errno.ts';
+
+/**
+ * What an error of inotify(7) means where the user has as many as may be, with the setting that allows more.
+ * @returns `null` for any other error
+ */
+export function inotifyShortage(error: unknown): string | null {
+  const raise = (what: string, setting: string): string =>
+    `the daemon's user has no inotify ${what} left: raise the sysctl ${setting}`;
+  if (isErrno(error, 'EMFILE')) return raise('instance', 'fs.inotify.max_user_instances');
+  if (isErrno(error, 'ENOSPC')) return raise('watch', 'fs.inotify.max_user_watches');
+  return null;
+}
