@@ -65,8 +65,8 @@ export class Listeners {
   readonly #tls: TlsServer | null;
   readonly #served: Served[] = [];
   readonly #sockets = new Set<Socket>();
-  /** Those by TCP on which nobody has shown yet who is asking, the oldest first. */
-  readonly #strangers = new Set<Socket>();
+  /** Those on which nobody has shown yet who is asking, the oldest first. */
+  readonly #strangers = { tcp: new Set<Socket>(), unix: new Set<Socket>() };
   readonly #mostStrangers: number;
   readonly #peers = new WeakMap<object, Peer>();
   /** Of those by TCP: a connection that has closed does not tell its own any more. */
@@ -149,15 +149,13 @@ export class Listeners {
     socket.once('close', () => {
       this.#sockets.delete(socket);
       if (this.#sockets.size === 0) stopTimeouts(this.#http);
-      this.#strangers.delete(socket);
+      this.#forgetStranger(socket);
     });
+    this.#boundStrangers(socket, isUnix ? 'unix' : 'tcp');
     // SO_PEERCRED is of the moment of connect(2), so it holds for the life of the connection.
     if (isUnix) this.#serve(socket, (fd) => ({ uid: peerOf(fd).uid, needsToken }));
-    else {
-      this.#boundStrangers(socket);
-      if (this.#tls === null) this.#serve(socket, () => 'tcp');
-      else this.#tls.emit('connection', socket);
-    }
+    else if (this.#tls === null) this.#serve(socket, () => 'tcp');
+    else this.#tls.emit('connection', socket);
   }
 
   #serve(socket: Socket, peerOn: (fd: number) => Peer): void {
@@ -178,17 +176,23 @@ export class Listeners {
   }
 
   /** Whoever only connects must not take what those need who may. */
-  #boundStrangers(socket: Socket): void {
-    this.#strangers.add(socket);
-    if (this.#strangers.size <= this.#mostStrangers) return;
-    const [oldest] = this.#strangers;
-    this.#strangers.delete(oldest!);
+  #boundStrangers(socket: Socket, kind: 'tcp' | 'unix'): void {
+    const strangers = this.#strangers[kind];
+    strangers.add(socket);
+    if (strangers.size <= this.#mostStrangers) return;
+    const [oldest] = strangers;
+    strangers.delete(oldest!);
     oldest!.destroy();
+  }
+
+  #forgetStranger(socket: Socket): void {
+    this.#strangers.tcp.delete(socket);
+    this.#strangers.unix.delete(socket);
   }
 
   /** Somebody has shown on this connection who is asking. */
   noteKnown(socket: Socket): void {
-    this.#strangers.delete(carrierOf(socket));
+    this.#forgetStranger(carrierOf(socket));
   }
 
   /** Accepts nobody any more; a Unix socket's file goes. */
