@@ -81,6 +81,15 @@ t.test('more arguments and variables than the kernel takes are E2BIG', async (t)
     t.match(await daemon.post('/v1/handles', body), { status: 413, body: { errno: 'E2BIG' } }, body.slice(0, 60));
 });
 
+t.test('a body that nests deep is refused unparsed', async (t) => {
+  const daemon = await Daemon.start(t);
+  for (const body of ['['.repeat(1_000_000) + ']'.repeat(1_000_000), '{"a":'.repeat(100_000)])
+    t.match((await daemon.post('/v1/handles', body)).body, { errno: 'EINVAL', detail: /nests deeper/ });
+  const brackets = JSON.stringify(`${'[{:"\\'.repeat(20_000)}`);
+  const spawn = spawnOf(`["/bin/true",${brackets}]`);
+  t.equal((await daemon.post('/v1/handles', spawn)).status, 201, 'what stands in a text does not count');
+});
+
 t.test('a list of handles takes as many label filters as a handle has labels', async (t) => {
   const daemon = await Daemon.start(t);
   const labels = Object.fromEntries(Array.from({ length: 64 }, (_, at) => [`k${at}`, String(at)]));

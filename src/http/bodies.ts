@@ -4,6 +4,7 @@ import { MOST_ERRORS } from '../../schemas/bounded.ts';
 import { Problem } from '../errors/problem.ts';
 import type { App } from './app-type.ts';
 import { BODY_LIMIT } from './limits.ts';
+import { requireShallow } from './nesting.ts';
 import type { Look } from './passing.ts';
 
 /** Requests whose client waits for `100 Continue`, with the response that sends it. */
@@ -43,6 +44,7 @@ export function readBodies(app: App): void {
       if (bytes.length === 0) return done(null, undefined);
       try {
         requireJson(request.raw.headersDistinct['content-type']?.join());
+        requireShallow(bytes);
         parse(request as never, decoded(bytes), done);
       } catch (problem) {
         done(problem as Error);
