@@ -256,6 +256,11 @@ export function withFaults(file: string): Record<string, string> {
   return { NODE_OPTIONS: `--import ${join(import.meta.dirname, 'faults.ts')}`, FAULT: file };
 }
 
+/** What moves a daemon's clocks by what is written in a file; see clocks.ts. */
+export function withClocks(file: string): Record<string, string> {
+  return { NODE_OPTIONS: `--import ${join(import.meta.dirname, 'clocks.ts')}`, CLOCKS: file };
+}
+
 /** A WebSocket whose frames are kept and can be awaited. */
 export class Socket {
   readonly ws: WebSocket;
