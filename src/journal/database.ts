@@ -131,10 +131,13 @@ export class Database {
 
   /** Closes it. Where its file was removed meanwhile, what it held is put there again. */
   close(): void {
+    const isRemoved = !existsSync(this.path);
+    // SQLite itself leaves out the checkpoint of a close where the file was removed.
+    if (isRemoved) this.#db.exec('PRAGMA wal_checkpoint(TRUNCATE)');
     this.#statements.clear();
     this.#db.close();
     try {
-      if (!existsSync(this.path)) this.#putBack();
+      if (isRemoved) this.#putBack();
     } finally {
       closeSync(this.#fd);
     }
@@ -241,6 +244,8 @@ export function checkVersion(directory: string): void {
   const header = Buffer.alloc(USER_VERSION_AT + 4);
   readSync(fd, header);
   closeSync(fd);
+  // A damaged one is set aside.
+  if (header.toString('latin1', 0, MAGIC.length) !== MAGIC) return;
   const version = header.readUInt32BE(USER_VERSION_AT);
   if (version > VERSION)
     throw new Error(`the journal is of version ${version}, which is later than this waitd's ${VERSION}`);

@@ -476,7 +476,7 @@ export class Journal {
     const recovering = this.fault !== null;
     const counted = { events: this.#eventCount, oldest: this.#oldest };
     try {
-      this.#requireFiles();
+      this.#guarded(() => this.#requireFiles());
       this.#transaction(() => {
         for (const pending of latest(this.#pending)) this.#write(pending);
         this.#setMeta('applied', this.#line);
@@ -529,10 +529,9 @@ export class Journal {
   check(): Error | null {
     if (this.fault === null)
       try {
-        this.#requireFiles();
+        this.#guarded(() => this.#requireFiles());
       } catch (error) {
-        if (kindOf(error) === 'damage') this.#guarded(() => this.#requireFiles());
-        else this.#fail(error as Error);
+        this.#fail(error as Error);
       }
     return this.fault;
   }
@@ -895,12 +894,12 @@ const OLD_KEYS = `DELETE FROM keys WHERE (client, key) IN (
 const [EARLIEST, LATEST] = [Date.UTC(2020), Date.UTC(2100)];
 
 /**
- * A seq beyond all that this node can have used so far: a million for each second of the wall clock, which no node reaches. Where that
- * clock is not set, as far as is reserved at a time.
+ * A seq beyond all that this node can have used so far: a hundred for each millisecond of the wall clock, which no node
+ * reaches. Where that clock is not set, as far as is reserved at a time. Such a seq has 15 digits.
  */
 function farBeyond(seq: number): number {
   const now = Date.now();
-  return Math.max(seq + RESERVE, now > EARLIEST && now < LATEST ? now * 1000 : 0);
+  return Math.max(seq + RESERVE, now > EARLIEST && now < LATEST ? now * 100 : 0);
 }
 
 /** Each process once: it is written as it is now, and as of the last change. */

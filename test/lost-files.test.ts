@@ -1,0 +1,150 @@
+import {
+  closeSync,
+  existsSync,
+  openSync,
+  readdirSync,
+  readFileSync,
+  renameSync,
+  rmSync,
+  truncateSync,
+  writeFileSync,
+  writeSync,
+} from 'node:fs';
+import { join } from 'node:path';
+import t from 'tap';
+import { Daemon, eventually, type RequestOptions } from './support/harness.ts';
+
+const keyed = (key: string): RequestOptions => ({ headers: { 'idempotency-key': key } });
+
+/** Writes over a file from its beginning on, without changing its size. */
+function spoil(path: string): void {
+  const fd = openSync(path, 'r+');
+  writeSync(fd, Buffer.alloc(4096, 0x5a), 0, 4096, 0);
+  closeSync(fd);
+}
+
+t.test('an upgrade over files that were removed loses nothing', async (t) => {
+  for (const [what, remove] of [
+    ['the state directory', (state: string) => rmSync(state, { recursive: true })],
+    ['the tables', (state: string) => rmSync(join(state, 'journal.sqlite'))],
+    [
+      'every file of the journal',
+      (state: string) => ['node.json', 'journal.sqlite', 'journal.log'].map((name) => rmSync(join(state, name))),
+    ],
+  ] as const) {
+    const daemon = await Daemon.start(t);
+    const state = join(daemon.directory, 'state');
+    const living = await daemon.spawn(['sleep', '100'], { labels: { a: 'b' }, nonblocking: true });
+    const body = { spawn: { argv: ['sh', '-c', 'exit 5'] } };
+    const ended = (await daemon.post('/v1/handles', body, keyed('k'))).body;
+    await daemon.post('/v1/poll', { handles: [ended.id] });
+    await daemon.events(ended.id); // from the tables, so all is there
+    const { node, head } = (await daemon.get('/v1/node')).body;
+    remove(state);
+
+    t.match(await daemon.get('/readyz'), { status: 503, body: { checks: { journal: /was removed|replaced/ } } }, what);
+    t.equal((await daemon.get('/livez')).status, 200);
+    for (const [spawn, key] of [
+      [{ argv: ['true'] }, {}],
+      [{ argv: ['true'], stdout: 'capture' }, {}],
+      [{ argv: ['true'] }, keyed('other')],
+    ] as const)
+      t.match(
+        await daemon.post('/v1/handles', { spawn }, key),
+        { status: 503, body: { errno: 'ENOENT', detail: /^The state directory of the daemon/ } },
+        'what could not be kept is not begun',
+      );
+    await daemon.upgrade();
+    t.equal((await daemon.get('/readyz')).status, 200);
+    t.match((await daemon.get('/v1/node')).body, { node, head }, 'it is the same node');
+    t.match((await daemon.get(`/v1/handles/${living.id}`)).body, {
+      relation: 'child',
+      state: 'running',
+      labels: { a: 'b' },
+    });
+    t.match((await daemon.waitid(living.id)).body, { errno: 'EAGAIN' });
+    t.match((await daemon.get('/v1/events?since=0')).body, { gap: null });
+    t.equal((await daemon.post('/v1/handles', body, keyed('k'))).body.id, ended.id, 'keys are there');
+    t.match((await daemon.waitid(ended.id)).body, { outcome: { exitCode: 5 } }, 'and statuses');
+    await daemon.signal(living.id, 'SIGKILL');
+    await eventually(async () => (await daemon.get(`/v1/handles/${living.id}`)).body.state === 'exited');
+    t.match((await daemon.waitid(living.id)).body, { outcome: { signal: 'SIGKILL' } });
+    const captured = await daemon.spawn(['echo', 'hello'], {}, { stdout: 'capture' });
+    await daemon.post('/v1/poll', { handles: [captured.id] });
+    t.equal((await daemon.get(`/v1/handles/${captured.id}/stdout`)).text, 'hello\n');
+    const second = Daemon.begin(t, { directory: daemon.directory });
+    t.not(await second.exited, 0, 'the new directory is locked as well');
+    t.equal(await daemon.stop(), 0);
+  }
+});
+
+t.test('an upgrade over tables that were damaged, or are older ones, keeps what lives open', async (t) => {
+  for (const [what, damage] of [
+    ['written over', (tables: string) => spoil(tables)],
+    ['truncated', (tables: string) => truncateSync(tables, 5000)],
+    ['emptied', (tables: string) => truncateSync(tables, 0)],
+    [
+      'replaced by others',
+      (tables: string) => {
+        rmSync(tables);
+        writeFileSync(tables, '');
+      },
+    ],
+    [
+      'replaced by older ones',
+      (tables: string, older: Buffer) => {
+        rmSync(tables);
+        rmSync(`${tables}-wal`);
+        writeFileSync(tables, older);
+      },
+    ],
+  ] as [string, (tables: string, older: Buffer) => void][]) {
+    let daemon = await Daemon.start(t);
+    t.equal(await daemon.stop(), 0);
+    const state = join(daemon.directory, 'state');
+    const older = readFileSync(join(state, 'journal.sqlite'));
+    daemon = await Daemon.start(t, { directory: daemon.directory });
+    const one = await daemon.spawn(['sleep', '100'], { labels: { a: 'b' } });
+    const two = (await daemon.post('/v1/handles', { dup: one.id })).body;
+    const watch = (await daemon.post('/v1/watches', { match: { exe: '/no/such/program' } })).body;
+    const { head } = (await daemon.get('/v1/node')).body;
+    await daemon.events(one.id); // from the tables, so all is there
+    damage(join(state, 'journal.sqlite'), older);
+    await daemon.upgrade();
+    for (const { id } of [one, two])
+      t.match((await daemon.get(`/v1/handles/${id}`)).body, { relation: 'child', state: 'running' }, what);
+    t.match((await daemon.get('/v1/handles?label=a=b')).body.handles, [{ id: one.id }]);
+    t.equal((await daemon.get(`/v1/watches/${watch.id}`)).status, 200, 'watches too');
+    t.match((await daemon.get('/v1/events?since=0')).body.gap, { from: 1 });
+    t.ok((await daemon.get('/v1/node')).body.head >= head);
+    t.match((await daemon.get('/readyz')).body, { status: 'ok', checks: { history: /^lost/ } });
+    await daemon.logged('the journal was damaged, and a new one is begun: what it held is lost');
+    await daemon.signal(one.id, 'SIGKILL');
+    t.match((await daemon.waitid(one.id)).body, { outcome: { signal: 'SIGKILL' } });
+    t.equal(await daemon.stop(), 0);
+    const heir = await Daemon.start(t, { directory: daemon.directory });
+    t.match((await heir.get(`/v1/handles/${two.id}`)).body, { outcome: { signal: 'SIGKILL' } }, 'all is written down');
+    t.equal(await heir.stop(), 0);
+  }
+});
+
+t.test('a state directory that is moved away and back stops nothing for good', async (t) => {
+  const daemon = await Daemon.start(t);
+  const state = join(daemon.directory, 'state');
+  const { id } = await daemon.spawn(['sleep', '100']);
+  renameSync(state, `${state}-aside`);
+  t.equal((await daemon.get('/readyz')).status, 503);
+  await daemon.signal(id, 'SIGKILL');
+  await daemon.post('/v1/poll', { handles: [id] });
+  t.equal(daemon.zombies.length, 1, 'the status waits in the kernel');
+  renameSync(`${state}-aside`, state);
+  await eventually(async () => (await daemon.get('/readyz')).status === 200);
+  await eventually(() => daemon.zombies.length === 0);
+  t.equal(await daemon.stop(), 0);
+  const heir = await Daemon.start(t, { directory: daemon.directory });
+  t.match((await heir.waitid(id)).body, { outcome: { signal: 'SIGKILL' } });
+  t.match((await heir.get('/v1/events?since=0')).body, { gap: null });
+  t.notOk(readdirSync(state).some((name) => name.includes('damaged')));
+  t.ok(existsSync(join(state, 'node.json')));
+  t.equal(await heir.stop(), 0);
+});
