@@ -117,7 +117,9 @@ export const Open = z
     inode: z
       .string()
       .regex(/^\d{1,20}$/, 'must be a decimal number in a string')
-      .optional(),
+      .nullish()
+      .transform((inode) => inode ?? undefined)
+      .meta({ description: 'Null, as views show it before Linux 6.9, is as if it were not given.' }),
     match: MatchSchema.optional(),
   })
   .refine(({ pid, match }) => (pid === undefined) !== (match === undefined), 'give exactly one of pid and match')

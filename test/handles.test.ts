@@ -5,6 +5,7 @@ import t from 'tap';
 import { Daemon, eventually, stateOf } from './support/harness.ts';
 
 const daemon = await Daemon.start(t);
+const features = await daemon.features();
 
 t.test('a handle that was closed after the end stays closed, whatever is made of its process', async (t) => {
   const { id } = await daemon.spawn(['true']);
@@ -135,8 +136,11 @@ t.test('open holds any process, refuses a reused pid, and names the process of a
   const opened = await daemon.post('/v1/handles', { open: { pid } });
   t.match(opened.body, { relation: 'foreign', state: 'running', process: { pid, argv: ['sleep', '100'] } });
   const { inode } = opened.body.process;
-  t.equal((await daemon.post('/v1/handles', { open: { pid, inode } })).status, 201);
-  t.match((await daemon.post('/v1/handles', { open: { pid, inode: '1' } })).body, { status: 404, errno: 'ESRCH' });
+  t.equal((await daemon.post('/v1/handles', { open: { pid, inode } })).status, 201, 'as the view has it, null too');
+  t.equal((await daemon.post('/v1/handles', { open: { pid, inode: null } })).status, 201, 'null is not given');
+  const other = await daemon.post('/v1/handles', { open: { pid, inode: '1' } });
+  if (features.inode) t.match(other.body, { status: 404, errno: 'ESRCH' });
+  else t.match(other.body, { status: 501, errno: 'EOPNOTSUPP', detail: /6\.9/ });
   const tid = readdirSync(`/proc/${process.pid}/task`)
     .map(Number)
     .find((id) => id !== process.pid)!;
