@@ -7,8 +7,8 @@ import type { ForkServer } from '../spawn/fork-server.ts';
 import { launchOwn } from '../spawn/launch.ts';
 import { VERSION, VERSION_VARIABLE } from './handoff.ts';
 
-/** Long enough for any start; one that hangs is no good. */
-const LONGEST_MS = 30_000;
+/** Long enough for a start on a machine that is slow and busy: meanwhile this daemon serves. A start that hangs is no good. */
+const LONGEST_MS = 120_000;
 
 /** What of its output is told. */
 const SAID = 2000;
@@ -41,10 +41,15 @@ export async function check(reaper: Reaper, forkServer: ForkServer): Promise<str
   };
   const { pid, ended } = await started(reaper, () => launchOwn(forkServer, request, [nothing.fd, said.fd, said.fd]));
   // Only we reap it, so the number is its own until then.
-  const tooLong = setTimeout(() => process.kill(pid, 'SIGKILL'), LONGEST_MS);
+  let late = false;
+  const tooLong = setTimeout(() => {
+    late = true;
+    process.kill(pid, 'SIGKILL');
+  }, LONGEST_MS);
   const { siginfo } = await ended;
   clearTimeout(tooLong);
   if (siginfo.code === 'CLD_EXITED' && siginfo.status === 0) return null;
+  if (late) return `its rehearsal had not ended after ${LONGEST_MS / 1000} s`;
   return said.read().slice(-SAID).trim() || `it ended with ${siginfo.code} ${siginfo.status}`;
 }
 
