@@ -94,17 +94,18 @@ t.test('what outlives its handle or its daemon is swept once it is empty', real,
   await heir.stop();
 });
 
-t.test('without a controller that is needed nothing is started, and --cgroup must be one', async (t) => {
+t.test('--cgroup must be a cgroup', async (t) => {
   const refused = Daemon.begin(t, { args: ['--cgroup', temporaryDirectory(t)] });
   t.equal(await refused.exited, 2);
   t.match(refused.log.join(''), /--cgroup or WAITD_CGROUP: must be the path of a cgroup/);
-  if (TREE === undefined || 'skip' in real) return;
+});
+
+/** The kernel hands a controller to one version only, and on some machines it is this one. */
+const hasMemory = TREE !== undefined && readFileSync(join(TREE, 'cgroup.subtree_control'), 'utf8').includes('memory');
+const withoutMemory = hasMemory ? { skip: 'the memory controller is handed down here' } : real;
+
+t.test('without a controller that is needed nothing is started', withoutMemory, async (t) => {
   const directory = cgroupFor(t);
-  if (
-    existsSync(join(directory, 'memory.max')) ||
-    readFileSync(join(directory, 'cgroup.controllers'), 'utf8').includes('memory')
-  )
-    return;
   const daemon = await Daemon.start(t, { args: ['--cgroup', directory] });
   const answer = await daemon.post('/v1/handles', { spawn: { argv: ['true'], cgroup: { memoryMax: 2 ** 20 } } });
   t.match(answer.body, { status: 501, errno: 'EOPNOTSUPP', detail: /memory controller/ });

@@ -2,7 +2,6 @@ import { spawnSync } from 'node:child_process';
 import {
   chmodSync,
   closeSync,
-  copyFileSync,
   mkdirSync,
   openSync,
   readdirSync,
@@ -14,6 +13,7 @@ import {
 } from 'node:fs';
 import { join } from 'node:path';
 import t, { type Test } from 'tap';
+import { Ext4, fill, smallDisk, withExt4, withSmallDisk } from './support/disks.ts';
 import { Daemon, eventually, Gate, temporaryDirectory, withFaults } from './support/harness.ts';
 
 interface Faulty {
@@ -138,29 +138,18 @@ t.test('what could not be written goes over to the next image', async (t) => {
   t.equal(await daemon.stop(), 0);
 });
 
-t.test('a file system that turns read-only, and is mounted anew', async (t) => {
+t.test('a file system that turns read-only, and is mounted anew', withExt4, async (t) => {
   const directory = temporaryDirectory(t);
   const state = join(directory, 'state');
-  const image = join(directory, 'image');
-  const run = (command: string, ...args: string[]): string => {
-    const { status, stdout, stderr } = spawnSync(command, args, { encoding: 'utf8' });
-    if (status !== 0 && command !== 'e2fsck') throw new Error(`${command}: ${stderr}`);
-    return stdout.trim();
-  };
   mkdirSync(state);
-  writeFileSync(image, '');
-  truncateSync(image, 16 << 20);
-  run('mkfs.ext4', '-q', '-F', image);
-  run('mount', '-o', 'loop,errors=remount-ro', image, state);
-  t.teardown(() => spawnSync('umount', ['-l', state]));
+  const disk = Ext4.make(join(directory, 'image'), state);
+  t.teardown(() => disk.unmount());
+  disk.mount('loop,errors=remount-ro');
   chmodSync(state, 0o700);
   const daemon = await Daemon.start(t, { directory });
   const handles = await Promise.all(Array.from({ length: 20 }, () => daemon.spawn(['sleep', '100'])));
   const socket = daemon.ws('?since=0');
-  run('sync', '-f', state); // what is only in the cache goes with the file system
-  // What ext4 does by itself when it finds its disk damaged.
-  const device = run('findmnt', '-no', 'SOURCE', state).split('/').at(-1);
-  writeFileSync(`/sys/fs/ext4/${device}/trigger_fs_error`, '1');
+  disk.fail();
   for (const { id } of handles.slice(0, 10)) await daemon.signal(id, 'SIGKILL');
   await socket.until(() => socket.events.filter(({ event }) => event === 'exited').length === 10);
   t.equal((await daemon.get('/readyz')).status, 503);
@@ -169,11 +158,9 @@ t.test('a file system that turns read-only, and is mounted anew', async (t) => {
   daemon.child.kill('SIGHUP');
   const { reason } = await daemon.logged('the upgrade is refused, and all stays as it is');
   t.match(reason, /EROFS|EIO/);
-  run('umount', '-l', state);
+  disk.unmount();
   // The daemon's descriptors hold the old one, and only a new image of it opens the new one; the children are kept.
-  copyFileSync(image, `${image}-repaired`);
-  run('e2fsck', '-p', `${image}-repaired`);
-  run('mount', '-o', 'loop', `${image}-repaired`, state);
+  disk.repaired().mount();
   await daemon.upgrade();
   t.equal((await daemon.get('/readyz')).status, 200);
   await eventually(() => daemon.zombies.length === 0);
@@ -321,12 +308,11 @@ t.test('a damaged journal is set aside, at the start and while it runs, and a ga
   t.equal(await heir.stop(), 0);
 });
 
-t.test('a disk that is really full, with exits going on all the while', async (t) => {
+t.test('a disk that is really full, with exits going on all the while', withSmallDisk, async (t) => {
   const directory = temporaryDirectory(t);
   const state = join(directory, 'state');
   mkdirSync(state);
-  t.equal(spawnSync('mount', ['-t', 'tmpfs', '-o', 'size=16m,mode=0700', 'tmpfs', state]).status, 0);
-  t.teardown(() => spawnSync('umount', ['-l', state]));
+  smallDisk(t, state, 16);
   const daemon = await Daemon.start(t, { directory });
   const handles = await Promise.all(
     Array.from({ length: 60 }, (_, n) => daemon.spawn(['sh', '-c', `sleep 1.${10 + n}; exit ${n}`])),
@@ -334,8 +320,7 @@ t.test('a disk that is really full, with exits going on all the while', async (t
   const last = await daemon.spawn(['sleep', '100']);
   const socket = daemon.ws();
   await socket.first((frame) => frame.type === 'hello');
-  const filler = join(state, 'filler');
-  spawnSync('dd', ['if=/dev/zero', `of=${filler}`, 'bs=4k']);
+  const filler = fill(state);
   // What was set apart for the write-ahead log already may take some more.
   let n = 0;
   await eventually(async () => {
@@ -372,7 +357,9 @@ t.test('what a new process needs and is not to be had is 503 with a hint', async
   t.equal(await daemon.stop(), 0);
 });
 
-t.test('out of pids: fork says EAGAIN, and what is held goes on', async (t) => {
+const asRoot = process.getuid!() === 0 ? {} : { skip: 'only root can be another user' };
+
+t.test('out of pids: fork says EAGAIN, and what is held goes on', asRoot, async (t) => {
   const directory = temporaryDirectory(t);
   spawnSync('chown', ['65534', directory]);
   // The limit is of the user's processes and threads together; of this user there are no others here.

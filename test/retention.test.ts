@@ -114,18 +114,19 @@ t.test('a journal of the first version is taken up', async (t) => {
   const db = new DatabaseSync(join(directory, 'state', 'journal.sqlite'));
   const ending = (code: number): string =>
     JSON.stringify({ outcome: { reason: 'exited', exitCode: code }, siginfo: null, rusage: null, reaped: true });
+  const client = `uid:${process.getuid!()}`;
   db.exec(`${MIGRATIONS[0]}
     INSERT INTO meta VALUES ('node', 'n_1'), ('head', '0');
     INSERT INTO processes VALUES (1, 'boot', 10, '1', 0, '["a"]', 'child', 'exited', '${ending(3)}');
     INSERT INTO processes VALUES (2, 'boot', 11, '2', 0, '["b"]', 'child', 'exited', '${ending(4)}');
     INSERT INTO processes VALUES (3, 'boot', 12, '3', 0, '["c"]', 'child', 'running', NULL);
     INSERT INTO descriptions VALUES (1, 1, 1), (2, 2, 0), (3, 3, 0);
-    INSERT INTO handles VALUES (0, 'h_1', 'uid:0', 1, '{"x":"y"}', 0, NULL), (2, 'h_2', 'uid:0', 2, '{}', 0, 'closed');
-    INSERT INTO handles VALUES (5, 'h_3', 'uid:0', 3, '{}', 0, NULL);
-    INSERT INTO labels VALUES ('uid:0', 'x', 'y', 0);
-    INSERT INTO collected VALUES (1, 'uid:0');
-    INSERT INTO events VALUES (3, 'uid:0', 'h_2', 'closed', ${Date.now()}, '{}');
-    INSERT INTO events VALUES (6, 'uid:0', 'h_3', 'opened', ${Date.now()}, '{}');
+    INSERT INTO handles VALUES (0, 'h_1', '${client}', 1, '{"x":"y"}', 0, NULL), (2, 'h_2', '${client}', 2, '{}', 0, 'closed');
+    INSERT INTO handles VALUES (5, 'h_3', '${client}', 3, '{}', 0, NULL);
+    INSERT INTO labels VALUES ('${client}', 'x', 'y', 0);
+    INSERT INTO collected VALUES (1, '${client}');
+    INSERT INTO events VALUES (3, '${client}', 'h_2', 'closed', ${Date.now()}, '{}');
+    INSERT INTO events VALUES (6, '${client}', 'h_3', 'opened', ${Date.now()}, '{}');
     PRAGMA user_version = 1;`);
   db.close();
   const daemon = await Daemon.start(t, { directory });
