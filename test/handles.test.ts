@@ -25,13 +25,13 @@ t.test('a spawned process is held from before its first event', async (t) => {
     relation: 'child',
     nonblocking: false,
     labels: { job: '42' },
-    client: 'uid:0',
+    client: `uid:${process.getuid!()}`,
     collected: false,
   });
   const waited = await daemon.waitid(answer.body.id);
   t.match(waited.body, {
     handle: answer.body.id,
-    siginfo: { signo: 'SIGCHLD', code: 'CLD_EXITED', pid: answer.body.process.pid, uid: 0, status: 7 },
+    siginfo: { signo: 'SIGCHLD', code: 'CLD_EXITED', pid: answer.body.process.pid, uid: process.getuid!(), status: 7 },
     outcome: { reason: 'exited', exitCode: 7 },
   });
   t.type(waited.body.rusage.userUs, 'number');

@@ -193,7 +193,7 @@ t.test('at a terminal the program is its foreground job', async (t) => {
   const { status, stdout } = spawnSync('script', ['-qec', quoted, '/dev/null'], {
     input: 'words\n',
     encoding: 'utf8',
-    timeout: 30_000,
+    timeout: 240_000,
   });
   t.match(stdout, /foreground/);
   t.match(stdout, /read words/);

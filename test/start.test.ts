@@ -11,7 +11,7 @@ function refused(args: string[], env: Record<string, string> = {}): { code: numb
   const { status, stderr } = spawnSync(process.execPath, [MAIN, ...args], {
     env: { PATH: process.env.PATH, NODE_NO_WARNINGS: '1', ...env },
     encoding: 'utf8',
-    timeout: 20_000,
+    timeout: 240_000,
   });
   return { code: status, text: stderr };
 }

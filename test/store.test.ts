@@ -3,7 +3,6 @@ import { once } from 'node:events';
 import { readdirSync, readFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { createInterface } from 'node:readline';
-import { setTimeout } from 'node:timers/promises';
 import t, { type Test } from 'tap';
 import { Notifier } from '../src/kernel/notify.ts';
 import { Pidfd } from '../src/kernel/pidfd.ts';
@@ -72,8 +71,11 @@ t.test('after a crash it is known how processes ended that had no parent any mor
   await daemon.exited;
   process.kill(killed.process.pid, 'SIGKILL');
   // To be reaped by init, which here and there it leaves undone; then nobody can know how they ended.
-  const gone = eventually(() => [exits, killed].every(({ process: child }) => stateOf(child.pid) === null));
-  const reaped = await Promise.race([gone.then(() => true), setTimeout(10_000, false, { ref: false })]);
+  const areGone = (): boolean => [exits, killed].every(({ process: child }) => stateOf(child.pid) === null);
+  const reaped = await eventually(areGone, 'init reaps them', 10_000).then(
+    () => true,
+    () => false,
+  );
 
   const heir = await start();
   const outcome = async (id: string): Promise<unknown> => (await heir.get(`/v1/handles/${id}`)).body;

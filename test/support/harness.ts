@@ -1,12 +1,14 @@
 import { strict as assert } from 'node:assert';
 import { type ChildProcess, execFileSync, spawn } from 'node:child_process';
-import { closeSync, mkdtempSync, openSync, readdirSync, readFileSync, rmSync, writeSync } from 'node:fs';
+import { chmodSync, closeSync, existsSync, mkdtempSync, openSync, readdirSync, readFileSync, writeSync } from 'node:fs';
 import { Agent, request as httpRequest, type IncomingHttpHeaders } from 'node:http';
 import { constants, tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { createInterface } from 'node:readline';
 import type { Test } from 'tap';
 import { WebSocket } from 'ws';
+import type { Features } from '../../src/kernel/features.ts';
+import { descendantsOf, kill, killStartedWith, removeTree } from './leftovers.ts';
 
 export interface Response {
   status: number;
@@ -47,6 +49,29 @@ const REFUSED = 'the upgrade is refused, and all stays as it is';
 
 const MAIN = join(import.meta.dirname, '../../src/main.ts');
 
+/** What a machine takes many times less for, however busy it is: beyond it something will not come any more. */
+const PATIENCE_MS = 240_000;
+
+/** Kills a program when this process ends, however that happens. A fork and a change of user undo it, an execve does not. */
+const TIED = [programOf('setpriv'), '--pdeathsig', 'KILL'];
+
+/** Where this test file keeps everything. What it starts has this path in its environment, a daemon's children in HOME. */
+const BASE = mkdtempSync(join(tmpdir(), 'waitd-test-'));
+chmodSync(BASE, 0o711);
+process.env.WAITD_TEST = BASE;
+process.once('exit', () => {
+  killStartedWith(BASE);
+  removeTree(BASE);
+});
+
+/** Where the PATH has a program: not every prefix looks it up again. */
+function programOf(name: string): string {
+  const places = (process.env.PATH ?? '').split(':').map((directory) => join(directory, name));
+  const found = places.find((path) => existsSync(path));
+  if (found === undefined) throw new Error(`the tests need ${name}, which is not in the PATH`);
+  return found;
+}
+
 /** A daemon in a process of its own, on a Unix socket and on a TCP port that it picked. */
 export class Daemon {
   readonly directory: string;
@@ -62,7 +87,8 @@ export class Daemon {
   private constructor(directory: string, { args = [], env = {}, prefix = [] }: DaemonOptions) {
     this.directory = directory;
     this.socket = join(directory, 'waitd.sock');
-    const [command = '', ...rest] = [...prefix, process.execPath, MAIN, 'serve'];
+    // Once for the prefix, and once more for the daemon where the prefix forks it or changes the user.
+    const [command = '', ...rest] = [...TIED, ...prefix, ...TIED, process.execPath, MAIN, 'serve'];
     const places = [
       '--listen',
       `unix:${this.socket}`,
@@ -118,17 +144,17 @@ export class Daemon {
   /** The first log entry with one of these messages, from a place in the log on; be it there already or still to come. */
   async logged(messages: string | readonly string[], from = 0): Promise<LogEntry> {
     const wanted = [messages].flat();
-    for (;;) {
-      const entry = this.entries.slice(from).find(({ msg }) => wanted.includes(msg));
-      if (entry !== undefined) return entry;
-      await new Promise<void>((resolve) => {
-        const look = this.#look;
-        this.#look = () => {
-          look();
-          resolve();
-        };
-      });
-    }
+    const find = (): LogEntry | undefined => this.entries.slice(from).find(({ msg }) => wanted.includes(msg));
+    const found = new Promise<LogEntry>((resolve) => {
+      const before = this.#look;
+      this.#look = () => {
+        before();
+        const entry = find();
+        if (entry !== undefined) resolve(entry);
+      };
+      this.#look();
+    });
+    return within(() => `"${wanted.join('" or "')}" was not logged:\n${this.log.join('\n')}`, found);
   }
 
   /** Has it replaced in place. @returns once the next image is ready */
@@ -224,6 +250,11 @@ export class Daemon {
     return new Socket(new WebSocket(`ws+unix:${this.socket}:/v1/events${query}`, protocols));
   }
 
+  /** What the kernel below has of pidfds, as the daemon found it out. */
+  async features(): Promise<Features> {
+    return (await this.get('/v1/node')).body.kernel.features;
+  }
+
   /** Open descriptors of the daemon. */
   get descriptors(): number {
     return readdirSync(`/proc/${this.pid}/fd`).length;
@@ -244,9 +275,15 @@ export class Daemon {
     return this.exited;
   }
 
+  /** Kills it, and everything below it. */
   async kill(): Promise<void> {
     this.#agent.destroy();
-    if (this.child.exitCode === null && this.child.signalCode === null) this.child.kill('SIGKILL');
+    if (this.child.exitCode === null && this.child.signalCode === null) {
+      // While it is stopped it reaps nobody, so that no pid of those becomes another's.
+      this.child.kill('SIGSTOP');
+      for (const pid of descendantsOf(this.pid)) kill(pid);
+      this.child.kill('SIGKILL');
+    }
     await this.exited;
   }
 }
@@ -287,12 +324,16 @@ export class Socket {
   }
 
   until(done: () => boolean): Promise<void> {
-    if (done()) return Promise.resolve();
-    return new Promise((resolve) => {
+    const come = new Promise<void>((resolve) => {
       this.#look = () => {
         if (done()) resolve();
       };
+      this.#look();
     });
+    return within(
+      () => `${done} is not so after ${this.frames.length} frames: ${JSON.stringify(this.frames.at(-1))}`,
+      come,
+    );
   }
 
   // biome-ignore lint/suspicious/noExplicitAny: tests say what they expect of it
@@ -323,8 +364,8 @@ function checkAnswer({ status, headers, body, text }: Response): void {
 }
 
 export function temporaryDirectory(t: Test): string {
-  const directory = mkdtempSync(join(tmpdir(), 'waitd-test-'));
-  t.teardown(() => rmSync(directory, { recursive: true, force: true }));
+  const directory = mkdtempSync(join(BASE, 't'));
+  t.teardown(() => removeTree(directory));
   return directory;
 }
 
@@ -362,9 +403,36 @@ export function childrenOf(pid: number): number[] {
   );
 }
 
-/** Looks until it is so: for what the kernel shows in /proc and tells nobody. */
-export async function eventually(isSo: () => boolean | Promise<boolean>): Promise<void> {
-  while (!(await isSo())) await new Promise((resolve) => setImmediate(resolve));
+/** @throws {Error} with the label, where something does not come within what is reasonable */
+async function within<T>(label: () => string, promise: Promise<T>): Promise<T> {
+  const { promise: late, reject } = Promise.withResolvers<never>();
+  const timer = setTimeout(
+    () => reject(new Error(`${label()}, and ${PATIENCE_MS / 1000} s are over`)),
+    PATIENCE_MS,
+  ).unref();
+  try {
+    return await Promise.race([promise, late]);
+  } finally {
+    clearTimeout(timer);
+  }
+}
+
+/**
+ * Looks until it is so: for what the kernel shows in /proc and tells nobody.
+ * @param label what is expected, for the error; the condition's own text if it is left out
+ * @param withinMs less than what a busy machine needs only where the test goes on without it
+ * @throws {Error} where it does not come to be so within what is reasonable
+ */
+export async function eventually(
+  isSo: () => boolean | Promise<boolean>,
+  label = String(isSo),
+  withinMs = PATIENCE_MS,
+): Promise<void> {
+  const deadline = Date.now() + withinMs;
+  for (let pause = 1; !(await isSo()); pause = Math.min(2 * pause, 50)) {
+    if (Date.now() > deadline) throw new Error(`not so after ${withinMs / 1000} s: ${label}`);
+    await new Promise((resolve) => setTimeout(resolve, pause));
+  }
 }
 
 /** Something that a shell waits for with `read -r line < PATH`, so that a test says when it goes on. It never blocks the test. */
