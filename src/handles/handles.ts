@@ -155,10 +155,11 @@ export class Handles {
   async spawn(asking: Client, wanted: LaunchRequest, options: OpenOptions): Promise<Handle> {
     const { journal, features, descriptors, outputs, cgroups } = this.#parts;
     const { name: client } = asking;
-    const request = permitted(asking.rights.spawn, wanted);
+    if (asking.rights.spawn === false) throw notAllowed('spawn');
     using place = this.#reserve('posix_spawn', asking);
-    using room = outputs.reserve(asking, captured(request).length);
+    using room = outputs.reserve(asking, captured(wanted).length);
     asking.spawns.take(asking.quotas.spawnsPerSecond);
+    const request = await permitted(asking.rights.spawn, wanted);
     const id = this.#ids.make(client);
     const number = journal.takeNumber();
     const facts = { id: number, argv: request.argv.map(shownOf), relation: 'child' as const };

@@ -1,4 +1,4 @@
-import { accessSync, constants, realpathSync, statSync } from 'node:fs';
+import { access, constants, realpath, stat } from 'node:fs/promises';
 import { basename, dirname, join, resolve } from 'node:path';
 import { notAllowed } from '../clients/client.ts';
 import type { SpawnRule } from '../clients/rights.ts';
@@ -6,25 +6,34 @@ import type { Problem } from '../errors/problem.ts';
 import { isErrno } from '../kernel/errno.ts';
 import { findGroup, findUser, groupsOf } from '../kernel/users.ts';
 import { candidates, environmentOf, explained, type LaunchRequest, type OutputTarget } from '../spawn/launch.ts';
+import { Semaphore } from '../spawn/semaphore.ts';
 import { permittedBounds } from './permit-bounds.ts';
 
+/** How many requests may have paths resolved at a time: a file system that hangs takes a thread for each, and there are four. */
+const MOST_RESOLVING = 2;
+const resolving = new Semaphore(MOST_RESOLVING);
+
 /**
- * What of a request a client may have, as it is then carried out: paths are the real ones, so that what was looked at is what
- * is used, whatever becomes of a symbolic link meanwhile.
+ * What of a request a client may have, as it is then carried out: paths are the real ones, and the child refuses symbolic links in
+ * them, so that what was looked at is what is used.
  * @throws {Problem} EPERM; ENOENT and EACCES for a program that cannot be found
  */
-export function permitted(rule: SpawnRule | boolean, request: LaunchRequest): LaunchRequest {
+export async function permitted(rule: SpawnRule | boolean, request: LaunchRequest): Promise<LaunchRequest> {
   if (rule === true) return request;
   if (rule === false) throw notAllowed('spawn');
+  return resolving.run(() => permittedBy(rule, request));
+}
+
+async function permittedBy(rule: SpawnRule, request: LaunchRequest): Promise<LaunchRequest> {
   for (const name of Object.keys(request.env))
     if (!rule.environment.some((pattern) => matches(pattern, name))) throw notAllowed(`set the variable ${name}`);
-  const cwd = request.cwd === '/' ? '/' : within(rule.directories, request.cwd, 'work in this directory');
-  const program = programOf(request, cwd);
-  const place = real(program);
-  if (place === null || !rule.programs.some((path) => isProgram(path, place))) throw notAllowed('spawn this program');
+  const cwd = request.cwd === '/' ? '/' : await within(rule.directories, request.cwd, 'work in this directory');
+  const place = await real(await programOf(request, cwd));
+  if (place === null || !(await someOf(rule.programs, (path) => isProgram(path, place))))
+    throw notAllowed('spawn this program');
   const user = permittedUser(rule, request);
-  const stdout = outputWithin(rule, request.stdout);
-  const stderr = request.stderr === 'stdout' ? 'stdout' : outputWithin(rule, request.stderr);
+  const stdout = await outputWithin(rule, request.stdout);
+  const stderr = request.stderr === 'stdout' ? 'stdout' : await outputWithin(rule, request.stderr);
   return {
     ...request,
     ...permittedBounds(rule, request),
@@ -60,14 +69,14 @@ function matches(pattern: string, name: string): boolean {
 }
 
 /** @throws {Problem} ENOENT; EACCES where the name is found, but nothing that may be executed */
-function programOf(request: LaunchRequest, cwd: string): string {
+async function programOf(request: LaunchRequest, cwd: string): Promise<string> {
   let problem: Problem | null = null;
   for (const candidate of candidates(request.argv[0], environmentOf(request).PATH)) {
     const path = resolve(cwd, candidate);
     if (candidate === request.argv[0]) return path;
     try {
-      if (!statSync(path).isFile()) continue;
-      accessSync(path, constants.X_OK);
+      if (!(await stat(path)).isFile()) continue;
+      await access(path, constants.X_OK);
       return path;
     } catch (error) {
       if (isErrno(error, 'EACCES')) problem = explained('EACCES', 'The program');
@@ -80,45 +89,50 @@ function programOf(request: LaunchRequest, cwd: string): string {
  * Where a name really is: its directory without symbolic links. Its own last part is left as it is, since a program that is
  * many programs in one (busybox) is told by it.
  */
-function real(path: string): string | null {
+async function real(path: string): Promise<string | null> {
   try {
-    return join(realpathSync(dirname(path)), basename(path));
+    return join(await realpath(dirname(path)), basename(path));
   } catch {
     return null;
   }
 }
 
-function isProgram(allowed: string, place: string): boolean {
-  return allowed.endsWith('/') ? isBelow(allowed, place) : real(allowed) === place;
+async function isProgram(allowed: string, place: string): Promise<boolean> {
+  return allowed.endsWith('/') ? isBelow(allowed, place) : (await real(allowed)) === place;
 }
 
-function isBelow(directory: string, path: string): boolean {
+async function isBelow(directory: string, path: string): Promise<boolean> {
   try {
-    const real = realpathSync(directory);
+    const real = await realpath(directory);
     return real === '/' || path === real || path.startsWith(`${real}/`);
   } catch {
     return false;
   }
 }
 
+async function someOf<T>(all: readonly T[], fits: (each: T) => Promise<boolean>): Promise<boolean> {
+  for (const each of all) if (await fits(each)) return true;
+  return false;
+}
+
 /** @returns the real path */
-function within(directories: readonly string[], path: string, what: string): string {
+async function within(directories: readonly string[], path: string, what: string): Promise<string> {
   let found: string;
   try {
-    found = realpathSync(path);
+    found = await realpath(path);
   } catch {
     throw notAllowed(what); // nor is it told whether it is there
   }
-  if (!directories.some((directory) => isBelow(directory, found))) throw notAllowed(what);
+  if (!(await someOf(directories, (directory) => isBelow(directory, found)))) throw notAllowed(what);
   return found;
 }
 
-function outputWithin(rule: SpawnRule, target: OutputTarget): OutputTarget {
+async function outputWithin(rule: SpawnRule, target: OutputTarget): Promise<OutputTarget> {
   // The daemon's own output is its log.
   if (target === 'inherit') throw notAllowed('write to the daemon’s own output');
   if (typeof target === 'string') return target;
-  const place = real(target.file);
-  if (place === null || !rule.directories.some((directory) => isBelow(directory, place)))
+  const place = await real(target.file);
+  if (place === null || !(await someOf(rule.directories, (directory) => isBelow(directory, place))))
     throw notAllowed('write to this file');
   return { ...target, file: place, literally: true };
 }
