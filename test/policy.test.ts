@@ -480,7 +480,7 @@ t.test('the audit: who, what, with which result, under which request', async (t)
     { audit: 'signal', client: 'a', requestId: 'r2', handle: id, signal: 'SIGKILL', scope: 'process' },
     { audit: 'close', client: 'a', requestId: 'r3', handle: id, result: 'ok' },
     { audit: 'open', client: 'a', requestId: 'r4', pid: daemon.pid, result: 'ok' },
-    { audit: 'spawn', client: 'none', requestId: 'r5', program: 'true', result: 'EPERM' },
+    { audit: 'spawn', client: 'none', requestId: 'r5', result: 'EPERM' },
     { audit: 'refusal', client: null, requestId: 'r6', method: 'GET', route: '/v1/handles', result: 'EACCES' },
     { audit: 'refusal', client: 'none', requestId: 'r7', route: '/metrics', result: 'EPERM' },
     { audit: 'spawn', client: 'a', requestId: 'r9', result: 'ENOENT' },
