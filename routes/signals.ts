@@ -23,12 +23,15 @@ export function signalRoutes(app: App, { handles, signals, terminations }: Daemo
       summary: 'Signal the process, its group or its tree',
       params: HandleParams,
       body: Signal,
-      response: { 204: z.null().meta({ description: 'Sent' }), ...problems(404, 410, 422, 501) },
+      response: { 204: z.null().meta({ description: 'Sent' }), ...problems(404, 410, 422, 501, 504) },
     },
-    handler: (request, reply) => {
-      request.audited = { signal: request.body.signal, scope: request.body.scope };
-      signals.send(handles.get(request.client, request.params.id, 'signal'), request.body.signal, request.body.scope);
-      reply.code(204).send(null);
+    handler: async (request, reply) => {
+      const { signal, scope } = request.body;
+      request.audited = { signal, scope };
+      const handle = handles.get(request.client, request.params.id, 'signal');
+      if (scope === 'tree') await signals.sendToTree(handle, signal);
+      else signals.send(handle, signal, scope);
+      return reply.code(204).send(null);
     },
   });
 

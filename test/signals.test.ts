@@ -1,11 +1,15 @@
 import { spawn as nodeSpawn } from 'node:child_process';
-import { readFileSync } from 'node:fs';
+import { readFileSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import t from 'tap';
-import { readAll } from '../src/kernel/proc.ts';
-import { Daemon, eventually, stateOf } from './support/harness.ts';
+import { readAll, readStat } from '../src/kernel/proc.ts';
+import { commandLineOf, Daemon, eventually, stateOf } from './support/harness.ts';
+import { buildTwin } from './support/twin.ts';
 
 const daemon = await Daemon.start(t);
+const asRoot =
+  process.getuid!() === 0 ? {} : { skip: 'only root can give up CAP_KILL and start another user’s process' };
+const program = buildTwin(daemon.directory);
 const pidsIn = (file: string): number[] => readFileSync(file, 'utf8').trim().split('\n').filter(Boolean).map(Number);
 
 /** A process with descendants that have all written their pids down. */
@@ -71,6 +75,94 @@ t.test('a tree that forks as fast as it can is gone after SIGKILL', async (t) =>
     // They have all been killed; the kernel may still be about it.
     await eventually(() => [...readAll().values()].every((stat) => stat.session !== pid || stat.state === 'Z'));
   }
+});
+
+const sessionMembers = (session: number): number[] =>
+  [...readAll()].flatMap(([pid, stat]) => (stat.session === session && stat.state !== 'Z' ? [pid] : []));
+
+t.test('a process whose leader thread has ended is alive, and a signal to its tree ends it', async (t) => {
+  const { id, process: own } = await daemon.spawn([program, 'act', 'leader-leaves']);
+  await eventually(() => stateOf(own.pid) === 'Z');
+  t.match((await daemon.get(`/v1/handles/${id}`)).body, { state: 'running' });
+  t.equal((await daemon.signal(id, 'SIGKILL', 'tree')).status, 204);
+  t.match((await daemon.waitid(id)).body.outcome, { reason: 'killed', signal: 'SIGKILL' });
+});
+
+t.test('a background job of a shell with job control is of its tree, also after the shell has ended', async (t) => {
+  const script = 'set -m; sleep 1000 & echo $!; disown';
+  const file = join(daemon.directory, 'job');
+  const handle = await daemon.spawn(['bash', '-c', script], {}, { stdout: { file } });
+  await daemon.waitid(handle.id);
+  const [job] = pidsIn(file);
+  t.not(stateOf(job!), null);
+  await daemon.upgrade();
+  t.equal(
+    (await daemon.signal(handle.id, 'SIGKILL', 'tree')).status,
+    204,
+    'it is a member of the session, of another group',
+  );
+  await eventually(() => stateOf(job!) === null);
+  t.match((await daemon.signal(handle.id, 'SIGKILL', 'tree')).body, { status: 404, errno: 'ESRCH' });
+});
+
+for (const chain of ['chain', 'chain-of-groups'])
+  t.test(`a ${chain} of processes that fork and exit at once is ended`, async (t) => {
+    for (let round = 0; round < 5; round += 1) {
+      const { id, process: own } = await daemon.spawn([program, 'act', chain]);
+      await daemon.waitid(id);
+      t.equal((await daemon.signal(id, 'SIGKILL', 'tree')).status, 204);
+      await eventually(() => sessionMembers(own.pid).length === 0);
+      t.match((await daemon.signal(id, 'SIGKILL', 'tree')).body, { status: 404, errno: 'ESRCH' });
+    }
+  });
+
+t.test('a bystander in the group of a member is left alone', async (t) => {
+  // A job that is a group of its own. The bystander has lost its parent, so only the member ties their group to the shell's session: with
+  // its end the group is orphaned, and the kernel sends SIGHUP and SIGCONT to an orphaned group in which a process is stopped.
+  const file = join(daemon.directory, 'bystander');
+  const lines = (): string[] => readFileSync(file, 'utf8').trim().split('\n');
+  const pidOf = (name: string): number | undefined =>
+    lines().flatMap((line) => (line.startsWith(`${name} `) ? [Number(line.split(' ')[1])] : []))[0];
+  const script = (name: string, text: string): string => {
+    const path = join(daemon.directory, name);
+    writeFileSync(path, text);
+    return path;
+  };
+  const traps = ['HUP', 'CONT', 'USR1'].map((name) => `trap "echo ${name}" ${name}`).join('; ');
+  const bystander = script('bystander.sh', `${traps}; echo bystander $$; while :; do sleep 0.05; done`);
+  const member = script('member.sh', `(sh ${bystander} &); sleep 1000 & echo child $!; echo member $$; wait`);
+  const { id } = await daemon.spawn(
+    ['bash', '-c', `set -m; sh ${member} & wait; sleep 1000`],
+    {},
+    { stdout: { file } },
+  );
+  await eventually(() => ['bystander', 'child', 'member'].every((name) => pidOf(name) !== undefined));
+  await eventually(() => readStat(pidOf('bystander')!)?.parent === daemon.pid);
+  const { body: opened } = await daemon.post('/v1/handles', { open: { pid: pidOf('member') } });
+  t.equal((await daemon.signal(opened.id, 'SIGKILL', 'tree')).status, 204);
+  await eventually(() => ['child', 'member'].every((name) => stateOf(pidOf(name)!) === null));
+  process.kill(pidOf('bystander')!, 'SIGUSR1');
+  await eventually(() => lines().includes('USR1'));
+  t.notMatch(lines().join(), /HUP|CONT/);
+  await daemon.signal(id, 'SIGKILL', 'tree');
+  await eventually(() => stateOf(pidOf('bystander')!) === null);
+});
+
+t.test('members that may not be signalled are named, all others end, and none is left stopped', asRoot, async (t) => {
+  const weak = await Daemon.start(t, { prefix: ['setpriv', '--bounding-set=-kill', '--inh-caps=-kill'] });
+  const file = join(weak.directory, 'pids');
+  const script = 'setpriv --reuid=65534 --clear-groups sleep 1000 & echo $!; sleep 1000 & echo $!; wait';
+  const { id } = await weak.spawn(['sh', '-c', script], {}, { stdout: { file } });
+  await eventually(() => pidsIn(file).length === 2);
+  const [other, mine] = pidsIn(file) as [number, number];
+  await eventually(() => commandLineOf(other).startsWith('sleep'));
+  const refused = await weak.signal(id, 'SIGKILL', 'tree');
+  t.match(refused.body, { status: 403, errno: 'EPERM', detail: `process ${other} (sleep)` });
+  await eventually(() => stateOf(mine) === null);
+  t.match((await weak.waitid(id)).body.outcome, { reason: 'killed', signal: 'SIGKILL' });
+  t.equal(stateOf(other), 'S');
+  process.kill(other, 'SIGKILL');
+  t.equal(await weak.stop(), 0);
 });
 
 t.test('terminate asks first, then kills, and answers when it has ended', async (t) => {

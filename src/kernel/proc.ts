@@ -116,6 +116,23 @@ export function readAll(): Map<number, ProcStat> {
   return all;
 }
 
+/** The same, the latest started first: what has just been forked is looked at before it can fork and end. */
+export function readNewestFirst(): [pid: number, stat: ProcStat][] {
+  return listPids()
+    .sort((a, b) => b - a)
+    .flatMap((pid): [number, ProcStat][] => {
+      const stat = readStat(pid);
+      return stat === null ? [] : [[pid, stat]];
+    });
+}
+
+/** The pids of this process's children, adopted ones included, the latest last; empty without CONFIG_PROC_CHILDREN. */
+export function listChildren(): number[] {
+  return readdirSync('/proc/self/task').flatMap((tid) =>
+    (read(`/proc/self/task/${tid}/children`) ?? '').split(' ').filter(Boolean).map(Number),
+  );
+}
+
 /** The id that the kernel drew at boot. A pid or a pidfs inode means nothing beyond it. */
 export function bootId(): string {
   return readFileSync('/proc/sys/kernel/random/boot_id', 'utf8').trim();

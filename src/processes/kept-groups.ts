@@ -1,3 +1,4 @@
+import { isPidInUse } from '../kernel/pid-in-use.ts';
 import type { Pidfd } from '../kernel/pidfd.ts';
 import { readStat } from '../kernel/proc.ts';
 import type { Process } from './process.ts';
@@ -10,35 +11,41 @@ interface Leader extends Pick<Process, 'id' | 'pid'> {
   handles: { readonly size: number };
 }
 
+interface Kept {
+  pid: number;
+  pidfd: Pidfd;
+  handles: number;
+}
+
 /**
- * The pidfds of processes that have ended while the process group that they led lives on: only through them can the
- * survivors still be reached without a race. They are given up when their group ends, and under pressure, oldest first.
+ * The pidfds of processes that have ended while the process group or the session that they led lives on: only through them can the
+ * survivors of the group still be reached without a race. They are given up when both have ended, and under pressure, oldest first.
  */
 export class KeptGroups {
   /** Whether a group is to be reached although no handle is left, by its leader's pid. */
   isWanted: (pid: number) => boolean = () => false;
-  readonly #kept = new Map<number, { pidfd: Pidfd; handles: number }>();
+  readonly #kept = new Map<number, Kept>();
 
   get size(): number {
     return this.#kept.size;
   }
 
-  /** Takes a reaped leader's pidfd: keeps it if its group lives, closes it if not. */
+  /** Takes a reaped leader's pidfd: keeps it if its group or its session lives, closes it if not. */
   offer({ id, pid, handles }: Leader, pidfd: Pidfd): void {
     this.#sweep();
-    if ((handles.size > 0 || this.isWanted(pid)) && pidfd.leadsGroup())
-      this.#kept.set(id, { pidfd, handles: handles.size });
+    if ((handles.size > 0 || this.isWanted(pid)) && livesOn({ pid, pidfd }))
+      this.#kept.set(id, { pid, pidfd, handles: handles.size });
     else pidfd.close();
   }
 
   /** Every one, with the journal's number of the process and how many handles it has. */
-  *entries(): Generator<{ process: number; pidfd: Pidfd; handles: number }> {
+  *entries(): Generator<{ process: number } & Kept> {
     for (const [process, kept] of this.#kept) yield { process, ...kept };
   }
 
   /** Takes up one that an earlier image of the daemon kept. */
-  restore({ process, pidfd, handles }: { process: number; pidfd: Pidfd; handles: number }): void {
-    this.#kept.set(process, { pidfd, handles });
+  restore({ process, ...kept }: { process: number } & Kept): void {
+    this.#kept.set(process, kept);
   }
 
   get({ id }: Pick<Process, 'id'>): Pidfd | undefined {
@@ -57,8 +64,8 @@ export class KeptGroups {
    * The session that an ended process led, if it has members left. A number in use as a session id is no free pid, so only
    * a live process of that very number could be another session's leader.
    */
-  session(process: Process): number | null {
-    return this.#kept.has(process.id) && readStat(process.pid) === null ? process.pid : null;
+  session({ id, pid }: Process): number | null {
+    return this.#kept.has(id) && hasSurvivors(pid) ? pid : null;
   }
 
   /** Gives up the oldest. @returns false where there is none */
@@ -77,11 +84,20 @@ export class KeptGroups {
   /** Looks at the oldest few: those that live on go to the end of the line. */
   #sweep(): void {
     for (const [id, kept] of [...this.#kept.entries().take(SWEEP)]) {
-      if (!kept.pidfd.leadsGroup()) this.#drop(id);
+      if (!livesOn(kept)) this.#drop(id);
       else {
         this.#kept.delete(id);
         this.#kept.set(id, kept);
       }
     }
   }
+}
+
+function livesOn({ pid, pidfd }: Pick<Kept, 'pid' | 'pidfd'>): boolean {
+  return pidfd.leadsGroup() || hasSurvivors(pid);
+}
+
+/** Whether the number of a reaped process is still that of its group or its session. A live process of that number is another one. */
+function hasSurvivors(pid: number): boolean {
+  return isPidInUse(pid) && readStat(pid) === null;
 }

@@ -45,3 +45,10 @@ export function stillThere(pid: number, { id }: Handle): Problem {
     { handle: id },
   );
 }
+
+/** ETIMEDOUT: a tree makes processes as fast as they are killed. */
+export function stillGrows({ id }: Handle): Problem {
+  const detail =
+    'The tree makes new processes as fast as they are killed. Send the signal again, or spawn it in a cgroup, which is killed at once.';
+  return new Problem('ETIMEDOUT', detail, { handle: id });
+}

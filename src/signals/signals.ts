@@ -8,12 +8,10 @@ import type { Pidfd, SignalScope } from '../kernel/pidfd.ts';
 import { readStat } from '../kernel/proc.ts';
 import { signalNumber } from '../kernel/signals.ts';
 import type { ProcessTable } from '../processes/process-table.ts';
-import { notPermitted } from './refusals.ts';
-import { descendants, eachOnce } from './tree.ts';
+import { notPermitted, stillGrows } from './refusals.ts';
+import { pidsOf, signalTree, type TreeRoot } from './tree.ts';
 
-const { SIGKILL, SIGSTOP } = constants.signals;
-
-export type Scope = SignalScope | 'tree';
+const { SIGKILL } = constants.signals;
 
 /** Sends signals through pidfds: to the process that was meant, or to nobody. */
 export class Signals {
@@ -31,16 +29,22 @@ export class Signals {
    * @param signal its name or number; 0 only asks whether one could be sent
    * @throws {Problem} ESRCH for what has ended; EINVAL for the group of a process that leads none; EPERM; EOPNOTSUPP
    */
-  send(handle: Handle, signal: string | number, scope: Scope): void {
-    const number = signalNumber(signal);
-    if (number === undefined) throw new Problem('EINVAL', `${signal} is no signal of Linux.`, { handle: handle.id });
+  send(handle: Handle, signal: string | number, scope: SignalScope): void {
+    const number = numberOf(signal, handle);
     try {
       if (scope === 'process') this.#toProcess(handle, number);
-      else if (scope === 'group') this.#toGroup(handle, number);
-      else this.#toTree(handle, number);
+      else this.#toGroup(handle, number);
     } catch (error) {
       throw explain(error, handle);
     }
+  }
+
+  /**
+   * The same to the process and all its descendants, until no look finds another one. Others are served in between.
+   * @throws {Problem} also ETIMEDOUT where a tree grows as fast as it is killed
+   */
+  async sendToTree(handle: Handle, signal: string | number): Promise<void> {
+    await this.#toTree(handle, numberOf(signal, handle));
   }
 
   /** The same to the process alone, where one that has ended is fine too. */
@@ -89,34 +93,44 @@ export class Signals {
     }
   }
 
-  #toTree(handle: Handle, number: number): void {
-    const { process } = handle;
-    const isThere = process.ending === null;
-    const leads = isThere && readStat(process.pid)?.session === process.pid;
-    const session = leads ? process.pid : this.#table.groups.session(process);
-    const { id } = handle.description;
-    const find = (): number[] => [
-      ...new Set([...descendants({ pid: isThere ? process.pid : null, session }), ...this.#cgroups.pids(id)]),
-    ];
-    const deliver = (pidfd: Pidfd, signal: number): void => {
-      try {
-        pidfd.signal(signal);
-      } catch (error) {
-        if (!isErrno(error, 'ESRCH')) throw error;
-      }
-    };
-    if (find().includes(globalThis.process.pid)) throw itself();
-    // Stopped first, none of them can fork or hand its children on while the others are being killed.
-    if (number === SIGKILL) eachOnce(find, (pidfd) => deliver(pidfd, SIGSTOP));
-    const reached = eachOnce(find, (pidfd) => deliver(pidfd, number));
-    if (number === SIGKILL) this.#cgroups.kill(id);
-    if (reached === 0) throw ended();
+  async #toTree(handle: Handle, number: number): Promise<void> {
+    const { description } = handle;
+    const root = (): TreeRoot => this.#rootOf(handle);
+    if (pidsOf(root()).includes(globalThis.process.pid)) throw itself();
+    // Held until this is over: a close of the handle must not let the pid go to another process.
+    description.retain();
+    try {
+      if (number === SIGKILL) this.#cgroups.kill(description.id);
+      const { count, refused, isComplete } = await signalTree(root, number);
+      if (refused.length > 0) throw notPermitted(refused, handle);
+      if (!isComplete && number === SIGKILL) throw stillGrows(handle);
+      if (count === 0) throw ended();
+    } catch (error) {
+      throw explain(error, handle);
+    } finally {
+      this.#table.release(description);
+    }
+  }
+
+  #rootOf({ process, description }: Handle): TreeRoot {
+    const others = this.#cgroups.pids(description.id);
+    // A zombie still has its pid, and its session.
+    if (description.pidfd?.pid !== process.pid)
+      return { pid: null, session: this.#table.groups.session(process), others };
+    const { pid } = process;
+    return { pid, session: readStat(pid)?.session === pid ? pid : null, others };
   }
 }
 
 /** True where a signal found nobody left. */
 export function isGone(error: unknown): boolean {
   return error instanceof Problem && error.errno === 'ESRCH';
+}
+
+function numberOf(signal: string | number, { id }: Handle): number {
+  const number = signalNumber(signal);
+  if (number === undefined) throw new Problem('EINVAL', `${signal} is no signal of Linux.`, { handle: id });
+  return number;
 }
 
 function ended(): Problem {

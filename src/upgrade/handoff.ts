@@ -45,7 +45,7 @@ const Schema = z.object({
   /** By the journal's number of the open file description. */
   pidfds: z.array(z.object({ description: z.int(), fd: descriptor })),
   /** By the journal's number of the process. */
-  groups: z.array(z.object({ process: z.int(), handles: z.int(), fd: descriptor })),
+  groups: z.array(z.object({ process: z.int(), pid: z.int().default(0), handles: z.int(), fd: descriptor })),
   pauses: z.array(z.object({ process: z.int(), pauses: z.custom<Pauses>((value) => typeof value === 'object') })),
   /** Of children without a handle. */
   stops: z.array(z.custom<WaitEvent>((value) => typeof value === 'object')).default([]),
@@ -77,7 +77,7 @@ export function handOverProcesses(table: ProcessTable): Pick<Handoff, 'pidfds' |
     pidfds: processes.flatMap(({ descriptions }) =>
       [...descriptions].map(({ id, pidfd }) => ({ description: id, fd: kept(pidfd!) })),
     ),
-    groups: [...table.groups.entries()].map(({ process, handles, pidfd }) => ({ process, handles, fd: kept(pidfd) })),
+    groups: [...table.groups.entries()].map(({ pidfd, ...group }) => ({ ...group, fd: kept(pidfd) })),
     pauses: processes.map(({ id, pauses }) => ({ process: id, pauses })),
     stops: table.stops.all,
   };

@@ -3,7 +3,8 @@
 //   hold PID             holds a process that is there already (0: itself)
 //   wait b|n OPTIONS     waitid on the blocking or the nonblocking one: event CODE STATUS PID UID | zero | blocks | an errno
 // As `twin act NAME` it is a child that does what a shell cannot: leader-exits, leader-leaves,
-// thread-executes, traced-stops, traced-executes. `twin trace PID` traces another process, and never waits for it.
+// thread-executes, traced-stops, traced-executes, chain,
+// chain-of-groups. `twin trace PID` traces another process, and never waits for it.
 #define _GNU_SOURCE
 #include <errno.h>
 #include <pthread.h>
@@ -11,6 +12,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <time.h>
 #include <sys/ptrace.h>
 #include <sys/resource.h>
 #include <sys/syscall.h>
@@ -82,6 +84,12 @@ static int act(const char *name) {
     ptrace(PTRACE_TRACEME, 0, 0, 0);
     execl("/bin/sleep", "sleep", "1000", (char *)NULL);
   }
+  // Each process forks one and exits. `chain-of-groups`: each is a process group of its own.
+  if (strncmp(name, "chain", 5) == 0)
+    for (time_t begin = time(NULL); time(NULL) < begin + 60;) {
+      if (strcmp(name, "chain-of-groups") == 0) setpgid(0, 0);
+      if (fork() > 0) _exit(0);
+    }
   if (strcmp(name, "thread-executes") == 0) {
     pthread_create(&thread, NULL, execute, NULL);
     pause();
