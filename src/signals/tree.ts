@@ -3,7 +3,7 @@ import { setImmediate } from 'node:timers/promises';
 import { isErrno } from '../kernel/errno.ts';
 import { isPidInUse } from '../kernel/pid-in-use.ts';
 import { Pidfd } from '../kernel/pidfd.ts';
-import { hasEnded, type ProcStat, readNewestFirst, readStat } from '../kernel/proc.ts';
+import { hasEnded, listChildren, type ProcStat, readNewestFirst, readStat } from '../kernel/proc.ts';
 
 const { SIGKILL, SIGSTOP } = constants.signals;
 
@@ -32,6 +32,10 @@ const LONGEST_MS = 3000;
 
 /** How long it is tried to stop one; nobody else is served meanwhile. */
 const LONGEST_STOP_MS = 100;
+
+/** How often in a row the latest children of the daemon are looked at, and how many of them. */
+const ORPHAN_LOOKS = 16;
+const ORPHANS = 8;
 
 /** In a row, without a new member: one may fall between a process that has ended and its child that was not listed yet. */
 const QUIET_LOOKS = 2;
@@ -113,12 +117,15 @@ class Round {
     const found = look(root);
     this.#isSession = root.session !== null && (this.#isSession || found.isSession);
     if (this.#number === SIGKILL || this.#number === SIGSTOP) {
-      const groups = new Set([...found.groups, ...(this.#isSession ? [root.session!] : [])]);
-      for (const group of groups)
-        if (signalGroup(group, this.#number) && group === root.session && !found.hasZombies) this.#count += 1;
+      if (this.#isSession && this.#signalOrphans(root.session!)) this.#count += 1;
+      const own = this.#isSession && !found.groups.has(root.session!) ? [root.session!] : [];
+      // A group takes a signal also where all its members are zombies.
+      for (const group of [...found.groups, ...own])
+        if (signalGroup(group, this.#number) && (found.groups.has(group) || !found.hasZombies)) this.#count += 1;
     }
-    // The leader was reaped, and its number is still in use: this look came between two members of a chain.
-    const isHidden = root.pid === null && root.session !== null && !found.isSession && !found.isGroup;
+    // The leader was reaped, and its number is still in use: this look came between two members of a chain, or the daemon is about to reap.
+    const isExplained = found.hasZombies || (found.isGroup && !this.#isSession);
+    const isHidden = root.pid === null && root.session !== null && found.members.size === 0 && !isExplained;
     let isQuiet = !(isHidden && isPidInUse(root.session!));
     for (const [pid, stat] of found.members) {
       const key = keyOf(pid, stat);
@@ -131,6 +138,22 @@ class Round {
       else this.#count += 1;
     }
     return isQuiet;
+  }
+
+  /**
+   * A member whose parent has exited is a child of the daemon, and these are listed in far less time than all processes: a member that is
+   * about to fork and exit in its turn, in another group than its parent's, is caught before it does.
+   * @returns whether there was one
+   */
+  #signalOrphans(session: number): boolean {
+    let found = false;
+    for (let time = 0; time < ORPHAN_LOOKS; time += 1)
+      for (const pid of listChildren().slice(-ORPHANS)) {
+        const stat = readStat(pid);
+        if (stat === null || stat.session !== session || hasEnded(stat)) continue;
+        if (signalGroup(stat.group, this.#number)) found = true;
+      }
+    return found;
   }
 }
 
