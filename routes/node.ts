@@ -43,14 +43,11 @@ export function nodeRoutes(app: App, daemon: Daemon): void {
     config: { open: true, health: true },
     schema: { tags, summary: 'Can it take work?', response: { ...problems(), 200: Health, 503: Health } },
     handler: (_request, reply) => {
-      const fault = journal.check();
+      const checks = { journal: checkOf(journal.check()), output: checkOf(daemon.outputs.fault) };
       const { lastNotice } = journal;
       const history = lastNotice === null ? {} : { history: historyLost[lastNotice.what] };
-      if (fault === null) reply.send({ status: 'ok', checks: { journal: 'ok', ...history } });
-      else
-        reply
-          .code(503)
-          .send({ status: 'failing', checks: { journal: `cannot be written: ${fault.message}`, ...history } });
+      const ok = Object.values(checks).every((check) => check === 'ok');
+      reply.code(ok ? 200 : 503).send({ status: ok ? 'ok' : 'failing', checks: { ...checks, ...history } });
     },
   });
 
@@ -107,3 +104,5 @@ export function nodeRoutes(app: App, daemon: Daemon): void {
     },
   });
 }
+
+const checkOf = (fault: Error | null): string => (fault === null ? 'ok' : `cannot be written: ${fault.message}`);

@@ -1,6 +1,7 @@
-import { constants, mkdtempSync, openSync, rmSync } from 'node:fs';
+import { constants, mkdtempSync, openSync, rmSync, writeSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
+import { isatty } from 'node:tty';
 import { type Logger, pino } from 'pino';
 import { build } from './app.ts';
 import { readPolicy } from './clients/policy-file.ts';
@@ -116,10 +117,11 @@ function openAudit(path: string): number {
 
 async function serve(config: Config): Promise<void> {
   closeInherited();
-  const isTerminal = process.stdout.isTTY === true;
+  // Never process.stdout: it would make the open file description nonblocking, which programs share that inherit it.
+  const isTerminal = isatty(1);
   const isQuiet = isTerminal || config.main !== null;
   const service = await Service.start(config, loggerFor(config, isQuiet), auditorFor(config, isQuiet));
-  if (isTerminal && config.main === null) process.stdout.write(greeting(config, service.addresses));
+  if (isTerminal && config.main === null) writeSync(1, greeting(config, service.addresses));
 }
 
 /** Everything that a start does, but in a directory of its own, and it serves nobody: what would stop a start is found out. */

@@ -23,6 +23,7 @@ import type { Notifier, Passed } from './kernel/notify.ts';
 import { Pidfd } from './kernel/pidfd.ts';
 import { bootId } from './kernel/proc.ts';
 import { becomeSubreaper } from './kernel/subreaper.ts';
+import { Keeper } from './output/keeper.ts';
 import { Outputs } from './output/outputs.ts';
 import { Adoption } from './processes/adoption.ts';
 import { PidfdStore, storedPidfds } from './processes/pidfd-store.ts';
@@ -109,9 +110,18 @@ export function startDaemon(config: Config, { handoff, passed, notifier }: Found
   const adoption = new Adoption(table);
   const cgroups = new Cgroups(config.cgroup ?? null, journal.node);
   const reaper = new Reaper({ table, journal, adoption, feed, cgroups, tellsReap: features.inode });
+  const keeper = new Keeper({
+    directory,
+    bootId: journal.bootId,
+    epoll: table.epoll,
+    onStart: (pid) => reaper.ownChildEnded(pid),
+  });
   const outputs = new Outputs({
     directory: output,
     maxOutput: config.maxOutput,
+    descriptors: descriptors - KEPT_FROM_HANDLES,
+    epoll: table.epoll,
+    keeper,
     quotaOf: (client) => clients.quotasOf(client).outputBytes,
   });
   const forkServer = new ForkServer(table.epoll, (pid) => reaper.ownChildEnded(pid));
@@ -138,6 +148,7 @@ export function startDaemon(config: Config, { handoff, passed, notifier }: Found
   const retries = new Retries(journal, maxKeys);
   const retention = new Retention(journal, handles, config.keep);
 
+  outputs.resume();
   if (config.subreaper) becomeSubreaper();
   const pauses = new Map(handoff?.pauses.map(({ process, pauses }) => [process, pauses]));
   recover({ journal, table, handles, adoption, reaper, feed, features, inherited, pauses, stored, store, outputs });
@@ -187,6 +198,7 @@ export function startDaemon(config: Config, { handoff, passed, notifier }: Found
       watches.stop();
       retention.stop();
       outputs.stop();
+      keeper.stop();
       cgroups.stop();
       reaper.stop();
       forkServer.close();
@@ -198,6 +210,7 @@ export function startDaemon(config: Config, { handoff, passed, notifier }: Found
       watches.stop();
       retention.stop();
       outputs.stop();
+      keeper.stop();
       reaper.stop();
       forkServer.close();
       const stored = store?.close() ?? [];

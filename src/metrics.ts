@@ -53,6 +53,7 @@ export class Metrics {
     }));
     gauge('waitd_journal_head', 'The seq of the newest event.', () => journal.head);
     gauge('waitd_journal_failing', '1 while the journal cannot be written.', () => Number(journal.fault !== null));
+    gauge('waitd_output_failing', '1 while captured output cannot be written.', () => Number(outputs.fault !== null));
     gauge('waitd_policy_stale', '1 while the policy file is refused and an older version holds.', () =>
       Number(policy?.stale ?? false),
     );

@@ -1,3 +1,4 @@
+import { isatty } from 'node:tty';
 import type { Logger } from 'pino';
 import { build } from './app.ts';
 import type { Config } from './config/config.ts';
@@ -22,6 +23,9 @@ const DRAIN_MS = 2000;
 
 /** The same after a fault: who knows whether they ever leave. */
 const FAULT_DRAIN_MS = 500;
+
+/** How long a disk may take for what is still in pipes when the daemon stops. */
+const FLUSH_MS = 2000;
 
 /** How often a daemon that fails may go on in a new image. */
 const MOST_FAILURES = 5;
@@ -118,7 +122,7 @@ export class Service {
       onSignal('SIGTERM', (signal) => void this.stop(signal));
       onSignal('SIGINT', (signal) => void this.stop(signal));
       // At a terminal it means that the terminal is gone.
-      onSignal('SIGHUP', () => void (process.stdout.isTTY ? this.stop('SIGHUP') : this.upgrade()));
+      onSignal('SIGHUP', () => void (isatty(1) ? this.stop('SIGHUP') : this.upgrade()));
       onSignal('SIGUSR1', () => this.#logger.warn('SIGUSR1 is ignored: it opens no debugger'));
     } else await this.#run(config.main, handoff?.main ?? null);
     const { node, head } = journal;
@@ -169,6 +173,8 @@ export class Service {
     }
     this.#listeners.stop();
     await this.#quiet('stopping', DRAIN_MS);
+    // What ended programs wrote last; the keeper has the pipes of the others.
+    await this.#daemon.outputs.flushAll(FLUSH_MS);
     this.#daemon.close();
     this.#logger.info('stopped');
     process.exit(exitCode);

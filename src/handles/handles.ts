@@ -164,14 +164,15 @@ export class Handles {
     const number = journal.takeNumber();
     const facts = { id: number, argv: request.argv.map(shownOf), relation: 'child' as const };
     const output = { streams: captured(request), ended: false };
-    outputs.discard(number, output.streams); // of a try that failed
     const files = {
-      ...outputs.filesFor(number),
       nothing: this.#nothing.fd,
       cgroupProcs: () => cgroups.procsFile(number),
     };
     const launchOptions = { forkServer: this.#forkServer, nonblocking: flag(options, features), descriptors };
-    const start = (): Promise<Launched> => this.#withDescriptorsFor(() => launch(request, files, launchOptions));
+    const start = async (): Promise<Launched> => {
+      using ends = await outputs.open(number, client, output.streams);
+      return await launch(request, { ...files, output: ends.of }, launchOptions);
+    };
     const intend = ({ pid, pidfd }: Launched): Handle => {
       const inode = features.inode ? pidfd.inode : null;
       const process = new Process({ ...facts, pid, inode, startedAt: Date.now(), began: boottimeMs() });
@@ -181,7 +182,7 @@ export class Handles {
     };
     try {
       if (request.cgroup !== undefined) cgroups.create(number, request.cgroup);
-      const handle = await this.#begin(start, intend, options.claim, [place, room]);
+      const handle = await this.#begin(() => this.#withDescriptorsFor(start), intend, options.claim, [place, room]);
       if (output.streams.length > 0) outputs.track(handle.description, client);
       return handle;
     } catch (error) {

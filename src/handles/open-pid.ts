@@ -1,9 +1,9 @@
 import { Problem } from '../errors/problem.ts';
+import { keepBelow } from '../kernel/descriptor.ts';
 import { isErrno } from '../kernel/errno.ts';
 import { since } from '../kernel/features.ts';
 import { Pidfd } from '../kernel/pidfd.ts';
 import { threadGroupOf } from '../kernel/proc.ts';
-import { keepBelow } from '../spawn/launch.ts';
 
 export function openPid(pid: number, nonblocking: boolean, descriptors: number): Pidfd {
   try {

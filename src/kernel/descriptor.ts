@@ -1,4 +1,6 @@
 import { closeSync, constants, readdirSync, readFileSync } from 'node:fs';
+import { constants as osConstants } from 'node:os';
+import { SystemError } from './errno.ts';
 import { bind, checked } from './libc.ts';
 
 const fcntl = bind('int fcntl(int fd, int command, long argument)');
@@ -83,4 +85,14 @@ export function descriptorLimit(): number {
  */
 export function closeInherited(): void {
   for (const name of readdirSync('/proc/self/fd')) if (Number(name) > 2) setCloseOnExec(Number(name), true);
+}
+
+/**
+ * The kernel gives the lowest number that is free, so a descriptor's number tells how many are taken.
+ * @throws {SystemError} EMFILE, and closes it
+ */
+export function keepBelow<D extends Descriptor>(descriptor: D, limit: number): D {
+  if (descriptor.fd < limit) return descriptor;
+  descriptor.close();
+  throw new SystemError('open', osConstants.errno.EMFILE);
 }

@@ -10,8 +10,10 @@ const epollWait = bind('int epoll_wait(int epfd, void *events, int maximum, int 
 const EPOLL_CLOEXEC = 0o2000000;
 const EPOLL_CTL_ADD = 1;
 const EPOLL_CTL_DEL = 2;
+const EPOLL_CTL_MOD = 3;
 const EPOLLIN = 0x001;
 const EPOLLHUP = 0x010;
+const EPOLLONESHOT = 0x4000_0000;
 const EPOLLET = 0x8000_0000;
 
 // struct epoll_event is packed on x64 only (include/uapi/linux/eventpoll.h).
@@ -83,15 +85,15 @@ export class Epoll<T> {
     });
   }
 
-  /** Watches a descriptor; one that is ready already is reported by the next drain. */
-  add(fd: Descriptor, token: T): Registration {
+  /**
+   * Watches a descriptor; one that is ready already is reported by the next drain.
+   * @param once whether a report ends the watch until {@link rearm}: for a descriptor that becomes ready often
+   */
+  add(fd: Descriptor, token: T, { once = false } = {}): Registration {
     const index = this.#free.pop() ?? this.#slots.push({ generation: 0, fd: null, token: null }) - 1;
     const slot = this.#slots[index]!;
-    this.#event.writeUInt32LE(EPOLLET + EPOLLIN, 0);
-    this.#event.writeUInt32LE(index, DATA_AT);
-    this.#event.writeUInt32LE(slot.generation, DATA_AT + 4);
     try {
-      checked('epoll_ctl', epollControl(this.#epoll.fd, EPOLL_CTL_ADD, fd.fd, this.#event));
+      this.#control(EPOLL_CTL_ADD, fd, EPOLLET + EPOLLIN + (once ? EPOLLONESHOT : 0), index);
     } catch (error) {
       this.#free.push(index);
       throw error;
@@ -99,6 +101,20 @@ export class Epoll<T> {
     slot.fd = fd;
     slot.token = token;
     return { slot: index, generation: slot.generation };
+  }
+
+  /** Watches once more; a descriptor that is ready already is reported by the next drain. */
+  rearm({ slot: index, generation }: Registration): void {
+    const slot = this.#slots[index]!;
+    if (slot.generation !== generation || slot.fd === null) return;
+    this.#control(EPOLL_CTL_MOD, slot.fd, EPOLLET + EPOLLIN + EPOLLONESHOT, index);
+  }
+
+  #control(operation: number, fd: Descriptor, events: number, index: number): void {
+    this.#event.writeUInt32LE(events, 0);
+    this.#event.writeUInt32LE(index, DATA_AT);
+    this.#event.writeUInt32LE(this.#slots[index]!.generation, DATA_AT + 4);
+    checked('epoll_ctl', epollControl(this.#epoll.fd, operation, fd.fd, this.#event));
   }
 
   /**

@@ -28,6 +28,22 @@ export function bindBoth(prototype: string): {
   return { now, aside };
 }
 
+/**
+ * Binds a system call that may wait for a disk: it runs on a thread of libuv's pool. Descriptors and Buffers must outlive the call.
+ * @returns a function that rejects with a {@link SystemError} where the call gives -1
+ */
+export function bindAside(syscall: string, prototype: string): (...args: Parameters<CFunction>) => Promise<number> {
+  const call = bind(prototype) as CFunction & { async(...args: unknown[]): void };
+  return (...args) =>
+    new Promise((resolve, reject) => {
+      call.async(...args, (error: Error | null, result: number) => {
+        if (error !== null) reject(error);
+        else if (result === -1) reject(new SystemError(syscall, koffi.errno()));
+        else resolve(result);
+      });
+    });
+}
+
 /** Like {@link bind}, for a function that not every C library has; `undefined` where it is missing. */
 export function bindIfThere(prototype: string): CFunction | undefined {
   try {

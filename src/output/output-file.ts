@@ -13,18 +13,40 @@ export interface Watch extends Disposable {
   happened: Promise<void>;
 }
 
+/** Where the bytes begin that are still there, and how many were written so far. */
+export interface Extent {
+  first: number;
+  size: number;
+}
+
+/** What it takes to follow a stream. */
+export interface Following {
+  /** Whether nothing more can come. */
+  isOver(): boolean;
+  /** Looks out for a change of that, or of the file. Called before the file is read. */
+  watch(): Watch;
+  /** Resolves when all that was written before is in the file. */
+  flush(): Promise<void>;
+}
+
 /** One reader's view of a captured stream. Offsets are the stream's own, however much of its beginning was dropped. */
 export class OutputFile {
   readonly #file: FileHandle;
+  readonly #extent: Readonly<Extent>;
 
-  private constructor(file: FileHandle) {
+  private constructor(file: FileHandle, extent: Readonly<Extent>) {
     this.#file = file;
+    this.#extent = extent;
   }
 
-  /** @throws {Problem} ENODATA where it is not there, EMFILE */
-  static async open(path: string): Promise<OutputFile> {
+  /**
+   * @param live what is known of a file that is still written to: the kernel tells only once a write is over, however slow the disk
+   * @throws {Problem} ENODATA where it is not there, EMFILE
+   */
+  static async open(path: string, live?: Readonly<Extent>): Promise<OutputFile> {
     try {
-      return new OutputFile(await open(path, 'r'));
+      const file = await open(path, 'r');
+      return new OutputFile(file, live ?? (await extentOf(file)));
     } catch (error) {
       if (isErrno(error, 'ENOENT')) throw notCaptured();
       if (isErrno(error, 'EMFILE', 'ENFILE'))
@@ -34,14 +56,14 @@ export class OutputFile {
   }
 
   /** How many bytes were written so far, and the offset of the first one that is still there. */
-  async extent(): Promise<{ first: number; size: number }> {
-    const { size } = await this.#file.stat();
-    return { first: Math.min(firstData(this.#file.fd) ?? size, size), size };
+  get extent(): Extent {
+    const { first, size } = this.#extent;
+    return { first, size };
   }
 
   /** Where the last lines begin. A last one without a newline counts. */
   async startOfLines(lines: number): Promise<number> {
-    const { first, size } = await this.extent();
+    const { first, size } = this.extent;
     let left = lines;
     for (let end = size; end > first && left > 0; end -= CHUNK) {
       const from = Math.max(first, end - CHUNK);
@@ -62,13 +84,9 @@ export class OutputFile {
     return this.#stream(this.#range(from, to));
   }
 
-  /**
-   * The bytes from an offset on, and what is written while it is read.
-   * @param isOver whether nothing more can come
-   * @param watch looks out for a change of that, or of the file; asked for before the file is read
-   */
-  follow(from: number, isOver: () => boolean, watch: () => Watch): Readable {
-    return this.#stream(this.#follow(from, isOver, watch));
+  /** The bytes from an offset on, and what is written while it is read. */
+  follow(from: number, following: Following): Readable {
+    return this.#stream(this.#follow(from, following));
   }
 
   #stream(bytes: AsyncGenerator<Buffer, void>): Readable {
@@ -85,15 +103,15 @@ export class OutputFile {
     }
   }
 
-  async *#follow(from: number, isOver: () => boolean, watch: () => Watch): AsyncGenerator<Buffer, void> {
+  async *#follow(from: number, { isOver, watch, flush }: Following): AsyncGenerator<Buffer, void> {
     for (let at = from; ; ) {
       using change = watch();
       const over = isOver();
-      const { size } = await this.#file.stat();
-      if (size < at) at = 0; // whoever writes has truncated it, and begins again
-      for (;;) {
-        const block = await this.#present(at, CHUNK);
-        if (block.length === 0) break;
+      if (over) await flush();
+      // Of a process that has ended, others may still write; what they wrote by now is the last that counts.
+      for (const { size } = this.extent; at < size; ) {
+        const block = await this.#present(at, Math.min(CHUNK, size - at));
+        if (block.length === 0) return;
         at += block.length;
         yield block;
       }
@@ -105,8 +123,7 @@ export class OutputFile {
   /** @throws {Error} where the limit has overtaken the reader: it is cut off rather than given the zeros of a hole */
   async #present(at: number, length: number): Promise<Buffer> {
     const block = await this.#read(at, length);
-    if (block.length > 0 && (firstData(this.#file.fd) ?? at + 1) > at)
-      throw new Error('what was to be read next has been dropped');
+    if (block.length > 0 && this.extent.first > at) throw new Error('what was to be read next has been dropped');
     return block;
   }
 
@@ -128,4 +145,10 @@ export class OutputFile {
 
 export function notCaptured(): Problem {
   return new Problem('ENODATA', 'This stream was not captured: spawn with "capture" for it.');
+}
+
+/** Of a file that nobody writes to any more. */
+async function extentOf(file: FileHandle): Promise<Extent> {
+  const { size } = await file.stat();
+  return { first: Math.min(firstData(file.fd) ?? size, size), size };
 }

@@ -1,94 +1,172 @@
-import { closeSync, constants, fstatSync, openSync, readdirSync, rmSync, statSync } from 'node:fs';
+import {
+  closeSync,
+  constants,
+  fstatSync,
+  mkdirSync,
+  openSync,
+  readdirSync,
+  readFileSync,
+  rmSync,
+  statSync,
+} from 'node:fs';
 import { join } from 'node:path';
+import { setTimeout } from 'node:timers/promises';
 import type { Client } from '../clients/client.ts';
 import { Reservation, requireQuota } from '../clients/quotas.ts';
+import { Descriptor, keepBelow } from '../kernel/descriptor.ts';
+import type { Epoll, Wakeup } from '../kernel/epoll.ts';
 import { isErrno } from '../kernel/errno.ts';
-import { firstData, hasWriters, punchHole } from '../kernel/file.ts';
-import { DirectoryWatch } from '../kernel/inotify.ts';
+import { firstData } from '../kernel/file.ts';
+import { makePipe } from '../kernel/pipe.ts';
 import type { Description, Stream } from '../processes/description.ts';
-import type { LaunchFiles } from '../spawn/launch.ts';
+import { CapturedStream } from './captured-stream.ts';
+import type { Keeper } from './keeper.ts';
+import { MoveQueue } from './move-queue.ts';
 
-/** Files that are written to all the time are looked at no more often than this. */
-const LOOK_INTERVAL_MS = 20;
-
-/** For how long it is looked again whether a file that somebody has closed is still written to. */
-const LONGEST_DELAY_MS = 10_000;
-
-/** When to look again where no file can be opened. */
-const OUT_OF_DESCRIPTORS_MS = 1000;
-
-/** Disks take whole blocks, and none has larger ones. */
-const BLOCK = 65536;
-
-/** The least that a captured stream may come to take of its client's quota: a file that is not empty has a block. */
-const LEAST_FILE = 4096;
+/** What disks take files in, so that a stream that can still be written to may come to take as much. */
+const DISK_BLOCK = 4096;
 
 export interface OutputsParts {
   /** Exists, is ours alone. */
   directory: string;
   /** Bytes that are kept of each stream, the newest ones. */
   maxOutput: number;
+  /** Pipes take no descriptor with this number or a higher one. */
+  descriptors: number;
   /** Bytes that a client may keep in all; `undefined` where that is not limited. */
   quotaOf(client: string): number | undefined;
+  epoll: Pick<Epoll<Wakeup>, 'add' | 'rearm' | 'remove'>;
+  keeper: Keeper;
 }
 
-/** A stream that is captured, and whoever may still write to it. */
+/** What of a process is captured and may still be written to. */
 interface Capture {
-  id: number;
-  streams: readonly Stream[];
-  /** `null` once its handle is gone: what is written then is nobody's. */
+  streams: Map<Stream, CapturedStream>;
+  /** `null` while its process is only starting, and once its handle is gone. */
   description: Description | null;
 }
 
+/** The write ends for a new process. They are closed when it has them. */
+export class WriteEnds implements Disposable {
+  readonly #ends: ReadonlyMap<Stream, Descriptor>;
+
+  constructor(ends: ReadonlyMap<Stream, Descriptor>) {
+    this.#ends = ends;
+  }
+
+  readonly of = (stream: Stream): Descriptor => this.#ends.get(stream)!;
+
+  [Symbol.dispose](): void {
+    for (const end of this.#ends.values()) end.close();
+  }
+}
+
 /**
- * What spawned processes write, in files that they write to themselves: no pipe, so nothing holds them up, and nothing is lost
- * when the daemon is not there. inotify tells of writes, and of the last writer's leaving; nothing is done while nobody writes.
+ * What spawned processes write: a pipe for each captured stream, which the daemon moves to a file. A full pipe holds up the program,
+ * not the daemon. The keeper holds the pipes while there is no daemon.
  */
 export class Outputs {
-  readonly #directory: string;
-  readonly #maxOutput: number;
-  readonly #quotaOf: OutputsParts['quotaOf'];
+  readonly #parts: OutputsParts;
+  readonly #moves = new MoveQueue();
+  readonly #nothing = new Descriptor(openSync('/dev/null', constants.O_WRONLY));
+  /** The largest pipe that a program without privileges can make of its own. */
+  readonly #largestPipe = Number(readFileSync('/proc/sys/fs/pipe-max-size', 'utf8'));
   /** Whose each description is. */
   readonly #owners = new Map<number, string>();
   /** Bytes on disk, by the name of the file, and of each client in all. */
   readonly #kept = new Map<string, number>();
   readonly #keptOf = new Map<string, number>();
-  readonly #watch: DirectoryWatch;
-  /** By the journal's number of the description, those that may still be written to. */
+  /** By the journal's number of the description. */
   readonly #captures = new Map<number, Capture>();
   readonly #followers = new Map<string, Set<() => void>>();
-  #pause: NodeJS.Timeout | null = null;
   #closed = false;
-  /** Told when nobody can write to a description's streams any more. */
+  /** Called when nobody can write to a description's streams any more. */
   onEnded: (description: Description) => void = () => {};
   /** How many bytes were dropped because of the limit. */
   dropped = 0;
 
-  constructor({ directory, maxOutput, quotaOf }: OutputsParts) {
-    this.#quotaOf = quotaOf;
-    this.#directory = directory;
-    this.#maxOutput = maxOutput;
-    this.#watch = new DirectoryWatch(directory);
-    this.#await();
+  constructor(parts: OutputsParts) {
+    this.#parts = parts;
   }
 
   pathOf(id: number, stream: Stream): string {
-    return join(this.#directory, `${id}.${stream}`);
+    return join(this.#parts.directory, `${id}.${stream}`);
   }
 
-  /** Where a new process writes what is captured. */
-  filesFor(id: number): Pick<LaunchFiles, 'output'> {
-    return { output: (stream) => this.pathOf(id, stream) };
+  /**
+   * Makes the pipes for a process that is about to start. They are given up by {@link discard} where it does not.
+   * @throws {SystemError} EMFILE, ENFILE, ENOSPC
+   */
+  async open(id: number, client: string, streams: readonly Stream[]): Promise<WriteEnds> {
+    this.discard(id, streams);
+    if (streams.length === 0) return new WriteEnds(new Map());
+    this.#owners.set(id, client);
+    const made = new Map<Stream, CapturedStream>();
+    const ends = new Map<Stream, Descriptor>();
+    this.#captures.set(id, { streams: made, description: null });
+    try {
+      for (const stream of streams) {
+        const { reader, writer } = makePipe();
+        ends.set(stream, writer);
+        made.set(stream, this.#stream(id, stream, reader, { size: 0, first: 0 }));
+        reader.nonblocking = true;
+        keepBelow(reader, this.#parts.descriptors);
+        mkdirSync(this.#parts.directory, { recursive: true, mode: 0o700 });
+        closeSync(openSync(this.pathOf(id, stream), 'wx', 0o600));
+        await this.#parts.keeper.hold(`${id}.${stream}`, reader);
+      }
+      return new WriteEnds(ends);
+    } catch (error) {
+      new WriteEnds(ends)[Symbol.dispose]();
+      this.discard(id, streams);
+      throw error;
+    }
+  }
+
+  #stream(id: number, stream: Stream, reader: Descriptor, extent: { size: number; first: number }): CapturedStream {
+    const name = `${id}.${stream}`;
+    return new CapturedStream(this.#owners.get(id) ?? name, {
+      ...extent,
+      reader,
+      path: this.pathOf(id, stream),
+      epoll: this.#parts.epoll,
+      moves: this.#moves,
+      nothing: this.#nothing,
+      room: () => this.#room(id, name),
+      onChange: (dropped) => {
+        this.dropped += dropped;
+        this.#noteExtent(id, stream);
+        this.#tell(name);
+      },
+      onEnd: () => {
+        this.#parts.keeper.release(name);
+        this.#noteExtent(id, stream);
+        this.#endIfOver(id);
+        this.#tell(name);
+      },
+    });
   }
 
   /** Looks after what is captured of a process until its last writer is gone, from the spawn on or from a start of the daemon. */
   track(description: Description, client: string): void {
-    const { id, output } = description;
+    const { id } = description;
     this.#owners.set(id, client);
-    this.#captures.set(id, { id, streams: output.streams, description });
-    for (const stream of output.streams) this.#note(id, stream);
-    // Its end may have been before our time; of a new one the kernel tells later.
-    this.#settle(id);
+    const capture = this.#captures.get(id);
+    if (capture === undefined) this.onEnded(description);
+    else {
+      capture.description = description;
+      for (const [name, stream] of capture.streams) {
+        this.#noteExtent(id, name);
+        stream.start();
+      }
+    }
+  }
+
+  #endIfOver(id: number): void {
+    const capture = this.#captures.get(id);
+    if (capture === undefined || [...capture.streams.values()].some(({ open }) => open)) return;
+    this.#captures.delete(id);
+    if (capture.description !== null) this.onEnded(capture.description);
   }
 
   /** Bytes that are kept for a client, or have a place. */
@@ -109,47 +187,91 @@ export class Outputs {
    */
   reserve({ name, quotas }: Client, streams: number): Reservation {
     // Of a quota that is smaller than that, one program may still write to all of it.
-    const least = streams * Math.min(LEAST_FILE, Math.floor((quotas.outputBytes ?? 0) / Math.max(streams, 1)));
+    const least = streams * Math.min(DISK_BLOCK, Math.floor((quotas.outputBytes ?? 0) / Math.max(streams, 1)));
     if (streams > 0) requireQuota(quotas, 'outputBytes', this.keptOf(name) + Math.max(least, 1));
     this.#countKept(name, least);
     return new Reservation(() => this.#countKept(name, -least));
   }
 
-  #note(id: number, stream: Stream): void {
+  #noteExtent(id: number, stream: Stream): void {
+    const { size, first, open } = this.streamOf(id, stream)!;
+    this.#note(id, stream, Math.max(open ? 1 : 0, Math.ceil((size - first) / DISK_BLOCK)) * DISK_BLOCK);
+  }
+
+  #note(id: number, stream: Stream, bytes: number): void {
     const client = this.#owners.get(id);
     if (client === undefined) return;
     const name = `${id}.${stream}`;
-    const least = this.#captures.has(id) ? LEAST_FILE : 0;
-    const bytes = Math.max(least, 512 * (statSync(this.pathOf(id, stream), { throwIfNoEntry: false })?.blocks ?? 0));
     this.#countKept(client, bytes - (this.#kept.get(name) ?? 0));
     if (bytes === 0) this.#kept.delete(name);
     else this.#kept.set(name, bytes);
   }
 
-  /** Whether somebody can still write to what is captured. */
-  isOpen(id: number): boolean {
-    return this.#captures.has(id) && !this.#closed;
+  /** A stream that may still be written to; `undefined` once it has ended. */
+  streamOf(id: number, stream: Stream): CapturedStream | undefined {
+    return this.#captures.get(id)?.streams.get(stream);
   }
 
-  /** Nobody reads it any more: the files go, at once or with the last writer. */
+  /** Whether somebody can still write to a stream. */
+  isOpen(id: number, stream: Stream): boolean {
+    return !this.#closed && (this.streamOf(id, stream)?.open ?? false);
+  }
+
+  /** Resolves when all that was written to a stream before this call can be read, or cannot be written to the disk for now. */
+  async flush(id: number, stream: Stream): Promise<void> {
+    await this.streamOf(id, stream)?.flush(this.#largestPipe);
+  }
+
+  /** The same for all streams, within a time: for a daemon that stops. */
+  async flushAll(graceMs: number): Promise<void> {
+    const streams = [...this.#captures.values()].flatMap((capture) => [...capture.streams.values()]);
+    const flushed = Promise.all(streams.map((stream) => stream.flush(this.#largestPipe)));
+    await Promise.race([flushed, setTimeout(graceMs, undefined, { ref: false })]);
+  }
+
+  /** Why a stream cannot be written down now, `null` while all are well. */
+  get fault(): Error | null {
+    for (const { streams } of this.#captures.values())
+      for (const { fault } of streams.values()) if (fault !== null) return fault;
+    return null;
+  }
+
+  /** Nobody reads it any more: the files go now, and what is still written is dropped. */
   release({ id, output }: Description): void {
-    const capture = this.#captures.get(id);
-    if (capture === undefined) this.discard(id, output.streams);
-    else {
-      capture.description = null;
-      for (const stream of capture.streams) this.#limit(capture, stream);
-      this.#settle(id);
-    }
+    this.#remove(id, output.streams);
   }
 
-  /** Removes files that nobody writes to. */
+  /** Gives up what {@link open} has made. */
   discard(id: number, streams: readonly Stream[]): void {
+    for (const [stream, captured] of this.#captures.get(id)?.streams ?? []) {
+      captured.close();
+      this.#parts.keeper.release(`${id}.${stream}`);
+    }
+    this.#captures.delete(id);
+    this.#remove(id, streams);
+  }
+
+  #remove(id: number, streams: readonly Stream[]): void {
+    const capture = this.#captures.get(id);
+    if (capture !== undefined) capture.description = null;
     for (const stream of streams) {
-      rmSync(this.pathOf(id, stream), { force: true });
-      this.#note(id, stream);
+      const captured = capture?.streams.get(stream);
+      if (captured === undefined) rmSync(this.pathOf(id, stream), { force: true });
+      else captured.discard();
+      this.#note(id, stream, 0);
       this.#tell(`${id}.${stream}`);
     }
     this.#owners.delete(id);
+  }
+
+  /** Takes up the pipes that an earlier daemon left with the keeper. */
+  resume(): void {
+    for (const [name, reader] of this.#parts.keeper.resume()) {
+      const { id, stream } = parse(name)!;
+      const capture = this.#captures.get(id) ?? { streams: new Map(), description: null };
+      this.#captures.set(id, capture);
+      capture.streams.set(stream, this.#stream(id, stream, reader, extentOf(this.pathOf(id, stream))));
+    }
   }
 
   /**
@@ -157,17 +279,24 @@ export class Outputs {
    * @param known whose each description is that is not
    */
   sweep(known: ReadonlyMap<number, string>): void {
-    for (const name of readdirSync(this.#directory)) {
-      const [number, stream] = name.split('.') as [string, Stream];
-      const id = Number(number);
-      const client = known.get(id);
-      if (client !== undefined) {
-        this.#owners.set(id, client);
-        this.#note(id, stream);
-      } else if (!/^\d+\.(stdout|stderr)$/.test(name)) rmSync(join(this.#directory, name), { force: true });
-      else this.#captures.set(id, { id, streams: ['stdout', 'stderr'], description: null });
+    for (const [id, client] of known) this.#owners.set(id, client);
+    for (const name of readdirSync(this.#parts.directory)) {
+      const { id, stream } = parse(name) ?? {};
+      if (id === undefined || stream === undefined || !known.has(id))
+        rmSync(join(this.#parts.directory, name), { force: true });
+      else this.#note(id, stream, 512 * statSync(this.pathOf(id, stream)).blocks);
     }
-    for (const [id, { description }] of [...this.#captures]) if (description === null) this.#settle(id);
+    for (const [id, { streams }] of this.#captures) {
+      const client = known.get(id);
+      for (const stream of streams.values()) {
+        if (client !== undefined) {
+          stream.client = client;
+          continue;
+        }
+        stream.discard();
+        stream.start();
+      }
+    }
   }
 
   /**
@@ -190,64 +319,9 @@ export class Outputs {
     for (const name of this.#followers.keys()) this.#tell(name);
   }
 
+  /** Leaves what is still written to the next daemon. */
   stop(): void {
-    if (this.#pause !== null) clearTimeout(this.#pause);
-    this.#watch.close();
-  }
-
-  #await(): void {
-    this.#watch.once(() => {
-      this.#look();
-      this.#pause = setTimeout(() => this.#await(), LOOK_INTERVAL_MS);
-    });
-  }
-
-  #look(): void {
-    const { written, closed, overflow } = this.#watch.drain();
-    if (overflow)
-      for (const { id, streams } of this.#captures.values()) for (const each of streams) written.add(`${id}.${each}`);
-    for (const name of written) {
-      const [id, stream] = name.split('.') as [string, Stream];
-      const capture = this.#captures.get(Number(id));
-      if (capture !== undefined) {
-        this.#note(capture.id, stream);
-        this.#limit(capture, stream);
-      }
-      this.#tell(name);
-    }
-    for (const name of overflow ? written : closed) this.#settleSoon(Number.parseInt(name, 10));
-  }
-
-  /** inotify tells of a close a little before the kernel counts the writer off (fs/file_table.c, __fput). */
-  #settleSoon(id: number, delay = LOOK_INTERVAL_MS): void {
-    this.#settle(id);
-    if (this.#captures.has(id) && delay <= LONGEST_DELAY_MS && !this.#closed)
-      setTimeout(() => this.#settleSoon(id, 2 * delay), delay).unref();
-  }
-
-  /** Ends what nobody can write to any more. */
-  #settle(id: number): void {
-    const capture = this.#captures.get(id);
-    if (capture === undefined || this.#isWritten(capture)) return;
-    // Whoever was quick has ended before it was told that anything was written.
-    this.#captures.delete(id);
-    for (const stream of capture.streams) {
-      this.#note(id, stream);
-      this.#limit(capture, stream);
-    }
-    if (capture.description === null) this.discard(id, capture.streams);
-    else this.onEnded(capture.description);
-    for (const stream of capture.streams) this.#tell(`${id}.${stream}`);
-  }
-
-  #isWritten({ id, streams }: Capture): boolean {
-    try {
-      return streams.some((stream) => isWritten(this.pathOf(id, stream)));
-    } catch (error) {
-      if (!isErrno(error, 'EMFILE', 'ENFILE')) throw error;
-      setTimeout(() => this.#settle(id), OUT_OF_DESCRIPTORS_MS).unref();
-      return true;
-    }
+    for (const { streams } of this.#captures.values()) for (const stream of streams.values()) stream.stop();
   }
 
   #tell(name: string): void {
@@ -255,57 +329,29 @@ export class Outputs {
   }
 
   /** How much of a stream may be kept: what its client keeps of others is not there for it. */
-  #room(id: number, stream: Stream): number {
+  #room(id: number, name: string): number {
     const client = this.#owners.get(id);
-    const quota = client === undefined ? undefined : this.#quotaOf(client);
-    if (quota === undefined) return this.#maxOutput;
-    const others = this.keptOf(client!) - (this.#kept.get(`${id}.${stream}`) ?? 0);
-    return Math.min(this.#maxOutput, Math.max(0, quota - others));
-  }
-
-  /** Gives back what is beyond the limit, from the beginning on; of what is nobody's, all. */
-  #limit({ id, description }: Capture, stream: Stream): void {
-    const limit = description === null ? 0 : this.#room(id, stream);
-    const fd =
-      sizeOf(this.pathOf(id, stream)) >= limit + BLOCK ? openIfThere(this.pathOf(id, stream), constants.O_RDWR) : null;
-    if (fd === null) return;
-    try {
-      const end = Math.floor((fstatSync(fd).size - limit) / BLOCK) * BLOCK;
-      // Seldom, and then more at a time.
-      if (end <= 0) return;
-      const from = firstData(fd) ?? end;
-      if (end - from < (description === null ? 1 : Math.min(limit / 8, 2 ** 20))) return;
-      punchHole(fd, from, end - from);
-      this.dropped += end - from;
-      this.#note(id, stream);
-    } catch (error) {
-      // Then its disk decides how large it grows.
-      if (!isErrno(error, 'EOPNOTSUPP', 'EIO', 'EROFS')) throw error;
-    } finally {
-      closeSync(fd);
-    }
+    const quota = client === undefined ? undefined : this.#parts.quotaOf(client);
+    if (quota === undefined) return this.#parts.maxOutput;
+    const others = this.keptOf(client!) - (this.#kept.get(name) ?? 0);
+    return Math.min(this.#parts.maxOutput, Math.max(0, quota - others));
   }
 }
 
-function sizeOf(path: string): number {
-  return statSync(path, { throwIfNoEntry: false })?.size ?? 0;
+/** The description and the stream of a file's name; `null` for another file. */
+function parse(name: string): { id: number; stream: Stream } | null {
+  const [, id, stream] = /^(\d+)\.(stdout|stderr)$/.exec(name) ?? [];
+  return stream === undefined ? null : { id: Number(id), stream: stream as Stream };
 }
 
-function isWritten(path: string): boolean {
-  const fd = openIfThere(path, constants.O_RDONLY);
-  if (fd === null) return false;
+/** What a file holds; nothing where there is none. */
+function extentOf(path: string): { size: number; first: number } {
   try {
-    return hasWriters(fd);
-  } finally {
-    closeSync(fd);
-  }
-}
-
-function openIfThere(path: string, flags: number): number | null {
-  try {
-    return openSync(path, flags);
+    using file = new Descriptor(openSync(path, constants.O_RDONLY));
+    const { size } = fstatSync(file.fd);
+    return { size, first: Math.min(firstData(file.fd) ?? size, size) };
   } catch (error) {
-    if (isErrno(error, 'ENOENT')) return null;
+    if (isErrno(error, 'ENOENT')) return { size: 0, first: 0 };
     throw error;
   }
 }

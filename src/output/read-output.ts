@@ -16,7 +16,7 @@ export interface OutputReading {
 }
 
 /**
- * Begins to read what was captured of a handle's process.
+ * Begins to read what was captured of a handle's process: all that it wrote before this call.
  * @param gone fires when the reader goes away
  * @throws {Problem} ENODATA, EMFILE
  */
@@ -28,8 +28,10 @@ export async function readOutput(
 ): Promise<OutputReading> {
   if (!description.output.streams.includes(stream)) throw notCaptured();
   const { id } = description;
-  const file = await OutputFile.open(outputs.pathOf(id, stream));
-  const isOver = (): boolean => gone.aborted || process.ending !== null || !outputs.isOpen(id);
+  const live = outputs.streamOf(id, stream);
+  await outputs.flush(id, stream);
+  const file = await OutputFile.open(outputs.pathOf(id, stream), live);
+  const isOver = (): boolean => gone.aborted || process.ending !== null || !outputs.isOpen(id, stream);
   const watch = (): Watch => {
     const { promise: happened, resolve } = Promise.withResolvers<void>();
     const onGone = (): void => resolve();
@@ -43,13 +45,13 @@ export async function readOutput(
       },
     };
   };
-  const { first, size } = await file.extent();
+  const { first, size } = file.extent;
   return {
     first,
     size,
     startOfLines: (lines) => file.startOfLines(lines),
     range: (from, to) => file.range(from, to),
-    follow: (from) => file.follow(from, isOver, watch),
+    follow: (from) => file.follow(from, { isOver, watch, flush: () => outputs.flush(id, stream) }),
     close: () => file.close(),
   };
 }

@@ -92,9 +92,9 @@ export class LaunchProgram extends SyscallProgram {
     this.#step(child, 'close', [TABLE_FD]);
     if (plan.session === 'own') this.#step(child, 'setsid', []);
     else this.#beJob(plan.session, child);
-    if (plan.stdout !== null) this.#open('stdout', plan.stdout);
+    if (plan.stdout !== null) this.#open('stdout', plan.stdout, plan.identity);
     if (plan.stderr === 'stdout') this.#step({ of: 'stderr' }, 'dup3', [1, 2, 0]);
-    else if (plan.stderr !== null) this.#open('stderr', plan.stderr);
+    else if (plan.stderr !== null) this.#open('stderr', plan.stderr, plan.identity);
     if (plan.cgroup !== null) this.#enter(plan.cgroup);
     this.#bound(plan);
     if (plan.identity !== null) this.#become(plan.identity);
@@ -130,15 +130,30 @@ export class LaunchProgram extends SyscallProgram {
     this.call('ioctl', [0, TIOCSPGRP, REPORT]);
   }
 
-  #open(stream: 'stdout' | 'stderr', { path, append, literally }: OutputFile): void {
+  /** A file that is made here belongs to the user that the program runs as, which can then open its /dev/stdout. */
+  #open(stream: 'stdout' | 'stderr', { path, append, literally }: OutputFile, identity: Identity | null): void {
     const step: Step = { of: stream };
-    const { O_WRONLY, O_CREAT, O_NOCTTY, O_NONBLOCK, O_APPEND, O_TRUNC } = constants;
+    const { O_WRONLY, O_CREAT, O_NOCTTY, O_NONBLOCK, O_APPEND, O_TRUNC, O_EXCL } = constants;
     // Without O_NONBLOCK it would wait for a reader of a FIFO; with it that fails, ENXIO.
     const flags = O_WRONLY | O_CREAT | O_NOCTTY | O_NONBLOCK | (append ? O_APPEND : O_TRUNC);
     const mode = 0o666;
     const name = this.text(path);
-    if (literally) this.#step(step, 'openat2', [AT_FDCWD, name, this.words([flags, mode, RESOLVE_NO_SYMLINKS]), 24]);
-    else this.#step(step, 'openat', [AT_FDCWD, name, flags, mode]);
+    const opening = (more: number): [SyscallName, Operand[]] =>
+      literally
+        ? ['openat2', [AT_FDCWD, name, this.words([flags | more, mode, RESOLVE_NO_SYMLINKS]), 24]]
+        : ['openat', [AT_FDCWD, name, flags | more, mode]];
+    const opened = new Label();
+    if (identity !== null) {
+      const there = new Label();
+      this.call(...opening(O_EXCL), { failed: there });
+      this.#steps.set(
+        this.call('fchown', [FREE_FD, identity.uid, identity.gid], { next: opened, failed: this.#failed }),
+        step,
+      );
+      this.place(there);
+    }
+    this.#step(step, ...opening(0));
+    this.place(opened);
     this.#step(step, 'fcntl', [FREE_FD, F_SETFL, append ? O_APPEND : 0]);
     this.#step(step, 'dup3', [FREE_FD, stream === 'stdout' ? 1 : 2, 0]);
     this.#step(step, 'close', [FREE_FD]);

@@ -3,10 +3,12 @@ import { homedir, constants as osConstants } from 'node:os';
 import { isatty } from 'node:tty';
 import { notAllowed } from '../clients/client.ts';
 import { isProblemErrno, Problem } from '../errors/problem.ts';
-import { Descriptor } from '../kernel/descriptor.ts';
+import { Descriptor, keepBelow } from '../kernel/descriptor.ts';
 import { errnoName, SystemError } from '../kernel/errno.ts';
 import { MemoryFile } from '../kernel/memory-file.ts';
+import { ownDescription } from '../kernel/own-description.ts';
 import { Pidfd } from '../kernel/pidfd.ts';
+import { givePipe } from '../kernel/pipe.ts';
 import { type ExecContext, type Identity, identityOf, limitsOf } from './exec-context.ts';
 import type { Fork, ForkServer } from './fork-server.ts';
 import { type Failed, type LaunchPlan, LaunchProgram, type OutputFile } from './launch-program.ts';
@@ -47,8 +49,8 @@ export interface LaunchRequest extends ExecContext {
 
 /** Where captured output and stdin data go. */
 export interface LaunchFiles {
-  /** The path that a captured stream of the new handle is written to. */
-  output(stream: 'stdout' | 'stderr'): string;
+  /** The write end of the pipe that a stream of the new handle is captured by. It stays open here. */
+  output(stream: 'stdout' | 'stderr'): Descriptor;
   /** A descriptor of /dev/null. */
   nothing: number;
   /** The path of `cgroup.procs` of the cgroup that was made for it. */
@@ -108,8 +110,9 @@ export async function launch(
     const identity = identityOf(request);
     const program = new LaunchProgram(planOf(request, files, identity));
     const stdin = source(request.stdin, files, keep);
-    const stdout = target(request.stdout, 'stdout', files, keep);
-    const stderr = request.stderr === 'stdout' ? stdout : target(request.stderr, 'stderr', files, keep);
+    const parts = { files, identity, keep };
+    const stdout = target(request.stdout, 'stdout', parts);
+    const stderr = request.stderr === 'stdout' ? stdout : target(request.stderr, 'stderr', parts);
     // Held until the process is there, so that a full descriptor table is noticed before anything is started.
     const reserve = keepBelow(keep(new Descriptor(openSync('/dev/null', constants.O_RDONLY))), descriptors);
     const { pid, fork } = await forkServer.fork(program, [stdin, stdout, stderr]);
@@ -225,16 +228,6 @@ export function candidates(program: string, path: string): string[] {
 
 type Keep = <D extends Descriptor>(descriptor: D) => D;
 
-/**
- * The kernel gives the lowest number that is free, so a descriptor's number tells how many are taken.
- * @throws {SystemError} EMFILE, and closes it
- */
-export function keepBelow<D extends Descriptor>(descriptor: D, limit: number): D {
-  if (descriptor.fd < limit) return descriptor;
-  descriptor.close();
-  throw new SystemError('open', osConstants.errno.EMFILE);
-}
-
 /** A child that we cannot hold is one that nobody could wait for: it is ended again. */
 function openOrEnd(pid: number, nonblocking: boolean, fork: Fork): Pidfd {
   try {
@@ -247,7 +240,7 @@ function openOrEnd(pid: number, nonblocking: boolean, fork: Fork): Pidfd {
 }
 
 function source(from: StdinSource, files: LaunchFiles, keep: Keep): number {
-  if (from === 'inherit') return 0;
+  if (from === 'inherit') return inherited(0, keep);
   if (from === 'null') return files.nothing;
   // A file in memory, not a pipe: nobody has to feed it, it never blocks, and it is on no disk. The child gets a description
   // of its own, read-only and at the beginning.
@@ -256,13 +249,24 @@ function source(from: StdinSource, files: LaunchFiles, keep: Keep): number {
   return keep(data.reopened()).fd;
 }
 
+interface TargetParts {
+  files: LaunchFiles;
+  identity: Identity | null;
+  keep: Keep;
+}
+
 /** A file is opened by the child, which alone has to wait where its file system makes it wait. */
-function target(to: OutputTarget, stream: 'stdout' | 'stderr', files: LaunchFiles, keep: Keep): number {
-  if (to === 'inherit') return stream === 'stdout' ? 1 : 2;
+function target(to: OutputTarget, stream: 'stdout' | 'stderr', { files, identity, keep }: TargetParts): number {
+  if (to === 'inherit') return inherited(stream === 'stdout' ? 1 : 2, keep);
   if (to !== 'capture') return files.nothing;
-  const { O_WRONLY, O_CREAT, O_APPEND, O_EXCL } = constants;
-  // Appending, so that several writers (a shell and its children, stdout and stderr) do not overwrite each other.
-  return keep(new Descriptor(openSync(files.output(stream), O_WRONLY | O_CREAT | O_EXCL | O_APPEND, 0o600))).fd;
+  const end = files.output(stream);
+  if (identity !== null) givePipe(end, identity.uid);
+  return end.fd;
+}
+
+function inherited(fd: number, keep: Keep): number {
+  const own = ownDescription(fd);
+  return own === null ? fd : keep(own).fd;
 }
 
 const SYSCALL = 'posix_spawn';

@@ -285,6 +285,15 @@ export class Daemon {
       this.child.kill('SIGKILL');
     }
     await this.exited;
+    for (const pid of this.keepers) kill(pid);
+  }
+
+  /** The processes that hold pipes for it, also when it is gone. */
+  get keepers(): number[] {
+    const file = join(this.directory, 'state', 'keepers');
+    if (!existsSync(file)) return [];
+    const { keepers } = JSON.parse(readFileSync(file, 'utf8')) as { keepers: { pid: number }[] };
+    return keepers.map(({ pid }) => pid).filter((pid) => commandLineOf(pid) === 'waitd-keeper\0');
   }
 }
 

@@ -1,0 +1,254 @@
+import { constants, openSync, rmSync } from 'node:fs';
+import { Descriptor } from '../kernel/descriptor.ts';
+import { type Epoll, type Registration, Wakeup } from '../kernel/epoll.ts';
+import { isErrno, SystemError } from '../kernel/errno.ts';
+import { punchHole } from '../kernel/file.ts';
+import { look, move } from '../kernel/pipe.ts';
+import type { MoveQueue } from './move-queue.ts';
+
+/** Bytes that are moved at a time. The pipe is locked meanwhile, and its program waits. */
+const CHUNK = 2 ** 18;
+
+/** A stream that is written to all the time is looked at no more often than this, unless its pipe is full. */
+const PAUSE_MS = 5;
+
+/** A pipe that held less than this has room for what comes during a pause. */
+const NEARLY_FULL = 2 ** 15;
+
+/** After a failed move the next one is tried this much later, then twice as much. */
+const SHORTEST_RETRY_MS = 100;
+const LONGEST_RETRY_MS = 5000;
+
+/** Disks free whole blocks, and none has larger ones. */
+const BLOCK = 2 ** 16;
+
+/** The newest bytes are kept, and at most an eighth more, but no more than this: so holes are made seldom. */
+const MOST_BEYOND = 2 ** 20;
+
+export interface CapturedStreamParts {
+  /** The read end, nonblocking. The stream owns it. */
+  reader: Descriptor;
+  /** Of the file that takes what is read. */
+  path: string;
+  /** Bytes that the file has already, and the offset of the first one that was not dropped. */
+  size: number;
+  first: number;
+  epoll: Pick<Epoll<Wakeup>, 'add' | 'rearm' | 'remove'>;
+  /** Shared by all streams: disks are slow, and the threads few. */
+  moves: MoveQueue;
+  /** Where discarded bytes go. */
+  nothing: Descriptor;
+  /** Bytes of the file that may be kept. */
+  room(): number;
+  /** Called after bytes were moved or dropped. */
+  onChange(dropped: number): void;
+  /** Called once, when nobody can write to the stream any more and all of it is in the file. */
+  onEnd(): void;
+}
+
+/**
+ * The pipe that a program writes to, and the file that keeps what it wrote. Only the daemon writes to the file: the program cannot
+ * truncate it, fill the disk with it, or read what others wrote.
+ *
+ * The bytes are moved by splice(2), which takes from the pipe only what the file has taken. Nothing is in the memory of the daemon,
+ * so nothing is lost when it dies, and on a full disk the program waits.
+ */
+export class CapturedStream {
+  /** Whose turns it takes. */
+  client: string;
+  readonly #parts: CapturedStreamParts;
+  readonly #reader: Descriptor;
+  readonly #offset = new BigInt64Array(1);
+  #registration: Registration | null = null;
+  #first: number;
+  /** The move that is under way or waits for its turn. */
+  #move: Promise<number | null> | null = null;
+  #draining = false;
+  #timer: NodeJS.Timeout | null = null;
+  #retryMs = SHORTEST_RETRY_MS;
+  #fault: Error | null = null;
+  #state: 'kept' | 'discarded' | 'ended' | 'stopped' = 'kept';
+
+  constructor(client: string, parts: CapturedStreamParts) {
+    this.client = client;
+    this.#parts = parts;
+    this.#reader = parts.reader;
+    this.#offset[0] = BigInt(parts.size);
+    this.#first = parts.first;
+  }
+
+  /** Bytes written so far. */
+  get size(): number {
+    return Number(this.#offset[0]);
+  }
+
+  /** The offset of the first byte that was not dropped. */
+  get first(): number {
+    return this.#first;
+  }
+
+  /** Whether somebody may still write to it. */
+  get open(): boolean {
+    return this.#state !== 'ended';
+  }
+
+  /** Why nothing can be moved to the file now, `null` while all is well. */
+  get fault(): Error | null {
+    return this.#fault;
+  }
+
+  /** Begins to move what comes. */
+  start(): void {
+    this.#registration = this.#parts.epoll.add(this.#reader, new Wakeup(() => void this.#drain()), { once: true });
+  }
+
+  /**
+   * Moves to the file what is in the pipe now.
+   * @param most bytes that a pipe can hold
+   * @returns once that is done, or cannot be done for now
+   */
+  async flush(most: number): Promise<void> {
+    try {
+      await this.#move; // what it moves may have been written later, so it does not count
+      for (let left = most; left > 0 && this.#movable && look(this.#reader).ready; ) {
+        const moved = await this.#moveOnce();
+        if (moved === null) return;
+        left -= moved;
+      }
+    } catch (error) {
+      this.#failed(error);
+    }
+  }
+
+  /** Removes the file. What still comes is read and dropped, so that the program goes on. */
+  discard(): void {
+    rmSync(this.#parts.path, { force: true });
+    if (this.#state !== 'kept') return;
+    this.#state = 'discarded';
+    this.#fault = null;
+    if (this.#timer !== null) this.#resume();
+  }
+
+  /** Leaves what is in the pipe, and who writes to it, to the next daemon. */
+  stop(): void {
+    if (this.#state !== 'ended') this.#state = 'stopped';
+    this.#cancelTimer();
+  }
+
+  /** Gives up a pipe that no program has got. */
+  close(): void {
+    this.stop();
+    this.#state = 'ended';
+    this.#release();
+  }
+
+  get #movable(): boolean {
+    return this.#state === 'kept' || this.#state === 'discarded';
+  }
+
+  async #drain(): Promise<void> {
+    if (this.#draining) return;
+    this.#draining = true;
+    try {
+      let few = false;
+      for (;;) {
+        if (!this.#movable) return;
+        const { ready, hungUp } = look(this.#reader);
+        if (!hungUp && (few || !ready)) break;
+        const moved = await this.#moveOnce();
+        few = moved !== null && moved < NEARLY_FULL;
+      }
+      if (few) this.#later(PAUSE_MS);
+      else this.#resume();
+    } catch (error) {
+      this.#failed(error);
+    } finally {
+      this.#draining = false;
+    }
+  }
+
+  #failed(error: unknown): void {
+    // Anything else is a fault of ours.
+    if (!(error instanceof SystemError) && !(error instanceof Error && 'syscall' in error)) throw error;
+    if (!this.#movable) return;
+    this.#fault = this.#state === 'kept' ? error : null;
+    this.#later(this.#retryMs);
+    this.#retryMs = Math.min(2 * this.#retryMs, LONGEST_RETRY_MS);
+  }
+
+  #later(delay: number): void {
+    this.#cancelTimer();
+    this.#timer = setTimeout(() => this.#resume(), delay).unref();
+  }
+
+  #resume(): void {
+    this.#cancelTimer();
+    if (this.#registration !== null && this.#movable) this.#parts.epoll.rearm(this.#registration);
+  }
+
+  #cancelTimer(): void {
+    if (this.#timer !== null) clearTimeout(this.#timer);
+    this.#timer = null;
+  }
+
+  /** One move at a time; whoever asks meanwhile shares it. */
+  #moveOnce(): Promise<number | null> {
+    this.#move ??= this.#parts.moves
+      .take(this.client, () => this.#moveNow())
+      .finally(() => {
+        this.#move = null;
+      });
+    return this.#move;
+  }
+
+  /** @returns as {@link move} */
+  async #moveNow(): Promise<number | null> {
+    if (!this.#movable) return null;
+    const moved =
+      this.#state === 'kept' ? await this.#moveToFile() : await move(this.#reader, this.#parts.nothing, null, CHUNK);
+    this.#fault = null;
+    this.#retryMs = SHORTEST_RETRY_MS;
+    if (moved === 0) this.#end();
+    return moved;
+  }
+
+  async #moveToFile(): Promise<number | null> {
+    // Open only meanwhile: a stream takes one descriptor.
+    using file = new Descriptor(openSync(this.#parts.path, constants.O_WRONLY | constants.O_CREAT, 0o600));
+    const moved = await move(this.#reader, file, this.#offset, CHUNK);
+    // Where it was discarded meanwhile, the file goes with this descriptor.
+    if (this.#state === 'kept' && moved !== null && moved > 0) this.#parts.onChange(await this.#limit(file));
+    return moved;
+  }
+
+  /** Gives back to the disk what is beyond the limit. @returns how many bytes */
+  async #limit(file: Descriptor): Promise<number> {
+    const room = this.#parts.room();
+    const end = Math.floor((this.size - room) / BLOCK) * BLOCK;
+    const from = this.#first;
+    if (end - from < Math.max(BLOCK, Math.min(room / 8, MOST_BEYOND))) return 0;
+    // Before it reads as zeros.
+    this.#first = end;
+    try {
+      await punchHole(file.fd, from, end - from);
+      return end - from;
+    } catch (error) {
+      // Then its disk decides how large it grows.
+      if (!isErrno(error, 'EOPNOTSUPP', 'EIO', 'EROFS')) throw error;
+      return 0;
+    }
+  }
+
+  #end(): void {
+    this.#state = 'ended';
+    this.#release();
+    this.#parts.onEnd();
+  }
+
+  #release(): void {
+    if (this.#registration !== null) this.#parts.epoll.remove(this.#registration);
+    this.#registration = null;
+    this.#cancelTimer();
+    this.#reader.close();
+  }
+}
