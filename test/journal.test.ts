@@ -49,7 +49,7 @@ class Daemon {
 
   #make(seq: number, n: number): Handle {
     const id = this.#journal.takeNumber();
-    const facts = { id, pid: id, inode: String(id), startedAt: 0, began: n, argv: ['a'], relation: 'child' } as const;
+    const facts = { id, pid: id, inode: String(id), startedAt: 0, argv: ['a'], relation: 'child' } as const;
     const description = new Description(id, new Process(facts), null, false, { streams: ['stdout'], ended: false });
     return new Handle({ id: `h_${id}`, client: `c${n % 2}`, description, labels: { n: `${n}` }, createdAt: 0, seq });
   }

@@ -1,27 +1,9 @@
-import {
-  closeSync,
-  existsSync,
-  openSync,
-  readdirSync,
-  readFileSync,
-  renameSync,
-  rmSync,
-  truncateSync,
-  writeFileSync,
-  writeSync,
-} from 'node:fs';
+import { existsSync, readdirSync, renameSync, rmSync } from 'node:fs';
 import { join } from 'node:path';
 import t from 'tap';
 import { Daemon, eventually, type RequestOptions } from './support/harness.ts';
 
 const keyed = (key: string): RequestOptions => ({ headers: { 'idempotency-key': key } });
-
-/** Writes over a file from its beginning on, without changing its size. */
-function spoil(path: string): void {
-  const fd = openSync(path, 'r+');
-  writeSync(fd, Buffer.alloc(4096, 0x5a), 0, 4096, 0);
-  closeSync(fd);
-}
 
 t.test('an upgrade over files that were removed loses nothing', async (t) => {
   for (const [what, remove] of [
@@ -75,56 +57,6 @@ t.test('an upgrade over files that were removed loses nothing', async (t) => {
     const second = Daemon.begin(t, { directory: daemon.directory });
     t.not(await second.exited, 0, 'the new directory is locked as well');
     t.equal(await daemon.stop(), 0);
-  }
-});
-
-t.test('an upgrade over tables that were damaged, or are older ones, keeps what lives open', async (t) => {
-  for (const [what, damage] of [
-    ['written over', (tables: string) => spoil(tables)],
-    ['truncated', (tables: string) => truncateSync(tables, 5000)],
-    ['emptied', (tables: string) => truncateSync(tables, 0)],
-    [
-      'replaced by others',
-      (tables: string) => {
-        rmSync(tables);
-        writeFileSync(tables, '');
-      },
-    ],
-    [
-      'replaced by older ones',
-      (tables: string, older: Buffer) => {
-        rmSync(tables);
-        rmSync(`${tables}-wal`);
-        writeFileSync(tables, older);
-      },
-    ],
-  ] as [string, (tables: string, older: Buffer) => void][]) {
-    let daemon = await Daemon.start(t);
-    t.equal(await daemon.stop(), 0);
-    const state = join(daemon.directory, 'state');
-    const older = readFileSync(join(state, 'journal.sqlite'));
-    daemon = await Daemon.start(t, { directory: daemon.directory });
-    const one = await daemon.spawn(['sleep', '100'], { labels: { a: 'b' } });
-    const two = (await daemon.post('/v1/handles', { dup: one.id })).body;
-    const watch = (await daemon.post('/v1/watches', { match: { exe: '/no/such/program' } })).body;
-    const { head } = (await daemon.get('/v1/node')).body;
-    await daemon.events(one.id); // from the tables, so all is there
-    damage(join(state, 'journal.sqlite'), older);
-    await daemon.upgrade();
-    for (const { id } of [one, two])
-      t.match((await daemon.get(`/v1/handles/${id}`)).body, { relation: 'child', state: 'running' }, what);
-    t.match((await daemon.get('/v1/handles?label=a=b')).body.handles, [{ id: one.id }]);
-    t.equal((await daemon.get(`/v1/watches/${watch.id}`)).status, 200, 'watches too');
-    t.match((await daemon.get('/v1/events?since=0')).body.gap, { from: 1 });
-    t.ok((await daemon.get('/v1/node')).body.head >= head);
-    t.match((await daemon.get('/readyz')).body, { status: 'ok', checks: { history: /^lost/ } });
-    await daemon.logged('the journal was damaged, and a new one is begun: what it held is lost');
-    await daemon.signal(one.id, 'SIGKILL');
-    t.match((await daemon.waitid(one.id)).body, { outcome: { signal: 'SIGKILL' } });
-    t.equal(await daemon.stop(), 0);
-    const heir = await Daemon.start(t, { directory: daemon.directory });
-    t.match((await heir.get(`/v1/handles/${two.id}`)).body, { outcome: { signal: 'SIGKILL' } }, 'all is written down');
-    t.equal(await heir.stop(), 0);
   }
 });
 

@@ -6,7 +6,6 @@ import { Problem } from '../errors/problem.ts';
 import { Batch, type EventSink } from '../journal/batch.ts';
 import type { Journal } from '../journal/journal.ts';
 import type { Sighting } from '../journal/watch-rows.ts';
-import { boottimeMs } from '../kernel/clock.ts';
 import { Descriptor } from '../kernel/descriptor.ts';
 import { isErrno } from '../kernel/errno.ts';
 import type { Features } from '../kernel/features.ts';
@@ -175,7 +174,7 @@ export class Handles {
     };
     const intend = ({ pid, pidfd }: Launched): Handle => {
       const inode = features.inode ? pidfd.inode : null;
-      const process = new Process({ ...facts, pid, inode, startedAt: Date.now(), began: boottimeMs() });
+      const process = new Process({ ...facts, pid, inode, startedAt: Date.now() });
       const description = new Description(number, process, pidfd, options.nonblocking, output);
       // Its place among the others is only known when it is there.
       return new Handle({ id, client, description, labels: options.labels, createdAt: Date.now(), seq: -number });

@@ -17,7 +17,6 @@ export interface HandleRow {
   inode: string | null;
   boot: string;
   started_at: number;
-  began: number | null;
   argv: string;
   relation: Relation;
   state: ProcessState;
@@ -26,7 +25,7 @@ export interface HandleRow {
 }
 
 export const HANDLE_COLUMNS = `
-  SELECT h.*, p.pid, p.inode, p.boot, p.started_at, p.began, p.argv, p.relation, p.state, p.ending, o.watch
+  SELECT h.*, p.pid, p.inode, p.boot, p.started_at, p.argv, p.relation, p.state, p.ending, o.watch
   FROM handles h JOIN processes p ON p.id = h.process LEFT JOIN opened_by o ON o.handle = h.seq`;
 
 const STREAM_BITS: Record<Stream, number> = { stdout: 1, stderr: 2 };
@@ -52,7 +51,7 @@ export function handleOf(
   if (process === undefined) {
     const { pid, inode, relation } = row;
     const argv = JSON.parse(row.argv) as string[];
-    process = new Process({ id: row.process, pid, inode, startedAt: row.started_at, began: row.began, argv, relation });
+    process = new Process({ id: row.process, pid, inode, startedAt: row.started_at, argv, relation });
     process.state = row.state;
     if (row.ending !== null) process.end(JSON.parse(row.ending) as Ending);
     processes.set(row.process, process);

@@ -92,11 +92,10 @@ export const MIGRATIONS: readonly string[] = [
   // No other tables; but changes may lie in a log beside them from now on, of which an older daemon would know nothing.
   '',
   // `meta` holds the number of the last log line that the tables have, and the journal's clock: see journal-clock.ts. All times but
-  // those in frames, `started_at` and `created_at` are of that clock. `began` is CLOCK_BOOTTIME, of the boot beside it. A key outlives
+  // those in frames, `started_at` and `created_at` are of that clock. A key outlives
   // its handle, so what is kept of keys is bounded: a unit for each, and one for every whole KiB of its answer.
   `
   CREATE TABLE meta (key TEXT PRIMARY KEY, value ANY NOT NULL) STRICT, WITHOUT ROWID;
-  ALTER TABLE processes ADD COLUMN began INTEGER;
   ALTER TABLE keys ADD COLUMN at INTEGER NOT NULL DEFAULT 0;
   UPDATE keys SET at = unixepoch() * 1000;
   CREATE INDEX keys_at ON keys (at);

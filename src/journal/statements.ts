@@ -69,10 +69,10 @@ export function statementsOf(change: Change, moment: Moment): Statement[] {
 }
 
 function processStatement(process: Process, { boot, at }: Moment): Statement {
-  const { id, pid, inode, startedAt, began, argv, relation, state, ending } = process;
+  const { id, pid, inode, startedAt, argv, relation, state, ending } = process;
   return [
-    `INSERT INTO processes (id, boot, pid, inode, started_at, argv, relation, state, ending, ended_at, began)
-     VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
+    `INSERT INTO processes (id, boot, pid, inode, started_at, argv, relation, state, ending, ended_at)
+     VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
      ON CONFLICT (id) DO UPDATE SET pid = excluded.pid, inode = excluded.inode, started_at = excluded.started_at,
        relation = excluded.relation, state = excluded.state, ending = excluded.ending, ended_at = excluded.ended_at`,
     [
@@ -86,7 +86,6 @@ function processStatement(process: Process, { boot, at }: Moment): Statement {
       state,
       ending && JSON.stringify(ending),
       ending?.reaped ? at : null,
-      began === null ? null : Math.floor(began),
     ],
   ];
 }

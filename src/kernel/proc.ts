@@ -57,14 +57,9 @@ export function isKernelThread({ flags }: ProcStat): boolean {
   return (flags & PF_KTHREAD) !== 0;
 }
 
-/** When a process started, in milliseconds on CLOCK_BOOTTIME, to a hundredth of a second. */
-export function beganAt(stat: ProcStat): number {
-  return (stat.startTicks * 1000) / TICKS_PER_SECOND;
-}
-
-/** When a process started, in Unix milliseconds, for show: it moves with the wall clock. */
+/** When a process started, in Unix milliseconds, to a hundredth of a second. It is for show: it moves with the wall clock. */
 export function startedAt(stat: ProcStat): number {
-  return Math.round(Date.now() - boottimeMs() + beganAt(stat));
+  return Math.round(Date.now() - boottimeMs() + (stat.startTicks * 1000) / TICKS_PER_SECOND);
 }
 
 /** The command line; empty for a zombie and for a kernel thread. */

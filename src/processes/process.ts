@@ -39,8 +39,6 @@ export interface ProcessFacts {
   inode: string | null;
   /** Unix milliseconds, for show. */
   startedAt: number;
-  /** From right before a spawn that is written down first: CLOCK_BOOTTIME, in milliseconds. */
-  began?: number | null;
   argv: readonly string[];
   relation: Relation;
 }
@@ -51,7 +49,6 @@ export class Process {
   readonly pid: number;
   readonly inode: string | null;
   readonly startedAt: number;
-  readonly began: number | null;
   /** The start as clients see it: every event tells it. */
   readonly startedAtText: string;
   readonly argv: readonly string[];
@@ -77,7 +74,6 @@ export class Process {
     this.pid = facts.pid;
     this.inode = facts.inode;
     this.startedAt = facts.startedAt;
-    this.began = facts.began ?? null;
     this.startedAtText = new Date(facts.startedAt).toISOString();
     this.argv = facts.argv;
     this.shown = shownArgv(facts.argv);
