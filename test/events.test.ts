@@ -62,6 +62,7 @@ t.test('the first subscribe narrows; no event comes twice, whatever is subscribe
   await socket.first((frame) => frame.event === 'exited');
   t.same(types(socket.events.filter((event) => event.handle === id)), ['opened', 'stopped', 'exited']);
   t.same(types(socket.events.filter((event) => event.handle === other.id)), ['opened']);
+  await daemon.waitid(other.id); // nothing comes of it during the next test
   t.equal(new Set(socket.events.map((event) => event.seq)).size, socket.events.length);
   socket.close();
 });
@@ -72,15 +73,14 @@ t.test('since resumes after it, type filters, and a since beyond the head is a g
   await daemon.waitid(id);
   const resumed = daemon.ws(`?since=${head}&type=exited&type=closed`);
   await resumed.first((frame) => frame.event === 'exited' && frame.handle === id);
-  // Of the tests before it there may be some that end only now.
-  t.same(types(resumed.events.filter((event) => event.handle === id)), ['exited']);
-  t.notOk(resumed.events.some(({ event }) => event === 'opened'));
+  t.same(types(resumed.events), ['exited']);
   resumed.close();
   const now = (await daemon.get('/v1/node')).body.head;
   const beyond = daemon.ws('?since=1000000');
   t.same(await beyond.first((frame) => frame.type === 'gap'), { type: 'gap', from: now + 1, to: 1000000, reset: true });
   const next = await daemon.spawn(['true']);
   await beyond.first((frame) => frame.handle === next.id);
+  await daemon.waitid(next.id);
   beyond.close();
   const page = (await daemon.get('/v1/events?since=1000000')).body;
   t.match(page, { events: [], gap: { to: 1000000, reset: true } });

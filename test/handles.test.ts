@@ -158,18 +158,23 @@ t.test('a foreign process: its end is seen at once, its outcome when its parent 
   const { body: handle } = await daemon.post('/v1/handles', { open: { pid } });
   t.match((await daemon.waitid(handle.id)).body, { status: 410, errno: 'ECHILD' });
   process.kill(pid, 'SIGKILL');
+  // Before Linux 6.9 nothing tells of the reap, so that its end is all that will be known.
+  const first = features.inode ? null : { reason: 'unknown' };
   const ended = await daemon.post('/v1/poll', { handles: [handle.id] });
-  t.match(ended.body.ready, [{ handle: handle.id, revents: ['POLLIN'], outcome: null }]);
-  t.match((await daemon.get(`/v1/handles/${handle.id}`)).body, { state: 'exited', outcome: null });
+  t.match(ended.body.ready, [{ handle: handle.id, revents: ['POLLIN'], outcome: first }]);
+  t.match((await daemon.get(`/v1/handles/${handle.id}`)).body, { state: 'exited', outcome: first });
   const outcome = daemon.post('/v1/poll', { handles: [handle.id], for: 'outcome' });
   parent.kill('SIGCONT');
   t.match((await outcome).body.ready, [
-    { revents: ['POLLIN', 'POLLHUP'], outcome: { reason: 'killed', signal: 'SIGKILL' } },
+    {
+      revents: ['POLLIN', 'POLLHUP'],
+      outcome: features.exitStatus ? { reason: 'killed', signal: 'SIGKILL' } : { reason: 'unknown' },
+    },
   ]);
   t.match((await daemon.waitid(handle.id)).body, { status: 410, errno: 'ECHILD' });
   t.same(
     (await daemon.events(handle.id)).map((event) => event.event),
-    ['opened', 'exited', 'reaped'],
+    features.inode ? ['opened', 'exited', 'reaped'] : ['opened', 'exited'],
   );
 });
 
