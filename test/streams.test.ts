@@ -1,22 +1,11 @@
-import { type ChildProcess, spawn, spawnSync } from 'node:child_process';
+import { spawnSync } from 'node:child_process';
 import { once } from 'node:events';
-import {
-  closeSync,
-  constants,
-  createReadStream,
-  mkdirSync,
-  openSync,
-  readdirSync,
-  readFileSync,
-  readlinkSync,
-  statSync,
-  writeFileSync,
-} from 'node:fs';
+import { mkdirSync, readdirSync, readFileSync, readlinkSync, statSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
-import { setTimeout } from 'node:timers/promises';
-import t, { type Test } from 'tap';
+import t from 'tap';
 import { Daemon, eventually, Gate, temporaryDirectory } from './support/harness.ts';
 import { difference, linesTo, writing } from './support/lines.ts';
+import { behindSlowReader } from './support/slow-reader.ts';
 
 const root = process.getuid!() === 0;
 const asRoot = root ? {} : { skip: 'needs root' };
@@ -189,43 +178,6 @@ t.test('on a full disk the program waits, readiness says so, and nothing is lost
   t.match((await daemon.get('/readyz')).body.checks, { output: 'ok' });
   t.equal(await daemon.stop(), 0);
 });
-
-/** A daemon whose standard output is a pipe that is read slowly. */
-async function behindSlowReader(
-  t: Test,
-  args: string[],
-  { directory = temporaryDirectory(t), nonblocking = false } = {},
-): Promise<{ child: ChildProcess; socket: string; read: Promise<string> }> {
-  const fifo = join(directory, 'fifo');
-  spawnSync('mkfifo', [fifo]);
-  const { O_RDONLY, O_WRONLY, O_NONBLOCK } = constants;
-  const reader = openSync(fifo, O_RDONLY | O_NONBLOCK);
-  const writer = openSync(fifo, O_WRONLY | (nonblocking ? O_NONBLOCK : 0));
-  const socket = join(directory, 'waitd.sock');
-  const own = [
-    '--listen',
-    `unix:${socket}`,
-    '--state-dir',
-    join(directory, 'state'),
-    '--log-level',
-    'silent',
-    '--audit',
-    'off',
-  ];
-  const child = spawn(process.execPath, [join(import.meta.dirname, '../src/main.ts'), 'serve', ...own, ...args], {
-    stdio: ['ignore', writer, 'inherit'],
-  });
-  t.teardown(() => child.kill('SIGKILL'));
-  closeSync(writer);
-  const read = async (): Promise<string> => {
-    await setTimeout(500); // until then it is full
-    let text = '';
-    for await (const part of createReadStream('', { fd: openSync(`/proc/self/fd/${reader}`, O_RDONLY) })) text += part;
-    closeSync(reader);
-    return text;
-  };
-  return { child, socket, read: read() };
-}
 
 t.test('programs that inherit a stream get one that waits for its reader', async (t) => {
   const wanted = linesTo(LINES);
