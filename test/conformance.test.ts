@@ -31,8 +31,8 @@ for (const directory of [twinCwd, daemonCwd]) mkdirSync(directory);
 const states: Record<string, { argv: string[]; steps: Step[] }> = {
   running: { argv: sleeper, steps: [{ until: 'S' }] },
   'exited with 7': { argv: ['sh', '-c', 'exit 7'], steps: ended },
-  'exited with 259': { argv: ['python3', '-c', 'import os; os._exit(259)'], steps: ended },
-  'exited with -1': { argv: ['python3', '-c', 'import os; os._exit(-1)'], steps: ended },
+  'exited with 259': { argv: [program, 'act', 'exit=259'], steps: ended },
+  'exited with -1': { argv: [program, 'act', 'exit=-1'], steps: ended },
   'killed by SIGKILL': { argv: sleeper, steps: kill('SIGKILL') },
   'killed by SIGTERM': { argv: sleeper, steps: kill('SIGTERM') },
   'killed by a real-time signal': { argv: sleeper, steps: kill(37) },

@@ -125,6 +125,7 @@ t.test('neither the daemon itself nor a zombie nor a kernel thread matches', asy
   t.equal((await open(daemon, { argv: `*${name}*` })).status, 404);
   const kernel = readFileSync('/proc/2/comm', 'utf8') === 'kthreadd\n';
   if (kernel) t.equal(Facts.of(2, new Map()), null);
+  else t.pass('kernel threads are not shown', { skip: 'there are none in this pid namespace' });
 });
 
 t.test('a program that may not be looked at does not match, and that is said', async (t) => {

@@ -70,7 +70,7 @@ t.test('a tenant may narrow what it starts, and widen what the policy lists', as
       shown: /-5\s+unlimited/,
     });
     t.match(await spawn('everything', { nice: -20 }), { status: 201 }, 'spawn: true is all that the daemon can');
-  }
+  } else t.pass('a lower nice value', { skip: 'only root may have one' });
 });
 
 t.test('waitd policy check knows the bounds', async (t) => {

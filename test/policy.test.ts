@@ -185,7 +185,7 @@ t.test('open: own is what came of one’s own processes, uid what runs as one’
     await eventually(() => readFileSync(`/proc/${nobody.process.pid}/status`, 'utf8').includes('Uid:\t65534'));
     t.match((await second.post('/v1/handles', { open: { pid: nobody.process.pid } })).body, { errno: 'EPERM' });
     await daemon.signal(nobody.id, 'SIGKILL');
-  }
+  } else t.pass('a process of another user', { skip: 'only root can start one' });
 });
 
 t.test('spawn: programs, directories and variables are those that are listed, whatever links there are', async (t) => {

@@ -68,6 +68,7 @@ static void *execute(void *nothing) {
 
 static int act(const char *name) {
   pthread_t thread;
+  if (strncmp(name, "exit=", 5) == 0) _exit(atoi(name + 5));
   if (strcmp(name, "leader-exits") == 0) {
     pthread_create(&thread, NULL, exit_late, NULL);
     syscall(SYS_exit, 3);
