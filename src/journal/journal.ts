@@ -113,6 +113,9 @@ const RETRY_MS = 250;
 const APPLY_MS = 250;
 const APPLY_CHANGES = 256;
 
+/** How often it is checked, under load, that the log's file is in its place. */
+const LOOK_MS = 20;
+
 /** After how many characters of events a page ends: far beyond what a thousand usual ones have. */
 const PAGE_BYTES = 4 * 2 ** 20;
 
@@ -147,6 +150,7 @@ export class Journal {
   readonly #clock: JournalClock;
   readonly #mark: Mark | null;
   readonly #inPlace = new InPlace();
+  #nextLook = 0;
   readonly #keepEvents: number;
   /** What is not in its tables yet: in the log, or while the disk does not let, in memory alone. */
   #pending: Pending[] = [];
@@ -446,7 +450,7 @@ export class Journal {
 
   /** @returns false where that cannot be written, for whatever reason */
   #append(changes: readonly Change[], at: number): boolean {
-    if (this.#inPlace.missing([this.#log.path]) !== null) return false;
+    if (!this.#isLogInPlace()) return false;
     try {
       const statements = changes.flatMap((change) => statementsOf(change, { boot: this.bootId, at }));
       this.#log.append({ number: this.#line, statements });
@@ -455,6 +459,14 @@ export class Journal {
     } catch {
       return false;
     }
+  }
+
+  /** Looks no more often than {@link LOOK_MS}: under load, looking at each line costs as much as writing it. */
+  #isLogInPlace(): boolean {
+    const now = performance.now();
+    if (now < this.#nextLook) return true;
+    this.#nextLook = now + LOOK_MS;
+    return this.#inPlace.missing([this.#log.path]) === null;
   }
 
   readonly #applyNow = (): void => {

@@ -1,7 +1,8 @@
+import { constants } from 'node:os';
 import koffi from 'koffi';
 import { Descriptor } from './descriptor.ts';
-import { isErrno } from './errno.ts';
-import { bind, checked } from './libc.ts';
+import { isErrno, SystemError } from './errno.ts';
+import { bind, checked, lastErrno } from './libc.ts';
 
 const socketpair = bind('int socketpair(int domain, int type, int protocol, void *sockets)');
 const sendmsg = bind('long sendmsg(int fd, void *message, int flags)');
@@ -17,13 +18,11 @@ const SCM_RIGHTS = 1;
 const MSG_DONTWAIT = 0x40;
 const MSG_NOSIGNAL = 0x4000;
 
-/** Two connected sockets that keep messages apart, close-on-exec. Ours never waits; a child's does. */
+/** Two connected sockets that keep messages apart, close-on-exec. Only a child waits at its own; see {@link sendWith} for ours. */
 export function makeSocketPair(): { ours: Descriptor; theirs: Descriptor } {
   const sockets = Buffer.alloc(8);
   checked('socketpair', socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, sockets));
-  const ours = new Descriptor(sockets.readInt32LE(0));
-  ours.nonblocking = true;
-  return { ours, theirs: new Descriptor(sockets.readInt32LE(4)) };
+  return { ours: new Descriptor(sockets.readInt32LE(0)), theirs: new Descriptor(sockets.readInt32LE(4)) };
 }
 
 /** Lets receiving from a socket fail with EAGAIN after a time without a message (socket(7), SO_RCVTIMEO). */
@@ -80,12 +79,13 @@ export function sendWith(socket: Descriptor, body: Buffer, descriptors: readonly
  */
 export function receive(socket: Descriptor, most: number): Buffer | null {
   const bytes = Buffer.alloc(most);
-  for (;;)
-    try {
-      return bytes.subarray(0, checked('recv', recv(socket.fd, bytes, most, MSG_DONTWAIT)));
-    } catch (error) {
-      if (isErrno(error, 'EAGAIN', 'EINTR')) return null;
-      // Told once, and before what lies in the queue: the other end was closed with a message unread.
-      if (!isErrno(error, 'ECONNRESET')) throw error;
-    }
+  for (;;) {
+    const length = recv(socket.fd, bytes, most, MSG_DONTWAIT);
+    if (length !== -1) return bytes.subarray(0, length);
+    const errno = lastErrno();
+    // An error object for what comes with every message would cost more than the message.
+    if (errno === constants.errno.EAGAIN || errno === constants.errno.EINTR) return null;
+    // Told once, and before what lies in the queue: the other end was closed with a message unread.
+    if (errno !== constants.errno.ECONNRESET) throw new SystemError('recv', errno);
+  }
 }

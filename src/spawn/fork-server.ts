@@ -97,8 +97,10 @@ export class Fork {
     this.#closed = true;
     this.#epoll.remove(this.#registration);
     this.#reply.close();
-    this.#started.reject(new SystemError('clone', constants.errno.EAGAIN));
-    this.#started.promise.catch(() => {});
+    if (this.#pid === null) {
+      this.#started.reject(new SystemError('clone', constants.errno.EAGAIN));
+      this.#started.promise.catch(() => {});
+    }
     this.#ended.resolve(this.#reports);
   }
 
@@ -119,6 +121,9 @@ export class Fork {
     this.#end();
   }
 }
+
+/** Descriptors for stdin, stdout and stderr. */
+export type Stdio = readonly [stdin: number, stdout: number, stderr: number];
 
 interface Server {
   pid: number;
@@ -157,13 +162,18 @@ export class ForkServer {
    * Makes a child that runs a table of system calls.
    * @param program its origin is {@link CHILD_ORIGIN}
    * @param stdio what becomes its descriptors 0, 1 and 2
+   * @param below its descriptor here has a lower number than this
    * @returns once its pid is known
    * @throws {SystemError} EAGAIN, ENOMEM, EMFILE, ENFILE
    */
-  async fork(program: SyscallProgram, stdio: readonly [number, number, number]): Promise<{ pid: number; fork: Fork }> {
+  async fork(
+    program: SyscallProgram,
+    stdio: Stdio,
+    below = Number.POSITIVE_INFINITY,
+  ): Promise<{ pid: number; fork: Fork }> {
     return this.#turns.run(async () => {
       for (let tries = 1; ; tries += 1) {
-        const fork = this.#send(program, stdio);
+        const fork = this.#send(program, stdio, below);
         this.#underWay.add(fork);
         void fork.reports.then(() => this.#underWay.delete(fork));
         try {
@@ -176,7 +186,7 @@ export class ForkServer {
     });
   }
 
-  #send(program: SyscallProgram, [stdin, stdout, stderr]: readonly [number, number, number]): Fork {
+  #send(program: SyscallProgram, [stdin, stdout, stderr]: Stdio, below: number): Fork {
     using table = MemoryFile.create('waitd-table');
     const image = program.image();
     table.write(image);
@@ -184,6 +194,8 @@ export class ForkServer {
     size.writeBigUInt64LE(BigInt(image.length));
     const { ours, theirs } = makeSocketPair();
     try {
+      // Its pidfd is going to have the number of what is closed before that is opened.
+      if (ours.fd >= below) throw new SystemError('socketpair', constants.errno.EMFILE);
       const request = [stdin, stdout, stderr, table.fd, theirs.fd];
       if (!this.#request(size, request)) throw new SystemError('sendmsg', constants.errno.EAGAIN);
     } catch (error) {

@@ -1,16 +1,15 @@
-import { constants, openSync } from 'node:fs';
 import { homedir, constants as osConstants } from 'node:os';
 import { isatty } from 'node:tty';
 import { notAllowed } from '../clients/client.ts';
 import { isProblemErrno, Problem } from '../errors/problem.ts';
-import { Descriptor, keepBelow } from '../kernel/descriptor.ts';
+import type { Descriptor } from '../kernel/descriptor.ts';
 import { errnoName, SystemError } from '../kernel/errno.ts';
 import { MemoryFile } from '../kernel/memory-file.ts';
 import { ownDescription } from '../kernel/own-description.ts';
 import { Pidfd } from '../kernel/pidfd.ts';
 import { givePipe } from '../kernel/pipe.ts';
 import { type ExecContext, type Identity, identityOf, limitsOf } from './exec-context.ts';
-import type { Fork, ForkServer } from './fork-server.ts';
+import type { Fork, ForkServer, Stdio } from './fork-server.ts';
 import { type Failed, type LaunchPlan, LaunchProgram, type OutputFile } from './launch-program.ts';
 
 /** `inherit` is for the daemon's own main program alone. */
@@ -113,10 +112,7 @@ export async function launch(
     const parts = { files, identity, keep };
     const stdout = target(request.stdout, 'stdout', parts);
     const stderr = request.stderr === 'stdout' ? stdout : target(request.stderr, 'stderr', parts);
-    // Held until the process is there, so that a full descriptor table is noticed before anything is started.
-    const reserve = keepBelow(keep(new Descriptor(openSync('/dev/null', constants.O_RDONLY))), descriptors);
-    const { pid, fork } = await forkServer.fork(program, [stdin, stdout, stderr]);
-    reserve.close();
+    const { pid, fork } = await forkServer.fork(program, [stdin, stdout, stderr], descriptors);
     const pidfd = openOrEnd(pid, nonblocking, fork);
     const undo = (): void => {
       fork.close();
@@ -163,8 +159,6 @@ export async function launchOwn(forkServer: ForkServer, request: LaunchRequest, 
     throw explain(error);
   }
 }
-
-type Stdio = readonly [stdin: number, stdout: number, stderr: number];
 
 /** @throws {Problem} */
 async function becomeProgram(program: LaunchProgram, fork: Fork): Promise<void> {
