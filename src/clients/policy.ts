@@ -46,6 +46,19 @@ const SpawnSchema = z.strictObject({
     .default(false),
 });
 
+const SPAWN = 'must be true, false, or an object with programs';
+
+/** Not a union of both, which would not say where in the object something does not fit. */
+const SpawnRight = z.unknown().transform((value, context): z.infer<typeof SpawnSchema> | boolean => {
+  if (typeof value === 'boolean') return value;
+  const isRule = typeof value === 'object' && value !== null && 'programs' in value;
+  const { data, error } = SpawnSchema.safeParse(value);
+  if (data !== undefined) return data;
+  if (!isRule) context.addIssue({ code: 'custom', message: SPAWN });
+  else for (const issue of error.issues) context.issues.push({ ...issue, input: value } as z.core.$ZodRawIssue);
+  return z.NEVER;
+});
+
 const count = z.int().min(0);
 const rate = z.number().positive();
 const QuotasSchema = z.strictObject({
@@ -61,9 +74,7 @@ const QuotasSchema = z.strictObject({
 
 const rights = {
   open: z.enum(openScopes).default('none'),
-  spawn: z
-    .union([z.boolean(), SpawnSchema], { error: 'must be true, false, or an object with programs' })
-    .default(false),
+  spawn: SpawnRight.default(false),
   signal: z.boolean().default(false),
   observe: z.boolean().default(false),
   admin: z.boolean().default(false),
