@@ -1,3 +1,5 @@
+import { readdirSync, statSync } from 'node:fs';
+import { join } from 'node:path';
 import t from 'tap';
 import { shownArgv } from '../src/processes/shown-argv.ts';
 import { Daemon, eventually } from './support/harness.ts';
@@ -32,6 +34,9 @@ t.test('views and events of a process with megabytes of arguments stay small', a
     t.equal(status, 200);
     t.ok(text.length < 30 * 8192, `${path}: ${text.length} bytes`);
   }
+  const state = join(daemon.directory, 'state');
+  const kept = readdirSync(state).reduce((sum, name) => sum + statSync(join(state, name)).size, 0);
+  t.ok(kept < 8 * 2 ** 20, `${kept} bytes are kept of it`);
   const short = await daemon.spawn(['true']);
   t.notOk('argvTruncated' in short.process);
   const { body } = await daemon.get('/openapi.json');

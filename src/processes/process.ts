@@ -3,7 +3,7 @@ import type { Registration } from '../kernel/epoll.ts';
 import type { Rusage, Siginfo, WaitEvent } from '../kernel/waitid.ts';
 import type { Description } from './description.ts';
 import type { Outcome } from './outcome.ts';
-import { type ShownArgv, shownArgv } from './shown-argv.ts';
+import { KEPT_ARGV_BYTES, type ShownArgv, shownArgv } from './shown-argv.ts';
 
 /** Whose child a process is: the daemon's own (spawned or adopted), or somebody else's. */
 export type Relation = 'child' | 'foreign';
@@ -75,7 +75,7 @@ export class Process {
     this.inode = facts.inode;
     this.startedAt = facts.startedAt;
     this.startedAtText = new Date(facts.startedAt).toISOString();
-    this.argv = facts.argv;
+    this.argv = shownArgv(facts.argv, KEPT_ARGV_BYTES).argv;
     this.shown = shownArgv(facts.argv);
     this.relation = facts.relation;
   }
