@@ -1,9 +1,11 @@
+import { spawn as nodeSpawn } from 'node:child_process';
 import { mkdirSync, statSync } from 'node:fs';
 import { join } from 'node:path';
+import { createInterface } from 'node:readline';
 import { DatabaseSync } from 'node:sqlite';
 import t from 'tap';
 import { MIGRATIONS } from '../src/journal/schema.ts';
-import { Daemon, eventually, temporaryDirectory } from './support/harness.ts';
+import { Daemon, eventually, stateOf, temporaryDirectory } from './support/harness.ts';
 
 t.test(
   'handles expire: collected ones, later the others, never live ones; ESTALE is told apart from EBADF',
@@ -150,3 +152,37 @@ t.test('a journal of a later version is left alone', async (t) => {
   db.close();
   await t.rejects(Daemon.start(t, { directory }), /of version 99/);
 });
+
+t.test(
+  'a foreign process whose parent never reaps it is kept from its end on, and its descriptor goes with it',
+  async (t) => {
+    const args = ['--keep-collected=300ms', '--keep-uncollected=300ms'];
+    const daemon = await Daemon.start(t, { args });
+    const parent = nodeSpawn('sh', ['-c', 'sleep 1000 & echo $!; sleep 1000 & echo $!; exec sleep 1000'], {
+      stdio: ['ignore', 'pipe', 'inherit'],
+    });
+    t.teardown(() => parent.kill('SIGKILL'));
+    const lines = createInterface({ input: parent.stdout })[Symbol.asyncIterator]();
+    const pids = [Number((await lines.next()).value), Number((await lines.next()).value)] as const;
+    await daemon.get('/livez');
+    const before = daemon.descriptors;
+    const [first, second] = await Promise.all(
+      pids.map(async (pid) => (await daemon.post('/v1/handles', { open: { pid } })).body),
+    );
+    process.kill(pids[0], 'SIGKILL');
+    await eventually(async () => (await daemon.get(`/v1/handles/${first.id}`)).status === 410);
+    t.equal(stateOf(pids[0]), 'Z');
+    t.match(
+      (await daemon.events(first.id)).map(({ event }) => event),
+      ['opened', 'exited', 'expired'],
+    );
+    t.match((await daemon.get(`/v1/handles/${second.id}`)).body, { state: 'running' }, 'one that lives is kept');
+    await daemon.kill();
+    process.kill(pids[1], 'SIGKILL');
+    const heir = await Daemon.start(t, { args, directory: daemon.directory });
+    await eventually(async () => (await heir.get(`/v1/handles/${second.id}`)).status === 410);
+    t.equal(stateOf(pids[1]), 'Z', 'also where it ended while no daemon was there');
+    await eventually(() => heir.descriptors <= before);
+    t.equal(await heir.stop(), 0);
+  },
+);

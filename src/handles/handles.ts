@@ -430,7 +430,11 @@ export class Handles {
 
   /** Ends handles whose time is over. */
   expire(handles: readonly Handle[]): void {
-    this.#end(handles, 'expired');
+    // The one that is held, where its process has not been reaped: a foreign process's parent may never do that.
+    this.#end(
+      handles.map((handle) => this.#live.get(handle.id) ?? handle),
+      'expired',
+    );
   }
 
   #end(handles: readonly Handle[], gone: Gone): void {

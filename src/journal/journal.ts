@@ -822,7 +822,8 @@ export class Journal {
 
   /** Every open handle on a process of whose end not all is known, with the boot that its pid and inode belong to. */
   unended(): { handle: Handle; boot: string }[] {
-    return this.#rows('WHERE h.process IN (SELECT id FROM processes WHERE ended_at IS NULL)');
+    return this.#rows(`WHERE h.process IN (SELECT id FROM processes WHERE ended_at IS NULL
+      UNION ALL SELECT id FROM processes WHERE ending ->> 'reaped' = 0)`);
   }
 
   /** Every open handle whose captured output has not reached its end. */

@@ -115,6 +115,11 @@ export const MIGRATIONS: readonly string[] = [
   END;
   `,
   TERMINATIONS_MIGRATION,
+  // A foreign process is kept for as long as any from its end on, although its parent may never reap it.
+  `
+  UPDATE processes SET ended_at = unixepoch() * 1000 WHERE ending IS NOT NULL AND ended_at IS NULL;
+  CREATE INDEX processes_unreaped ON processes (id) WHERE ending ->> 'reaped' = 0;
+  `,
 ];
 
 /** What a new journal is of; one of a later version is not read. */

@@ -74,7 +74,8 @@ function processStatement(process: Process, { boot, at }: Moment): Statement {
     `INSERT INTO processes (id, boot, pid, inode, started_at, argv, relation, state, ending, ended_at)
      VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
      ON CONFLICT (id) DO UPDATE SET pid = excluded.pid, inode = excluded.inode, started_at = excluded.started_at,
-       relation = excluded.relation, state = excluded.state, ending = excluded.ending, ended_at = excluded.ended_at`,
+       relation = excluded.relation, state = excluded.state, ending = excluded.ending,
+       ended_at = coalesce(processes.ended_at, excluded.ended_at)`,
     [
       id,
       boot,
@@ -85,7 +86,7 @@ function processStatement(process: Process, { boot, at }: Moment): Statement {
       relation,
       state,
       ending && JSON.stringify(ending),
-      ending?.reaped ? at : null,
+      ending === null ? null : at,
     ],
   ];
 }
