@@ -69,7 +69,7 @@ export class MainProgram {
     return this.#handle.id;
   }
 
-  signal(signal: NodeJS.Signals): void {
+  signal(signal: string): void {
     try {
       if (this.#handle.process.ending === null) this.#handle.description.pidfd?.signal(signalNumber(signal)!);
     } catch (error) {

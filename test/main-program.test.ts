@@ -1,10 +1,12 @@
 import { type ChildProcess, spawn, spawnSync } from 'node:child_process';
 import { once } from 'node:events';
+import { readFileSync } from 'node:fs';
 import { constants } from 'node:os';
 import { join } from 'node:path';
 import { createInterface } from 'node:readline';
 import t, { type Test } from 'tap';
 import { WebSocket } from 'ws';
+import { signalNumber } from '../src/kernel/signals.ts';
 import {
   caughtBy,
   childrenOf,
@@ -107,12 +109,15 @@ for (const [also, env] of [
   [', and SIGUSR1 that Node.js itself shields', { NODE_OPTIONS: '--disable-sigusr1' }],
 ] as const)
   t.test(`signals go to the program, SIGHUP too${also}`, async (t) => {
-    const signals = ['HUP', 'INT', 'QUIT', 'USR1', 'USR2', 'ALRM', 'WINCH', 'CONT', 'PWR', 'URG', 'IO', 'TERM'];
+    const standard = ['HUP', 'INT', 'QUIT', 'USR1', 'USR2', 'ALRM', 'WINCH', 'CONT', 'PWR', 'URG', 'IO', 'TERM'];
+    const resources = ['XCPU', 'XFSZ', 'VTALRM', 'PROF', 'STKFLT'];
+    const realTime = ['RTMIN', 'RTMIN+1', 'RTMIN+15', 'RTMAX-1', 'RTMAX'];
+    const signals = [...standard, ...resources, ...realTime];
     const script = `${signals.map((name) => `trap 'echo ${name}' ${name}`).join('; ')}; echo ready; while :; do sleep 0.02; done`;
     const init = new Init(t, ['bash', '-c', script], { env });
     await init.line('ready');
     for (const name of signals) {
-      init.child.kill(`SIG${name}` as NodeJS.Signals);
+      process.kill(init.child.pid!, signalNumber(`SIG${name}`)!);
       await init.line(name);
     }
     init.child.kill('SIGTSTP');
@@ -132,6 +137,32 @@ for (const signal of ['SIGHUP', 'SIGQUIT', 'SIGTERM', 'SIGUSR1', 'SIGUSR2', 'SIG
     init.child.kill(signal);
     t.same(await init.exited, [128 + constants.signals[signal], null]);
   });
+
+t.test('a real-time signal that comes before the program is there reaches it', async (t) => {
+  const init = new Init(t, ['sh', '-c', 'exec sleep 100']);
+  const number = signalNumber('SIGRTMIN+5')!;
+  const caught = (): bigint =>
+    BigInt(`0x${/^SigCgt:\t(.*)$/m.exec(readFileSync(`/proc/${init.child.pid}/status`, 'utf8'))?.[1] ?? 0}`);
+  await eventually(() => ((caught() >> BigInt(number - 1)) & 1n) === 1n);
+  process.kill(init.child.pid!, number);
+  t.same(await init.exited, [128 + number, null]);
+});
+
+t.test('it passes real-time signals on after an upgrade too', async (t) => {
+  const init = new Init(
+    t,
+    ['bash', '-c', 'trap "exit 9" RTMIN+5; trap : USR2; echo up; while :; do sleep 0.02; done'],
+    {
+      env: withFaults(join(temporaryDirectory(t), 'none')),
+      args: ['--log-level', 'debug'],
+    },
+  );
+  await init.line('up');
+  init.child.kill('SIGUSR2');
+  await eventually(() => init.errors.join('').includes('"upgraded":true'));
+  process.kill(init.child.pid!, signalNumber('SIGRTMIN+5')!);
+  t.same(await init.exited, [9, null]);
+});
 
 t.test('it is a handle as any, and its end is told before the daemon ends', async (t) => {
   const gate = new Gate(t);
