@@ -143,7 +143,6 @@ export async function build(
   listeners = new Listeners({
     http: app.server,
     descriptors: daemon.descriptors,
-    socket: daemon.config.socket,
     tls: files === null ? null : tlsServer(files, logger),
     peerByTls: (socket) => peerByTls(socket, logger),
   });

@@ -1,32 +1,26 @@
-import { constants, mkdtempSync, openSync, rmSync, writeSync } from 'node:fs';
-import { tmpdir } from 'node:os';
+import { constants, openSync, writeSync } from 'node:fs';
 import { join } from 'node:path';
 import { isatty } from 'node:tty';
 import { type Logger, pino } from 'pino';
-import { build } from './app.ts';
-import { readPolicy } from './clients/policy-file.ts';
 import { CLIENT_NAME, hashOf, newToken } from './clients/tokens.ts';
-import { type Config, readConfig } from './config/config.ts';
-import { optionsHelp, UsageError } from './config/options.ts';
-import { startDaemon } from './daemon.ts';
+import type { Config } from './config/config.ts';
+import { nearestOf, optionsHelp, UsageError } from './config/options.ts';
+import { sentenceOf } from './errors/sentence.ts';
 import { writerTo } from './files/line-writer.ts';
-import { checkRoom, checkVersion } from './journal/database.ts';
-import { closeInherited } from './kernel/descriptor.ts';
+import { isErrno } from './kernel/errno.ts';
 import { unblock } from './kernel/signal-mask.ts';
 import { endShield } from './kernel/signal-shield.ts';
-import { NotStarted } from './main-program.ts';
-import { Service } from './service.ts';
 import { forwarded, letGoAllBut, served } from './upgrade/early-signals.ts';
-import { requireKnownVersion } from './upgrade/handoff.ts';
 import { version } from './version.ts';
 
-const COMMANDS = ['serve', 'policy check', 'token'];
+const COMMANDS = ['serve', 'policy check', 'token', 'help', 'version'];
 
 const HELP = `waitd ${version}: waits for processes on behalf of others
 
 Usage: waitd serve [OPTIONS] [--main -- CMD ARG…]
        waitd policy check FILE    whether a policy is one, and where not
        waitd token CLIENT         makes a token, and the line for --tokens that has its hash
+       waitd help, version        prints this text (also -h, --help), or the version (also -V, --version)
 
 SIGHUP replaces the daemon by what its command now is, and keeps everything (at a terminal it stops it, as a terminal's end
 does); SIGTERM and SIGINT stop it.
@@ -46,43 +40,69 @@ export async function run(argv: string[]): Promise<void> {
     unblock(forwarded);
     await obey(argv);
   } catch (error) {
-    process.stderr.write(`waitd: ${error instanceof Error ? error.message : String(error)}\n`);
-    process.exit(error instanceof NotStarted ? error.exitCode : error instanceof UsageError ? 2 : 1);
+    process.stderr.write(`waitd: ${sentenceOf(error)}\n`);
+    process.exit(exitCodeOf(error));
   }
+}
+
+/** Errors of the main program have an exit code of their own. */
+function exitCodeOf(error: unknown): number {
+  if (error instanceof UsageError) return 2;
+  return error instanceof Error && 'exitCode' in error ? Number(error.exitCode) : 1;
 }
 
 async function obey([command, ...argv]: string[]): Promise<void> {
   if (command !== 'serve') await letGoAllBut([]);
-  if (command === '--version') {
-    process.stdout.write(`${version}\n`);
-    return;
-  }
-  if (command === '--help' || command === undefined || argv.includes('--help')) {
-    process.stdout.write(HELP);
-    return;
-  }
+  if (isVersion(command)) return print(`${version}\n`);
+  // What follows `--` belongs to the main program.
+  const own = argv.slice(0, argv.includes('--') ? argv.indexOf('--') : argv.length);
+  if (command === undefined || isHelp(command) || own.some((word) => word === '-h' || word === '--help'))
+    return print(HELP);
   if (command === 'policy') return checkPolicy(argv);
   if (command === 'token') return makeToken(argv);
-  if (command !== 'serve') throw new UsageError(`${command} is no command; there are ${COMMANDS.join(', ')}`);
+  if (command !== 'serve') throw unknownCommand(command);
+  // Each command loads what it needs.
+  const { readConfig } = await import('./config/config.ts');
   const config = readConfig(argv, process.env);
   if (config.check) await letGoAllBut([]);
   else if (config.main === null) await letGoAllBut(served);
-  if (config.check) await rehearse(config);
+  if (config.check) await check(config);
   else await serve(config);
 }
 
-function checkPolicy([what, file, ...rest]: string[]): void {
-  if (what !== 'check' || file === undefined || rest.length > 0) throw new UsageError('usage: waitd policy check FILE');
-  const policy = readPolicy(file);
-  const others = policy.default === null ? 'nobody else is let in' : 'others have the rights of the default';
-  process.stdout.write(`${file}: it is a policy, of ${policy.clients.size} clients; ${others}\n`);
+const isHelp = (command: string): boolean => ['help', '-h', '--help'].includes(command);
+const isVersion = (command: string | undefined): boolean => ['version', '-V', '--version'].includes(command ?? '');
+
+function unknownCommand(command: string): UsageError {
+  if (command.startsWith('-')) return new UsageError(`${command} needs a command before it: waitd serve ${command}`);
+  const nearest = nearestOf(command, COMMANDS);
+  return new UsageError(`${command} is no command; the nearest is ${nearest}; see waitd --help`);
 }
 
-function makeToken([client, ...rest]: string[]): void {
+/** @throws {Error} where the text cannot be written; a reader that has ended, as in `waitd help | head`, has read enough */
+function print(text: string): Promise<void> {
+  return new Promise((resolve, reject) => {
+    process.stdout.on('error', () => {});
+    process.stdout.write(text, (error) => {
+      if (error == null || isErrno(error, 'EPIPE')) resolve();
+      else reject(new Error(`standard output cannot be written: ${sentenceOf(error)}`));
+    });
+  });
+}
+
+async function checkPolicy([what, file, ...rest]: string[]): Promise<void> {
+  if (what !== 'check' || file === undefined || rest.length > 0) throw new UsageError('usage: waitd policy check FILE');
+  const { readPolicy } = await import('./clients/policy-file.ts');
+  const policy = readPolicy(file);
+  const others = policy.default === null ? 'nobody else is let in' : 'others have the rights of the default';
+  await print(`${file}: it is a policy, of ${policy.clients.size} clients; ${others}\n`);
+}
+
+async function makeToken([client, ...rest]: string[]): Promise<void> {
   if (client === undefined || !CLIENT_NAME.test(client) || rest.length > 0)
     throw new UsageError('usage: waitd token CLIENT, whose name may hold letters, digits and . _ : @ / -');
   const token = newToken();
-  process.stdout.write(`${token}\n`);
+  await print(`${token}\n`);
   process.stderr.write(
     `Its line in the tokens file; in a policy it is the second word:\n${client} sha256:${hashOf(token)}\n`,
   );
@@ -116,32 +136,23 @@ function openAudit(path: string): number {
 }
 
 async function serve(config: Config): Promise<void> {
+  const { closeInherited } = await import('./kernel/descriptor.ts');
+  const { Service } = await import('./service.ts');
   closeInherited();
   // Never process.stdout: it would make the open file description nonblocking, which programs share that inherit it.
   const isTerminal = isatty(1);
   const isQuiet = isTerminal || config.main !== null;
-  const service = await Service.start(config, loggerFor(config, isQuiet), auditorFor(config, isQuiet));
+  const service = await Service.start(config, loggerFor(config, isQuiet), () => auditorFor(config, isQuiet));
   if (isTerminal && config.main === null) writeSync(1, greeting(config, service.addresses));
 }
 
-/** Everything that a start does, but in a directory of its own, and it serves nobody: what would stop a start is found out. */
-async function rehearse(config: Config): Promise<void> {
-  requireKnownVersion();
-  checkVersion(config.stateDir);
-  checkRoom(config.stateDir);
-  const stateDir = mkdtempSync(join(tmpdir(), 'waitd-check-'));
-  try {
-    const daemon = startDaemon(
-      { ...config, stateDir, marks: null, subreaper: false },
-      { handoff: null, passed: [], notifier: null },
-    );
-    await build(daemon, pino({ level: 'silent' }), null);
-    daemon.close();
-  } finally {
-    rmSync(stateDir, { recursive: true, force: true });
-  }
-  process.stdout.write('waitd: it would start\n');
-  process.exit(0);
+/** Says whether `serve` would start, or else each reason why not. */
+async function check(config: Config): Promise<void> {
+  const { rehearse } = await import('./preparation.ts');
+  const problems = await rehearse(config);
+  for (const problem of problems) process.stderr.write(`waitd: ${problem}\n`);
+  if (problems.length === 0) await print('waitd: it would start\n');
+  process.exit(problems.length === 0 ? 0 : 1);
 }
 
 function greeting({ listen, stateDir, tokens, insecureNoAuth, tls }: Config, addresses: string[]): string {

@@ -1,5 +1,3 @@
-import { fstatSync, mkdirSync, statSync, writeFileSync } from 'node:fs';
-import { join } from 'node:path';
 import { Cgroups } from './cgroups/cgroups.ts';
 import { Clients } from './clients/clients.ts';
 import { PolicyWatch } from './clients/policy-watch.ts';
@@ -11,14 +9,13 @@ import { Feed, type Why } from './feed/feed.ts';
 import { Handles } from './handles/handles.ts';
 import { recover } from './handles/recover.ts';
 import { Retention } from './handles/retention.ts';
-import { Journal } from './journal/journal.ts';
+import type { Journal } from './journal/journal.ts';
+import { openJournal, outputDirectory, tokenFile } from './journal/state-directory.ts';
 import { BootTimer } from './kernel/boot-timer.ts';
 import { boottimeMs } from './kernel/clock.ts';
-import { Descriptor, descriptorLimit } from './kernel/descriptor.ts';
+import { type Descriptor, descriptorLimit } from './kernel/descriptor.ts';
 import { Wakeup } from './kernel/epoll.ts';
-import { isErrno } from './kernel/errno.ts';
-import { type Features, probe } from './kernel/features.ts';
-import { tryLock } from './kernel/lock.ts';
+import type { Features } from './kernel/features.ts';
 import type { Notifier, Passed } from './kernel/notify.ts';
 import { Pidfd } from './kernel/pidfd.ts';
 import { bootId } from './kernel/proc.ts';
@@ -76,21 +73,19 @@ export interface Found {
   passed: readonly Passed[];
   /** To the service manager. */
   notifier: Notifier | null;
+  features: Features;
+  /** Of the state directory. */
+  lock: Descriptor;
 }
 
 /**
- * @throws {Error} in one sentence with its cure: the kernel is too old, the state directory is another daemon's, a tokens
- *   file is readable by others
+ * @throws {Error} in one sentence with its cure: a tokens file is readable by others, the journal cannot be opened
  */
-export function startDaemon(config: Config, { handoff, passed, notifier }: Found): Daemon {
+export function startDaemon(config: Config, { handoff, passed, notifier, features, lock }: Found): Daemon {
   const stored = storedPidfds(passed);
   const inherited = handoff === null ? new Map<number, Pidfd>() : pidfdsOf(handoff);
-  const features = probe();
   const descriptors = descriptorLimit();
   const { stateDir: directory } = config;
-  const output = join(directory, 'output');
-  makeDirectories(directory, output);
-  const lock = lockDirectory(directory, handoff);
 
   const policy =
     config.policy === undefined ? null : new PolicyWatch(config.policy, (version) => clients.apply(version));
@@ -101,7 +96,10 @@ export function startDaemon(config: Config, { handoff, passed, notifier }: Found
   });
   const keepEvents = config.maxEvents;
   const { marks, maxKeys } = config;
-  const journal = new Journal({ directory, bootId: bootId(), keepEvents, marks, handed: handoff?.unwritten });
+  const journal = openJournal({ directory, bootId: bootId(), keepEvents, marks, handed: handoff?.unwritten });
+  // A start that fails from here on uses no seqs up.
+  using failed = new DisposableStack();
+  failed.defer(() => journal.close());
   const feed = new Feed(journal, config.socketBuffer);
   const kept = [...stored.keys(), ...(handoff?.stored ?? [])];
   // Before 6.9 a pidfd that comes back would not tell whose it is.
@@ -117,7 +115,7 @@ export function startDaemon(config: Config, { handoff, passed, notifier }: Found
     onStart: (pid) => reaper.ownChildEnded(pid),
   });
   const outputs = new Outputs({
-    directory: output,
+    directory: outputDirectory(directory),
     maxOutput: config.maxOutput,
     descriptors: descriptors - KEPT_FROM_HANDLES,
     epoll: table.epoll,
@@ -166,6 +164,7 @@ export function startDaemon(config: Config, { handoff, passed, notifier }: Found
   handles.resumeCgroups();
   retention.start();
   watches.resume();
+  failed.move();
 
   return {
     config,
@@ -239,37 +238,13 @@ export const restarting = new Problem(
   },
 );
 
-/** @throws {Error} in one sentence: as a container's user one often has no right to a volume */
-function makeDirectories(directory: string, output: string): void {
-  try {
-    mkdirSync(directory, { recursive: true, mode: 0o700 });
-    mkdirSync(output, { recursive: true, mode: 0o700 });
-  } catch (error) {
-    if (!isErrno(error, 'EACCES', 'EPERM', 'EROFS')) throw error;
-    const who = `uid ${process.getuid!()} may not write to the state directory ${directory}`;
-    throw new Error(`${who}: give it to that user, or give another --state-dir`);
-  }
-}
-
-/** The lock of an earlier image is of the file that was there then. */
-function lockDirectory(directory: string, handoff: Handoff | null): Descriptor {
-  const file = join(directory, 'lock');
-  if (handoff !== null) {
-    const held = new Descriptor(handoff.lock);
-    const there = statSync(file, { throwIfNoEntry: false });
-    const { dev, ino } = fstatSync(held.fd);
-    if (there?.ino === ino && there.dev === dev) return held;
-    held.close();
-  }
-  writeFileSync(file, '', { mode: 0o600 });
-  const lock = tryLock(file);
-  if (lock !== null) return lock;
-  throw new Error(`another waitd uses the state directory ${directory}: stop it, or give another --state-dir`);
-}
-
 /** TCP needs a token: the ones of the file, or the one that is made at first start. */
-function tokensOf({ tokens, listen, insecureNoAuth, stateDir }: Config): Tokens {
-  if (tokens !== undefined) return readTokens(tokens);
-  if (insecureNoAuth || listen.every((address) => 'unix' in address && address.token !== true)) return new Tokens();
-  return firstToken(join(stateDir, 'token'), `uid:${process.getuid!()}`);
+export function usesFirstToken({ tokens, listen, insecureNoAuth }: Config): boolean {
+  const asks = listen.some((address) => !('unix' in address) || address.token === true);
+  return tokens === undefined && !insecureNoAuth && asks;
+}
+
+function tokensOf(config: Config): Tokens {
+  if (config.tokens !== undefined) return readTokens(config.tokens);
+  return usesFirstToken(config) ? firstToken(tokenFile(config.stateDir), `uid:${process.getuid!()}`) : new Tokens();
 }

@@ -1,3 +1,4 @@
+import { accessSync, constants, statSync } from 'node:fs';
 import { Client } from './clients/client.ts';
 import { unlimited } from './clients/rights.ts';
 import type { Daemon } from './daemon.ts';
@@ -5,6 +6,7 @@ import { Problem } from './errors/problem.ts';
 import type { Handle } from './handles/handle.ts';
 import { isErrno } from './kernel/errno.ts';
 import { signalNumber } from './kernel/signals.ts';
+import { candidates, environmentOf, explained } from './spawn/launch.ts';
 
 /** What tells the daemon itself something, and nothing to a program that it runs. */
 const ours = /^(?:WAITD_.*|NOTIFY_SOCKET|WATCHDOG_(?:USEC|PID)|LISTEN_(?:FDS|PID|FDNAMES|PIDFDID))$/;
@@ -24,6 +26,57 @@ export class NotStarted extends Error {
   }
 }
 
+type Command = readonly [program: string, ...args: string[]];
+
+function requestFor([program, ...args]: Command) {
+  const env = Object.entries(process.env).filter(([name]) => !ours.test(name)) as [string, string][];
+  return {
+    argv: [program, ...args] as [string, ...string[]],
+    env: Object.fromEntries(env),
+    wholeEnvironment: true,
+    cwd: process.cwd(),
+    stdin: 'inherit',
+    stdout: 'inherit',
+    stderr: 'inherit',
+  } as const;
+}
+
+/**
+ * Finds out whether there is such a program, without starting it.
+ * @throws {NotStarted}
+ */
+export function requireProgram(command: Command): void {
+  const [program] = command;
+  const problem = problemWith(program, environmentOf(requestFor(command)).PATH);
+  if (problem !== null) throw new NotStarted(program, problem);
+}
+
+function problemWith(program: string, path: string): Problem | null {
+  let errno = 'ENOENT';
+  try {
+    for (const candidate of candidates(program, path)) {
+      const found = accessTo(candidate);
+      if (found === null) return null;
+      if (found === 'EACCES' || program.includes('/')) errno = found;
+    }
+    return explained(errno, 'The program');
+  } catch (error) {
+    if (error instanceof Problem) return error;
+    throw error;
+  }
+}
+
+/** @returns the errno with which the kernel would refuse it; `null` where it may be executed */
+function accessTo(path: string): string | null {
+  try {
+    if (!statSync(path).isFile()) return 'EACCES';
+    accessSync(path, constants.X_OK);
+    return null;
+  } catch (error) {
+    return (error as NodeJS.ErrnoException).code ?? 'ENOENT';
+  }
+}
+
 /**
  * The one program that a container is there for, run under the daemon as under an init. It has the daemon's environment, directory,
  * streams and terminal, and is otherwise a handle as any: of the client that the daemon's own user is.
@@ -38,22 +91,12 @@ export class MainProgram {
   }
 
   /** @throws {NotStarted} */
-  static async start(daemon: Daemon, [program, ...args]: readonly [string, ...string[]]): Promise<MainProgram> {
-    const env = Object.entries(process.env).filter(([name]) => !ours.test(name)) as [string, string][];
-    const request = {
-      argv: [program, ...args] as [string, ...string[]],
-      env: Object.fromEntries(env),
-      wholeEnvironment: true,
-      cwd: process.cwd(),
-      stdin: 'inherit',
-      stdout: 'inherit',
-      stderr: 'inherit',
-    } as const;
+  static async start(daemon: Daemon, command: Command): Promise<MainProgram> {
     try {
-      const handle = await daemon.handles.spawn(self(), request, { nonblocking: false, labels: { main: 'true' } });
-      return new MainProgram(daemon, handle);
+      const more = { nonblocking: false, labels: { main: 'true' } };
+      return new MainProgram(daemon, await daemon.handles.spawn(self(), requestFor(command), more));
     } catch (error) {
-      throw error instanceof Problem ? new NotStarted(program, error) : error;
+      throw error instanceof Problem ? new NotStarted(command[0], error) : error;
     }
   }
 

@@ -6,12 +6,13 @@ import { type Daemon, restarting, startDaemon, stopping } from './daemon.ts';
 import type { Why } from './feed/feed.ts';
 import type { App } from './http/app-type.ts';
 import type { Listeners } from './http/listeners.ts';
-import { type HandedOn, placesAfter, placesWith } from './http/places.ts';
+import type { BoundPlace, HandedOn } from './http/places.ts';
 import { checkRoom } from './journal/database.ts';
 import type { Notice } from './journal/journal.ts';
 import { boottimeMs } from './kernel/clock.ts';
-import { Notifier, type Passed, takePassed } from './kernel/notify.ts';
+import { Notifier, takePassed } from './kernel/notify.ts';
 import { MainProgram } from './main-program.ts';
+import { prepare } from './preparation.ts';
 import { ServiceManager } from './service-manager.ts';
 import { check } from './upgrade/check.ts';
 import { forwarded, onSignal } from './upgrade/early-signals.ts';
@@ -76,25 +77,34 @@ export class Service {
   }
 
   /**
-   * @param audit `null` where nothing is audited
-   * @throws {Error} in one sentence
+   * @param audit opens it; `null` where nothing is audited
+   * @throws {Error} in one sentence; nothing that it made is left then
    */
-  static async start(config: Config, logger: Logger, audit: Logger | null): Promise<Service> {
+  static async start(config: Config, logger: Logger, audit: () => Logger | null): Promise<Service> {
     const handoff = takeHandoff();
     const passed = takePassed();
     const notifier = Notifier.fromEnvironment();
-    const daemon = startDaemon(config, { handoff, passed, notifier });
-    const manager = new ServiceManager(notifier, () => statusOf(daemon));
-    daemon.handles.onCount = () => manager.changed();
-    daemon.feed.onCount = () => manager.changed();
-    const { app, listeners } = await build(daemon, logger, audit);
-    const failures = handoff?.failures ?? [];
-    const service = new Service({ daemon, app, listeners, logger, manager, failures });
-    await service.#serve(config, handoff, passed);
-    return service;
+    const { made, places, ...taken } = await prepare(config, { handoff, passed });
+    let daemon: Daemon | null = null;
+    try {
+      daemon = startDaemon(config, { handoff, passed, notifier, ...taken });
+      const parts = daemon;
+      const manager = new ServiceManager(notifier, () => statusOf(parts));
+      daemon.handles.onCount = () => manager.changed();
+      daemon.feed.onCount = () => manager.changed();
+      const { app, listeners } = await build(daemon, logger, audit());
+      const failures = handoff?.failures ?? [];
+      const service = new Service({ daemon, app, listeners, logger, manager, failures });
+      await service.#serve(config, handoff, places);
+      return service;
+    } catch (error) {
+      daemon?.close();
+      made.dispose();
+      throw error;
+    }
   }
 
-  async #serve(config: Config, handoff: Handoff | null, passed: readonly Passed[]): Promise<void> {
+  async #serve(config: Config, handoff: Handoff | null, places: readonly BoundPlace[]): Promise<void> {
     const { journal } = this.#daemon;
     const tell = ({ what, ...facts }: Notice): void => this.#logger.error(facts, notices[what]);
     const found = journal.takeNotice();
@@ -111,7 +121,6 @@ export class Service {
         this.#logger.error({ reason: message }, 'the policy is refused, and the one before still holds');
     }
 
-    const places = handoff === null ? placesWith(config, passed) : placesAfter(config, handoff.listeners);
     for (const place of places) {
       const { address, tls } = await this.#listeners.listen(place);
       this.addresses.push(address);
@@ -126,7 +135,7 @@ export class Service {
       onSignal('SIGUSR1', () => this.#logger.warn('SIGUSR1 is ignored: it opens no debugger'));
     } else await this.#run(config.main, handoff?.main ?? null);
     const { node, head } = journal;
-    this.#logger.info({ version, pid: process.pid, node, head, upgraded: handoff !== null }, 'ready');
+    this.#logger.info({ version, node, head, upgraded: handoff !== null }, 'ready');
     this.#manager.ready();
   }
 
@@ -136,17 +145,11 @@ export class Service {
    * @throws {NotStarted}
    */
   async #run(command: NonNullable<Config['main']>, running: string | null): Promise<void> {
-    try {
-      this.#main =
-        running === null ? await MainProgram.start(this.#daemon, command) : MainProgram.resume(this.#daemon, running);
-    } catch (error) {
-      this.#listeners.stop();
-      this.#daemon.close();
-      throw error;
-    }
+    const main =
+      running === null ? await MainProgram.start(this.#daemon, command) : MainProgram.resume(this.#daemon, running);
+    this.#main = main;
     // An init has no children but its program and those that come to it.
     this.#daemon.forkServer.retire();
-    const main = this.#main;
     for (const signal of forwarded) onSignal(signal, () => main.signal(signal));
     main.ended().then(
       (code) => this.#end({ program: command[0], code }, code),
@@ -200,7 +203,7 @@ export class Service {
 
   async #refusal(): Promise<string | null> {
     try {
-      return await check(this.#daemon.reaper, this.#daemon.forkServer);
+      return await check(this.#daemon.reaper, this.#daemon.forkServer, this.#listeners.served);
     } catch (error) {
       return String(error);
     }

@@ -1,7 +1,7 @@
 import { existsSync } from 'node:fs';
-import { homedir } from 'node:os';
 import { join, resolve } from 'node:path';
 import { z } from 'zod';
+import { type DefaultAddresses, defaultAddresses } from '../../schemas/address.ts';
 import type { Keep } from '../handles/retention.ts';
 import { findGroup } from '../kernel/users.ts';
 import { environmentName, type RawConfig, readOptions, UsageError } from './options.ts';
@@ -95,19 +95,19 @@ const DEFAULT_STOP_GRACE_MS = 10_000;
  */
 export function readConfig(argv: readonly string[], environment: NodeJS.ProcessEnv): Config {
   const raw = readOptions(argv, environment);
-  const root = process.getuid?.() === 0;
   const check = <T>(flag: keyof RawConfig, schema: z.ZodType<T>): T => {
     const result = schema.safeParse(raw[flag]);
     if (result.success) return result.data;
     const given = raw[flag] === undefined ? '' : ` (given: ${String(raw[flag])})`;
     throw new UsageError(`--${flag} or ${environmentName(flag)}: ${result.error.issues[0]!.message}${given}`);
   };
+  const { stateDir, socket, tcp } = defaults(environment, check('state-dir', absolute.optional()));
   return {
-    listen: check('listen', z.array(address).optional()) ?? defaultPlaces(root, environment),
+    listen: check('listen', z.array(address).optional()) ?? [{ unix: socket }, tcp],
     listenGiven: raw.listen !== undefined,
     socket: socketAccess(check('socket-mode', octal.optional()), check('socket-group', group.optional())),
-    stateDir: check('state-dir', absolute.optional()) ?? stateDirectory(root, environment),
-    marks: marksDirectory(root, environment),
+    stateDir,
+    marks: marksDirectory(process.getuid!() === 0, environment),
     tokens: check('tokens', z.string().optional()),
     policy: check(
       'policy',
@@ -224,12 +224,6 @@ const address = z.string().transform((text, context): Address => {
   return { host: (tcp[1] ?? tcp[2])!, port };
 });
 
-/** None where there is no place for a socket of one's own: then the service manager must pass one. */
-function defaultPlaces(root: boolean, { XDG_RUNTIME_DIR: runtime }: NodeJS.ProcessEnv): Address[] {
-  const directory = root ? '/run/waitd' : runtime && join(runtime, 'waitd');
-  return directory ? [{ unix: join(directory, 'waitd.sock') }, { host: '127.0.0.1', port: 7411 }] : [];
-}
-
 /** A directory that a reboot empties: the one that systemd has made for the unit, or else one beside those of other programs. */
 function marksDirectory(root: boolean, environment: NodeJS.ProcessEnv): string | null {
   const { RUNTIME_DIRECTORY: unit, XDG_RUNTIME_DIR: user } = environment;
@@ -238,7 +232,10 @@ function marksDirectory(root: boolean, environment: NodeJS.ProcessEnv): string |
   return root ? '/run/waitd-journals' : null;
 }
 
-function stateDirectory(root: boolean, environment: NodeJS.ProcessEnv): string {
-  if (root) return '/var/lib/waitd';
-  return join(environment.XDG_STATE_HOME || join(homedir(), '.local', 'state'), 'waitd');
+function defaults(env: NodeJS.ProcessEnv, stateDir: string | undefined): DefaultAddresses {
+  try {
+    return defaultAddresses({ env, uid: process.getuid!() }, stateDir);
+  } catch (error) {
+    throw new UsageError((error as Error).message);
+  }
 }

@@ -21,7 +21,7 @@ export const options = [
     flag: 'listen',
     value: 'unix:PATH[,token] | tcp:HOST:PORT | fd:NAME[,token]',
     repeatable: true,
-    help: 'where to serve; port 0 picks one, fd is a socket that the service manager passed, and with ,token a Unix socket asks for one (default: those that it passed; else a Unix socket, and tcp:127.0.0.1:7411)',
+    help: 'where to serve; port 0 picks one, fd is a socket that the service manager passed, and with ,token a Unix socket asks for one (default: those that it passed; else tcp:127.0.0.1:7411 and waitd/waitd.sock in /run for root, in $XDG_RUNTIME_DIR for others; without that, waitd.sock in the state directory)',
   },
   {
     flag: 'socket-mode',
@@ -29,7 +29,11 @@ export const options = [
     help: 'of Unix sockets, octal; others than the daemon’s own user need a policy as well (default 0600)',
   },
   { flag: 'socket-group', value: 'GROUP', help: 'of Unix sockets, name or gid; their mode is 0660 then' },
-  { flag: 'state-dir', value: 'DIR', help: 'the journal, captured output and the first token (0700)' },
+  {
+    flag: 'state-dir',
+    value: 'DIR',
+    help: 'the journal, captured output and the first token, 0700 (default: /var/lib/waitd for root, else $XDG_STATE_HOME/waitd or ~/.local/state/waitd)',
+  },
   { flag: 'tokens', value: 'FILE', help: 'bearer tokens, a line "client-name token" each; mode 0600' },
   {
     flag: 'policy',
@@ -170,9 +174,16 @@ function fromEnvironment(environment: NodeJS.ProcessEnv): RawConfig {
 export const environmentName = (flag: string): string => `WAITD_${flag.replaceAll('-', '_').toUpperCase()}`;
 
 function unknownFlag(name: string): UsageError {
-  const flags = all.map(({ flag }) => `--${flag}`);
-  const nearest = flags.reduce((best, flag) => (distance(name, flag) < distance(name, best) ? flag : best));
-  return new UsageError(`${name} is no option of serve; the nearest is ${nearest}`);
+  const nearest = nearestOf(
+    name,
+    all.map(({ flag }) => `--${flag}`),
+  );
+  return new UsageError(`${name} is no option of serve; the nearest is ${nearest}; see waitd --help`);
+}
+
+/** Returns the candidate with the smallest edit distance from what was typed. */
+export function nearestOf(typed: string, candidates: readonly string[]): string {
+  return candidates.reduce((best, each) => (distance(typed, each) < distance(typed, best) ? each : best));
 }
 
 /** The help text of all flags. */

@@ -1,22 +1,18 @@
-import { chmodSync, chownSync, existsSync, mkdirSync, rmSync, statSync, unlinkSync } from 'node:fs';
 import type { Server as HttpServer } from 'node:http';
-import { connect, createServer, type Server, type Socket } from 'node:net';
-import { dirname } from 'node:path';
+import { createServer, type Server, type Socket } from 'node:net';
 import { setTimeout } from 'node:timers/promises';
 import type { TLSSocket, Server as TlsServer } from 'node:tls';
 import type { Peer } from '../clients/clients.ts';
-import type { SocketAccess } from '../config/config.ts';
+import { removeSocketFile, type SocketFile } from '../files/made.ts';
 import { duplicateOverExec } from '../kernel/descriptor.ts';
-import { isErrno } from '../kernel/errno.ts';
 import { listensAt } from '../kernel/listening.ts';
-import { tryLock } from '../kernel/lock.ts';
 import { peerOf } from '../kernel/peer.ts';
-import { bindUnix } from '../kernel/unix-socket.ts';
+import { BACKLOG } from './bind-address.ts';
 import { descriptorOf } from './descriptor-of.ts';
 import { HalfOpen } from './half-open.ts';
 import { strangersAmong, TCP_KEEP_ALIVE_MS } from './limits.ts';
 import { closeGently } from './linger.ts';
-import { type HandedOn, nameOf, type Place } from './places.ts';
+import { type BoundPlace, type HandedOn, nameOf } from './places.ts';
 
 /** How long a request may be under way to us, on this machine or from near it. */
 const UNDER_WAY_MS = 100;
@@ -24,16 +20,13 @@ const UNDER_WAY_MS = 100;
 /** How many descriptors no ordinary connection gets, so that probes and Prometheus still learn that there are no others. */
 const KEPT_FOR_HEALTH = 48;
 
-/** Beyond the backlog of the kernel's default, so that a burst of clients need not retry. */
-const BACKLOG = 4096;
-
 /** A place that is served. */
 interface Served {
   /** As the settings name it. */
   name: string;
   server: Server;
   /** Of a Unix socket that the daemon made: it goes when the daemon stops. */
-  file: string | null;
+  file: SocketFile | null;
   made: boolean;
 }
 
@@ -47,7 +40,6 @@ export interface ListenersParts {
   http: HttpServer;
   /** How many descriptors there can be. */
   descriptors: number;
-  socket: SocketAccess;
   /** `null` where TCP is plain. */
   tls: TlsServer | null;
   /** Who is at the other end of a handshake that is done. */
@@ -61,7 +53,6 @@ export interface ListenersParts {
  */
 export class Listeners {
   readonly #http: HttpServer;
-  readonly #access: SocketAccess;
   readonly #tls: TlsServer | null;
   readonly #served: Served[] = [];
   readonly #sockets = new Set<Socket>();
@@ -76,8 +67,7 @@ export class Listeners {
   readonly #halfOpen = new HalfOpen();
   #draining = false;
 
-  constructor({ http, descriptors, socket: access, tls, peerByTls }: ListenersParts) {
-    this.#access = access;
+  constructor({ http, descriptors, tls, peerByTls }: ListenersParts) {
     this.#http = http;
     this.#tls = tls;
     this.#descriptors = descriptors;
@@ -118,12 +108,12 @@ export class Listeners {
   }
 
   /**
+   * Serves those who connect to a socket that listens already.
    * @returns with the port that was picked
-   * @throws {Error} in one sentence: in use by another daemon, or not to be had
    */
-  async listen({ address, socket }: Place): Promise<Found> {
-    const bound = socket === undefined ? null : listensAt(socket.fd);
-    const isUnix = 'unix' in (bound ?? address);
+  async listen({ address, socket }: BoundPlace): Promise<Found> {
+    const at = listensAt(socket.fd)!;
+    const isUnix = 'unix' in at;
     const server = createServer({
       // A client may shut down its sending side after its request.
       allowHalfOpen: true,
@@ -133,12 +123,9 @@ export class Listeners {
     });
     const needsToken = 'token' in address && address.token === true;
     server.on('connection', (socket) => this.#accept(socket, { isUnix, needsToken }));
-    if (socket !== undefined) await start(server, { fd: socket.fd });
-    else if ('unix' in address) await listenUnix(server, address.unix, this.#access);
-    else if ('host' in address) await listenTcp(server, address.host, address.port);
-    const made = socket?.made ?? true;
-    const at = listensAt(descriptorOf(server))!;
-    this.#served.push({ name: nameOf(address), server, file: made && 'unix' in at ? at.unix : null, made });
+    await start(server, socket.fd);
+    const { made, file } = socket;
+    this.#served.push({ name: nameOf(address), server, file: file ?? null, made });
     return { address: nameOf(at), tls: this.#tls !== null && !isUnix };
   }
 
@@ -198,17 +185,29 @@ export class Listeners {
   /** Accepts nobody any more; a Unix socket's file goes. */
   stop(): void {
     for (const { server, file } of this.#served) {
+      // First: while this one listens, no other daemon puts a socket of its own there.
+      if (file !== null) removeSocketFile(file);
       server.close();
-      if (file !== null) rmSync(file, { force: true });
     }
+  }
+
+  /** What {@link handOn} would hand on. */
+  get served(): HandedOn[] {
+    return this.#served.map(({ name, server, made, file }) => ({
+      address: name,
+      fd: descriptorOf(server),
+      made,
+      ...(file !== null && { file }),
+    }));
   }
 
   /** Accepts nobody any more, while the sockets stay for the next image: whoever connects waits in their queue. */
   handOn(): HandedOn[] {
-    return this.#served.map(({ name, server, made }) => {
-      const fd = duplicateOverExec(descriptorOf(server));
+    const sockets = this.served;
+    return this.#served.map(({ server }, at) => {
+      const handed = { ...sockets[at]!, fd: duplicateOverExec(descriptorOf(server)) };
       server.close();
-      return { address: name, fd, made };
+      return handed;
     });
   }
 
@@ -247,74 +246,11 @@ function carrierOf(socket: Socket): Socket {
   return (socket as Socket & { _parent: Socket | null })._parent ?? socket;
 }
 
-async function listenUnix(server: Server, path: string, access: SocketAccess): Promise<void> {
-  const directory = dirname(path);
-  // Who may connect must get there.
-  const mode = (access.mode & 0o077) === 0 ? 0o700 : 0o755;
-  if (!existsSync(directory)) mkdirSync(directory, { recursive: true, mode });
-  // Two daemons that both find a stale socket must not both take it over.
-  using _lock = await lockDirectory(directory);
-  if (existsSync(path)) {
-    if (!statSync(path).isSocket()) throw new Error(`${path} is there already and is no socket: listen elsewhere`);
-    if (await answers(path)) throw new Error(`another daemon is serving ${path}: stop it, or listen elsewhere`);
-    unlinkSync(path);
-  }
-  await start(server, { fd: bindPrivately(path, access) });
-}
-
-/** bind(2) makes the file with the mode that the umask leaves: there is no moment in which those could connect who may not. */
-function bindPrivately(path: string, { mode, gid }: SocketAccess): number {
-  const umask = process.umask(0o177);
-  try {
-    const { fd } = bindUnix(path);
-    if (gid !== undefined) chownSync(path, -1, gid);
-    chmodSync(path, mode);
-    return fd;
-  } finally {
-    process.umask(umask);
-  }
-}
-
-/** Held by another daemon for a moment, if at all. */
-async function lockDirectory(directory: string): Promise<Disposable> {
-  for (let tries = 0; tries < 100; tries += 1) {
-    const lock = tryLock(directory);
-    if (lock !== null) return lock;
-    await setTimeout(20);
-  }
-  throw new Error(`${directory} is locked by another process, so no socket can be made in it`);
-}
-
-function answers(path: string): Promise<boolean> {
-  return new Promise((resolve) => {
-    const socket = connect(path, () => {
-      socket.destroy();
-      resolve(true);
-    });
-    socket.on('error', (error) => {
-      // Anything but these may be a daemon that is busy (EAGAIN: its backlog is full).
-      resolve(!isErrno(error, 'ECONNREFUSED', 'ENOENT'));
-    });
-  });
-}
-
-async function listenTcp(server: Server, host: string, port: number): Promise<void> {
-  try {
-    await start(server, { host, port });
-  } catch (error) {
-    if (isErrno(error, 'EADDRINUSE'))
-      throw new Error(`${host}:${port} is in use: stop what listens there, or listen elsewhere`);
-    if (isErrno(error, 'EADDRNOTAVAIL', 'ENOTFOUND')) throw new Error(`${host} is no address of this machine`);
-    if (isErrno(error, 'EACCES')) throw new Error(`port ${port} needs a privilege (CAP_NET_BIND_SERVICE)`);
-    throw error;
-  }
-}
-
-function start(server: Server, where: { fd: number } | { host: string; port: number }): Promise<void> {
+function start(server: Server, fd: number): Promise<void> {
   const { promise, resolve, reject } = Promise.withResolvers<void>();
   server.once('error', reject);
   // With a descriptor Node takes the backlog from here alone, not from the options.
-  server.listen({ ...where, backlog: BACKLOG }, BACKLOG, () => {
+  server.listen({ fd, backlog: BACKLOG }, BACKLOG, () => {
     server.off('error', reject);
     resolve();
   });

@@ -1,14 +1,16 @@
-import { closeSync } from 'node:fs';
+import { closeSync, existsSync } from 'node:fs';
 import type { Address } from '../config/config.ts';
-import { UsageError } from '../config/options.ts';
+import { identify, removeSocketFile, type SocketFile } from '../files/made.ts';
 import { listensAt } from '../kernel/listening.ts';
 import type { Passed } from '../kernel/notify.ts';
 
 /** A listening socket that is there already. */
 export interface ListeningSocket {
   fd: number;
-  /** By a daemon, which does away with its file at its end; else by the service manager. */
+  /** By a daemon; else by the service manager. */
   made: boolean;
+  /** The file of a Unix socket that a daemon made: it goes when the daemon stops. */
+  file?: SocketFile | undefined;
 }
 
 /** The same from an earlier image of this process, with what its place is called in the settings. It lives over execve(2). */
@@ -22,6 +24,9 @@ export interface Place {
   socket?: ListeningSocket;
 }
 
+/** A place whose socket listens. */
+export type BoundPlace = Required<Place>;
+
 /** An address as it is named in the settings. */
 export function nameOf(address: Address): string {
   if ('passed' in address) return `fd:${address.passed}`;
@@ -33,8 +38,7 @@ export function nameOf(address: Address): string {
 function defaultsOf(names: readonly string[], builtIn: readonly Address[]): readonly Address[] {
   const passed = [...new Set(names)].filter((name) => name.startsWith('fd:'));
   if (passed.length > 0) return passed.map((name) => ({ passed: name.slice('fd:'.length) }));
-  if (builtIn.length > 0) return builtIn;
-  throw new UsageError('XDG_RUNTIME_DIR is not set: give --listen unix:PATH or --listen tcp:HOST:PORT');
+  return builtIn;
 }
 
 export interface Wanted {
@@ -43,23 +47,40 @@ export interface Wanted {
   listenGiven: boolean;
 }
 
-/** After an upgrade: the sockets of the image before. One that nobody wants any more is closed. */
+/** After an upgrade: the sockets of the image before. */
 export function placesAfter({ listen, listenGiven }: Wanted, sockets: readonly HandedOn[]): Place[] {
   const names = sockets.map(({ address }) => address);
   const wanted = listenGiven ? listen : defaultsOf(names, listen);
-  for (const { address, fd } of sockets) if (!wanted.some((each) => nameOf(each) === address)) closeSync(fd);
   // Twice tcp:…:0 is two sockets of one name.
   const once = new Map(wanted.map((address) => [nameOf(address), address]));
   return [...once.values()].flatMap((address): Place[] => {
     const found = sockets.filter((socket) => socket.address === nameOf(address));
-    return found.length === 0 ? [{ address }] : found.map((socket) => ({ address, socket }));
+    if (found.length === 0) return [{ address }];
+    return found.map((socket) => ({ address, socket: { ...socket, file: socket.file ?? fileOf(address, socket) } }));
   });
+}
+
+/** Closes those that no place has any more, and removes their files. */
+export function closeUnwanted(places: readonly Place[], sockets: readonly HandedOn[]): void {
+  for (const { address, fd, file } of sockets) {
+    if (places.some((place) => nameOf(place.address) === address)) continue;
+    if (file !== undefined) removeSocketFile(file);
+    closeSync(fd);
+  }
+}
+
+export function notPassed(address: Address): Error {
+  return new Error(`--listen ${nameOf(address)}: the service manager passed no such socket`);
+}
+
+/** Images of earlier versions hand no file over. */
+function fileOf(address: Address, { made }: ListeningSocket): SocketFile | undefined {
+  return made && 'unix' in address && existsSync(address.unix) ? identify(address.unix) : undefined;
 }
 
 /**
  * At a first start: the sockets that the service manager passed (sd_listen_fds(3)) serve the addresses that they are bound to, and
  * those that name them.
- * @throws {UsageError} where there is no place to serve at
  * @throws {Error} for a socket that nobody wants or that is wanted twice, that does not listen, or that was not passed
  */
 export function placesWith({ listen, listenGiven }: Wanted, passed: readonly Passed[]): Place[] {
@@ -90,7 +111,7 @@ export function placesWith({ listen, listenGiven }: Wanted, passed: readonly Pas
   return wanted.flatMap((address): Place[] => {
     const found = sockets.filter(({ names }) => names.includes(nameOf(address)));
     if (found.length > 0) return found.map(({ socket }) => ({ address, socket }));
-    if ('passed' in address) throw new Error(`--listen ${nameOf(address)}: the service manager passed no such socket`);
+    if ('passed' in address) throw notPassed(address);
     return [{ address }];
   });
 }

@@ -113,6 +113,15 @@ function birthOf(fd: number): string {
   return birthtimeNs > 0n ? String(birthtimeNs) : `i${ino}`;
 }
 
+/**
+ * Reads the identity in a directory, if there is one, and changes nothing.
+ * @throws {Error} with its cure, where it cannot be read
+ */
+export function checkIdentity(directory: string): void {
+  const path = join(directory, 'node.json');
+  if (existsSync(path)) read(path);
+}
+
 function newNode(): IdentityFacts {
   const [node, key] = [randomBytes(8).toString('hex'), randomBytes(KEY_BYTES).toString('base64url')];
   return { node: `n_${node}`, key, reserved: 0 };

@@ -53,11 +53,11 @@ export class Mark {
   static open(marks: string, state: string): Mark | null {
     try {
       const directory = realpathSync(state);
+      const file = markFile(marks, directory);
       mkdirSync(marks, { recursive: true, mode: 0o700 });
       sweep(marks);
-      const name = createHash('sha256').update(directory).digest('hex').slice(0, 32);
       const { O_RDWR, O_CREAT, O_NOFOLLOW } = constants;
-      const fd = openSync(join(marks, name), O_RDWR | O_CREAT | O_NOFOLLOW, 0o600);
+      const fd = openSync(file, O_RDWR | O_CREAT | O_NOFOLLOW, 0o600);
       if (fstatSync(fd).uid === process.getuid!()) return new Mark(fd, directory);
       closeSync(fd);
       return null;
@@ -77,6 +77,11 @@ export class Mark {
   close(): void {
     closeSync(this.#fd);
   }
+}
+
+/** @param directory a state directory, by its real path */
+export function markFile(marks: string, directory: string): string {
+  return join(marks, createHash('sha256').update(directory).digest('hex').slice(0, 32));
 }
 
 /** Removes the marks of state directories that are gone. */

@@ -3,6 +3,8 @@ import { bind, checked } from './libc.ts';
 const getsockname = bind('int getsockname(int fd, void *address, void *length)');
 const getsockopt = bind('int getsockopt(int fd, int level, int name, void *value, void *length)');
 
+const listen = bind('int listen(int fd, int backlog)');
+
 const SOL_SOCKET = 1;
 const SO_TYPE = 3;
 const SO_ACCEPTCONN = 30;
@@ -13,6 +15,14 @@ const AF_INET6 = 10;
 
 /** Where a socket is bound. An abstract name begins with `@`, as systemd writes it. */
 export type Bound = { unix: string } | { host: string; port: number };
+
+/**
+ * Has a bound socket queue up to `backlog` connections until someone accepts them.
+ * @throws {SystemError} EADDRINUSE where another socket listens at the same address
+ */
+export function startListening(fd: number, backlog: number): void {
+  checked('listen', listen(fd, backlog));
+}
 
 /**
  * Where a descriptor listens for connections.

@@ -56,10 +56,19 @@ export interface LaunchFiles {
   cgroupProcs(): string;
 }
 
+/** A user of a container often has no entry in the password database. */
+function ownHome(): string {
+  try {
+    return homedir();
+  } catch {
+    return '/';
+  }
+}
+
 /** What every process gets, unless the request says otherwise. The daemon's own environment may hold secrets. */
 const basicEnvironment = {
   PATH: '/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin',
-  HOME: homedir(),
+  HOME: ownHome(),
   LANG: 'C.UTF-8',
 };
 

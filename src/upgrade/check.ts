@@ -5,7 +5,7 @@ import type { WaitEvent } from '../kernel/waitid.ts';
 import type { Reaper } from '../processes/reaper.ts';
 import type { ForkServer } from '../spawn/fork-server.ts';
 import { launchOwn } from '../spawn/launch.ts';
-import { VERSION, VERSION_VARIABLE } from './handoff.ts';
+import { type Handoff, rehearsalOf } from './handoff.ts';
 
 /** Long enough for a start on a machine that is slow and busy: meanwhile this daemon serves. A start that hangs is no good. */
 const LONGEST_MS = 120_000;
@@ -20,16 +20,21 @@ const ours = new Set(['NOTIFY_SOCKET', 'WATCHDOG_USEC', 'WATCHDOG_PID']);
  * Has what this daemon's command now is rehearse its start, in a process of its own.
  * @param reaper tells how it ends
  * @param forkServer starts it
+ * @param listeners the sockets that it would be handed
  * @returns why it would fail, in its own words; `null` where all is well
  */
-export async function check(reaper: Reaper, forkServer: ForkServer): Promise<string | null> {
+export async function check(
+  reaper: Reaper,
+  forkServer: ForkServer,
+  listeners: Handoff['listeners'],
+): Promise<string | null> {
   using nothing = new Descriptor(openSync('/dev/null', constants.O_RDONLY));
   using said = MemoryFile.create('waitd-check');
   const environment = Object.entries(process.env).flatMap(([name, value]) =>
     value === undefined || ours.has(name) ? [] : [[name, value]],
   );
   const [program, ...args] = [process.execPath, ...process.execArgv, ...process.argv.slice(1), '--check'];
-  const env = { ...(Object.fromEntries(environment) as Record<string, string>), [VERSION_VARIABLE]: String(VERSION) };
+  const env = { ...(Object.fromEntries(environment) as Record<string, string>), ...rehearsalOf(listeners) };
   const request = {
     argv: [program!, ...args] as [string, ...string[]],
     env,

@@ -16,21 +16,39 @@ const VARIABLE = 'WAITD_HANDOFF';
 /** Raised whenever it changes so that an image of the other version could not read it. */
 export const VERSION = 1;
 
-/** Tells a rehearsal what it would be handed. */
-export const VERSION_VARIABLE = 'WAITD_HANDOFF_VERSION';
+/** Tell a rehearsal what it would be handed: the version, and the addresses of the listening sockets as JSON. */
+const VERSION_VARIABLE = 'WAITD_HANDOFF_VERSION';
+const LISTENERS_VARIABLE = 'WAITD_HANDOFF_LISTENERS';
+
+/** The variables that tell a rehearsal of the daemon that it is to replace. */
+export function rehearsalOf(listeners: readonly Listener[]): Record<string, string> {
+  return { [VERSION_VARIABLE]: String(VERSION), [LISTENERS_VARIABLE]: JSON.stringify(listeners) };
+}
 
 /**
- * Finds out whether this code could take over from the daemon that has it rehearse.
- * @throws {Error} where it could not: children and their statuses would be lost
+ * Finds out whether this start is the rehearsal of an upgrade.
+ * @returns `null` where it is not; `any` listeners where the running daemon is of a version that does not tell them
+ * @throws {Error} where this version could not take over: children and their statuses would be lost
  */
-export function requireKnownVersion(): void {
-  const version = process.env[VERSION_VARIABLE];
-  if (version !== undefined && Number(version) !== VERSION)
+export function takeRehearsal(): { listeners: Listener[] | 'any' } | null {
+  const { [VERSION_VARIABLE]: version, [LISTENERS_VARIABLE]: listeners } = process.env;
+  if (version === undefined) return null;
+  if (Number(version) !== VERSION)
     throw new Error(`the running daemon hands over version ${version}, and this one takes ${VERSION}: restart instead`);
+  return { listeners: listeners === undefined ? 'any' : z.array(Listener).parse(JSON.parse(listeners)) };
 }
 
 const descriptor = z.int().min(3);
 const statements = z.array(z.tuple([z.string(), z.array(z.union([z.string(), z.number(), z.null()]))]));
+
+/** A listening socket, by its address in the settings. */
+const Listener = z.object({
+  address: z.string(),
+  fd: descriptor,
+  made: z.boolean().default(true),
+  file: z.object({ path: z.string(), id: z.string() }).optional(),
+});
+type Listener = z.infer<typeof Listener>;
 
 /**
  * What the journal does not hold and the next image of this very process must have: descriptors, by number, which live over
@@ -40,8 +58,7 @@ const Schema = z.object({
   version: z.literal(VERSION),
   /** Of the state directory. */
   lock: descriptor,
-  /** Listening sockets, by their address in the settings. */
-  listeners: z.array(z.object({ address: z.string(), fd: descriptor, made: z.boolean().default(true) })),
+  listeners: z.array(Listener),
   /** By the journal's number of the open file description. */
   pidfds: z.array(z.object({ description: z.int(), fd: descriptor })),
   /** By the journal's number of the process. */

@@ -1,0 +1,184 @@
+import { accessSync, closeSync, constants, existsSync, openSync, realpathSync, rmSync } from 'node:fs';
+import { dirname } from 'node:path';
+import { type Logger, pino } from 'pino';
+import { build } from './app.ts';
+import { readPolicy } from './clients/policy-file.ts';
+import { readTokens } from './clients/tokens.ts';
+import type { Config } from './config/config.ts';
+import { startDaemon, usesFirstToken } from './daemon.ts';
+import { sentenceOf } from './errors/sentence.ts';
+import { type Made, makeDirectory } from './files/made.ts';
+import { requirePrivate } from './files/require-private.ts';
+import { bindAddress } from './http/bind-address.ts';
+import { type BoundPlace, closeUnwanted, notPassed, type Place, placesAfter, placesWith } from './http/places.ts';
+import { tlsServer } from './http/tls.ts';
+import { markFile } from './journal/mark.ts';
+import {
+  outputDirectory,
+  requireRoom,
+  scratchDirectory,
+  takeStateDirectory,
+  tokenFile,
+} from './journal/state-directory.ts';
+import { Descriptor } from './kernel/descriptor.ts';
+import { type Features, probe } from './kernel/features.ts';
+import { type Passed, takePassed } from './kernel/notify.ts';
+import { requireProgram } from './main-program.ts';
+import { type Handoff, takeRehearsal } from './upgrade/handoff.ts';
+
+/** What a start takes before it serves anyone. */
+export interface Prepared {
+  features: Features;
+  /** Of the state directory. */
+  lock: Descriptor;
+  places: BoundPlace[];
+  /** Disposing of it removes what the start has made so far. */
+  made: Made;
+}
+
+/** What a start finds. */
+interface Surroundings {
+  /** Sockets of an earlier image of this process, by name; `null` at a first start, `any` where that image does not tell. */
+  listeners: Handoff['listeners'] | 'any' | null;
+  /** The lock of the state directory, as `takeStateDirectory` takes it. */
+  held: Descriptor | 'elsewhere' | null;
+  passed: readonly Passed[];
+}
+
+/** Takes one step of a start. @returns `undefined` where it failed and the start goes on to find out what else would fail */
+type Attempt = <T>(step: () => T | Promise<T>) => Promise<T | undefined>;
+
+const silent: Logger = pino({ level: 'silent' });
+
+/**
+ * Takes what a start needs.
+ * @param handoff what an earlier image of this process left
+ * @param passed what the service manager passed
+ * @throws {Error} in one sentence with its cure; nothing that was made is left then
+ */
+export async function prepare(
+  config: Config,
+  { handoff, passed }: { handoff: Handoff | null; passed: readonly Passed[] },
+): Promise<Prepared> {
+  const made = new DisposableStack();
+  try {
+    const listeners = handoff?.listeners ?? null;
+    const held = handoff === null ? null : new Descriptor(handoff.lock);
+    const taken = await take(config, { listeners, held, passed }, made, false, async (step) => step());
+    const { features, lock, places } = taken;
+    if (listeners !== null) closeUnwanted(places, listeners);
+    for (const file of filesMadeLater(config)) if (!existsSync(file)) made.defer(() => rmSync(file, { force: true }));
+    return { features: features!, lock: lock!, places, made };
+  } catch (error) {
+    made.dispose();
+    throw error;
+  }
+}
+
+/** What the rest of a start makes outside of the state directory. */
+function filesMadeLater({ audit, marks, stateDir }: Config): string[] {
+  return [
+    ...(audit !== undefined && isPath(audit) ? [audit] : []),
+    ...(marks === null ? [] : [markFile(marks, realpathSync(stateDir))]),
+  ];
+}
+
+/**
+ * Does what a start does before it serves, and leaves nothing.
+ * @returns a sentence for each reason why a start would fail
+ */
+export async function rehearse(config: Config): Promise<string[]> {
+  using made = new DisposableStack();
+  const problems = new Set<string>();
+  const attempt: Attempt = async (step) => {
+    try {
+      return await step();
+    } catch (error) {
+      problems.add(sentenceOf(error));
+      return undefined;
+    }
+  };
+  const rehearsal = await attempt(takeRehearsal);
+  const passed = (await attempt(takePassed)) ?? [];
+  const found = rehearsal == null ? { listeners: null, held: null } : { ...rehearsal, held: 'elsewhere' as const };
+  const { features, lock } = await take(config, { ...found, passed }, made, true, attempt);
+  if (features === undefined || lock === undefined) return [...problems];
+  await attempt(() => requireRoom(config.stateDir));
+  if (problems.size === 0) await attempt(() => startAside(config, features, made));
+  return [...problems];
+}
+
+/**
+ * Takes first what is only looked at, then the state directory, last the listening sockets.
+ * @param trial leaves what a dead daemon has left in its place
+ */
+async function take(
+  config: Config,
+  { listeners, held, passed }: Surroundings,
+  made: Made,
+  trial: boolean,
+  attempt: Attempt,
+): Promise<{ features: Features | undefined; lock: Descriptor | null | undefined; places: BoundPlace[] }> {
+  const isFirst = listeners === null;
+  const places = await attempt(() => placesFor(config, { listeners, passed }));
+  const features = await attempt(probe);
+  for (const look of looksAt(config, isFirst)) await attempt(look);
+  const lock = await attempt(() => takeStateDirectory(config.stateDir, made, held));
+  const bound: BoundPlace[] = [];
+  for (const place of places ?? []) {
+    const socket = await attempt(() => socketFor(place, config, made, trial));
+    if (socket !== undefined) bound.push({ address: place.address, socket });
+  }
+  return { features, lock, places: bound };
+}
+
+function placesFor(config: Config, { listeners, passed }: Pick<Surroundings, 'listeners' | 'passed'>): Place[] {
+  if (listeners === null) return placesWith(config, passed);
+  return listeners === 'any' ? [] : placesAfter(config, listeners);
+}
+
+async function socketFor({ address, socket }: Place, { socket: access }: Config, made: Made, trial: boolean) {
+  if (socket !== undefined) return socket;
+  if ('passed' in address) throw notPassed(address);
+  return bindAddress(address, access, made, trial);
+}
+
+/** What can be found out without making anything; what is read here is read again when it is used. */
+function looksAt(config: Config, isFirst: boolean): (() => unknown)[] {
+  const { policy, tls, tokens, audit, main } = config;
+  const token = tokenFile(config.stateDir);
+  const looks: (() => unknown)[] = [];
+  if (policy !== undefined) looks.push(() => readPolicy(policy));
+  if (tls !== null) looks.push(() => tlsServer(tls, silent));
+  if (tokens !== undefined) looks.push(() => readTokens(tokens));
+  if (usesFirstToken(config) && existsSync(token)) looks.push(() => requirePrivate(token, 'tokens'));
+  if (audit !== undefined && isPath(audit)) looks.push(() => requireWritable(audit));
+  if (main !== null && isFirst) looks.push(() => requireProgram(main));
+  return looks;
+}
+
+const isPath = (audit: string): boolean => audit !== 'stdout' && audit !== 'off';
+
+/** Without O_NONBLOCK the open of a FIFO would wait for a reader. */
+function requireWritable(audit: string): void {
+  try {
+    if (existsSync(audit)) closeSync(openSync(audit, constants.O_WRONLY | constants.O_APPEND | constants.O_NONBLOCK));
+    else accessSync(dirname(audit), constants.W_OK | constants.X_OK);
+  } catch (error) {
+    throw new Error(`--audit ${audit} cannot be opened for writing: ${sentenceOf(error)}`);
+  }
+}
+
+/** Puts the whole daemon together in a directory of its own, so that a version that cannot even do that is found out. */
+async function startAside(config: Config, features: Features, made: Made): Promise<void> {
+  const stateDir = scratchDirectory(config.stateDir);
+  made.defer(() => rmSync(stateDir, { recursive: true, force: true }));
+  makeDirectory(outputDirectory(stateDir), 0o700, made);
+  const nothing = new Descriptor(-1);
+  const daemon = startDaemon(
+    { ...config, stateDir, marks: null, subreaper: false },
+    { handoff: null, passed: [], notifier: null, features, lock: nothing },
+  );
+  await build(daemon, silent, null);
+  daemon.close();
+}
