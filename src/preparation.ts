@@ -165,7 +165,7 @@ function requireWritable(audit: string): void {
     if (existsSync(audit)) closeSync(openSync(audit, constants.O_WRONLY | constants.O_APPEND | constants.O_NONBLOCK));
     else accessSync(dirname(audit), constants.W_OK | constants.X_OK);
   } catch (error) {
-    throw new Error(`--audit ${audit} cannot be opened for writing: ${sentenceOf(error)}`);
+    throw new Error(`--audit ${audit} cannot be opened for writing: ${(error as NodeJS.ErrnoException).code}`);
   }
 }
 
