@@ -103,14 +103,14 @@ t.test('a key lives for a day from its answer, and its handle need not', async (
 });
 
 t.test('what a daemon was starting when it died is found, whatever happened to the wall clock', async (t) => {
-  for (const wallMs of [-10_000, 10_000, -DAY]) {
+  for (const wallMs of [-10_000, DAY]) {
     const { env, move } = clocks(t);
     const fault = join(t.testdir(), 'fault');
     const faults = withFaults(fault);
     const both = { ...env, ...faults, NODE_OPTIONS: `${env.NODE_OPTIONS} ${faults.NODE_OPTIONS}` };
     const daemon = await Daemon.start(t, { env: both });
     const body = { spawn: { argv: ['sleep', '83'] } };
-    writeFileSync(fault, 'die after the spawn');
+    writeFileSync(fault, 'die after the release');
     await t.rejects(daemon.post('/v1/handles', body, keyed('k')));
     await daemon.exited;
     rmSync(fault, { force: true });

@@ -204,3 +204,24 @@ t.test('Prefer: wait on a spawn answers with the end, or with what there is', as
   for (const { body } of [running, answer]) await daemon.signal(body.id, 'SIGKILL');
   t.equal(await daemon.stop(), 0);
 });
+
+t.test(
+  'as many keys are kept as --max-keys says, half of them of one client; who asks again is always answered',
+  async (t) => {
+    const daemon = await Daemon.start(t, { args: ['--max-keys', '4'] });
+    const body = { spawn: { argv: ['true'] } };
+    const first = await daemon.post('/v1/handles', body, keyed('1'));
+    await daemon.request('DELETE', `/v1/handles/${first.body.id}`);
+    t.equal((await daemon.post('/v1/handles', { spawn: { argv: ['/nonexistent'] } }, keyed('freed'))).status, 422);
+    t.equal((await daemon.post('/v1/handles', body, keyed('2'))).status, 201);
+    const { head } = (await daemon.get('/v1/node')).body;
+    t.match(await daemon.post('/v1/handles', body, keyed('3')), { status: 429, body: { errno: 'EDQUOT' } });
+    t.match((await daemon.get(`/v1/events?since=${head}&type=opened`)).body.events, [], 'and nothing was done');
+    t.equal((await daemon.post('/v1/handles', body, keyed('1'))).text, first.text);
+    t.equal((await daemon.post('/v1/handles', body)).status, 201, 'nor is anything in the way without a key');
+    t.equal(await daemon.stop(), 0);
+    const heir = await Daemon.start(t, { directory: daemon.directory, args: ['--max-keys', '4'] });
+    t.match(await heir.post('/v1/handles', body, keyed('3')), { status: 429 }, 'after a restart too');
+    t.equal(await heir.stop(), 0);
+  },
+);

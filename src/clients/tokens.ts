@@ -70,7 +70,10 @@ export function readTokens(path: string): Tokens {
 export function firstToken(path: string, client: string): Tokens {
   if (!existsSync(path)) writeWhole(path, `${newToken()}\n`);
   requirePrivate(path, 'tokens');
+  const token = readRegular(path).trim();
+  if (token.length < SHORTEST_TOKEN)
+    throw new Error(`${path} is damaged: restore it, or remove it, after which there is a new token`);
   const tokens = new Tokens();
-  tokens.add(client, hashOf(readRegular(path).trim()));
+  tokens.add(client, hashOf(token));
   return tokens;
 }
