@@ -179,6 +179,29 @@ t.test('on a full disk the program waits, readiness says so, and nothing is lost
   t.equal(await daemon.stop(), 0);
 });
 
+t.test('where the disk takes no more files, only a spawn that captures is refused', mayMount, async (t) => {
+  const directory = temporaryDirectory(t);
+  const state = join(directory, 'state');
+  mkdirSync(state);
+  const options = 'size=16m,nr_inodes=64,mode=0700';
+  t.equal(spawnSync('mount', ['-t', 'tmpfs', '-o', options, 'tmpfs', state]).status, 0);
+  t.teardown(() => spawnSync('umount', ['-l', state]));
+  const daemon = await Daemon.start(t, { directory });
+  await run(daemon, ['true']);
+  const fill = (n = 0): void => {
+    for (; ; n += 1) writeFileSync(join(state, `filler-${n}`), '');
+  };
+  t.throws(fill, { code: 'ENOSPC' });
+  const spawn = { argv: ['true'], stdout: 'capture' };
+  t.match(await daemon.post('/v1/handles', { spawn }), {
+    status: 503,
+    body: { errno: 'ENOSPC', detail: /captured/ },
+    headers: { 'retry-after': '1' },
+  });
+  t.match(await daemon.post('/v1/handles', { spawn: { ...spawn, stdout: 'null' } }), { status: 201 });
+  t.equal(await daemon.stop(), 0);
+});
+
 t.test('programs that inherit a stream get one that waits for its reader', async (t) => {
   const wanted = linesTo(LINES);
   for (const nonblocking of [false, true]) {

@@ -20,7 +20,7 @@ import type { ProcessTable } from '../processes/process-table.ts';
 import type { Reaper } from '../processes/reaper.ts';
 import type { Claim } from '../retries/retries.ts';
 import type { ForkServer } from '../spawn/fork-server.ts';
-import { type Launched, type LaunchRequest, launch, shownOf } from '../spawn/launch.ts';
+import { explain, type Launched, type LaunchRequest, launch, shownOf } from '../spawn/launch.ts';
 import { type Gone, Handle, type HandleView, type Labels, MOST_LABELS, viewOfHandle } from './handle.ts';
 import { HandleIds } from './handle-ids.ts';
 import { isThere, noProcess, openPid, requireInode } from './open-pid.ts';
@@ -169,7 +169,9 @@ export class Handles {
     };
     const launchOptions = { forkServer: this.#forkServer, nonblocking: flag(options, features), descriptors };
     const start = async (): Promise<Launched> => {
-      using ends = await outputs.open(number, client, output.streams);
+      using ends = await outputs.open(number, client, output.streams).catch((error) => {
+        throw explain(error);
+      });
       return await launch(request, { ...files, output: ends.of }, launchOptions);
     };
     const intend = ({ pid, pidfd }: Launched): Handle => {

@@ -13,6 +13,7 @@ import { join } from 'node:path';
 import { setTimeout } from 'node:timers/promises';
 import type { Client } from '../clients/client.ts';
 import { Reservation, requireQuota } from '../clients/quotas.ts';
+import { Problem } from '../errors/problem.ts';
 import { Descriptor, keepBelow } from '../kernel/descriptor.ts';
 import type { Epoll, Wakeup } from '../kernel/epoll.ts';
 import { isErrno } from '../kernel/errno.ts';
@@ -95,7 +96,7 @@ export class Outputs {
 
   /**
    * Makes the pipes for a process that is about to start. They are given up by {@link discard} where it does not.
-   * @throws {SystemError} EMFILE, ENFILE, ENOSPC
+   * @throws {Problem} ENOSPC; {SystemError} EMFILE, ENFILE, EAGAIN, ENOMEM
    */
   async open(id: number, client: string, streams: readonly Stream[]): Promise<WriteEnds> {
     this.discard(id, streams);
@@ -119,7 +120,10 @@ export class Outputs {
     } catch (error) {
       new WriteEnds(ends)[Symbol.dispose]();
       this.discard(id, streams);
-      throw error;
+      if (!isErrno(error, 'ENOSPC', 'EDQUOT', 'EROFS', 'EIO')) throw error;
+      const detail =
+        'Output cannot be captured, since the disk takes no file: free space on it, or spawn without "capture".';
+      throw new Problem('ENOSPC', detail, { syscall: 'posix_spawn', retry: { afterMs: 1000 } });
     }
   }
 
