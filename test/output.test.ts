@@ -134,6 +134,7 @@ t.test('whose it is', async (t) => {
 
 t.test('following goes on until the process has ended, byte by byte, for many at once', async (t) => {
   const daemon = await Daemon.start(t);
+  await daemon.waitid((await daemon.spawn(['true'])).id); // what the daemon opens once and keeps
   const before = daemon.descriptors;
   const gate = new Gate(t);
   const script = `echo begin; while read -r line < ${gate.path}; do [ "$line" = end ] && exit 0; printf %s "$line"; done`;

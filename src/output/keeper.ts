@@ -27,7 +27,7 @@ const RECORD = 64;
 const RETRY_MS = 1;
 
 /** A keeper that holds nothing ends after this. */
-const LINGER_MS = 10_000;
+const LINGER_MS = 1000;
 
 export interface KeeperParts {
   /** The state directory. */
