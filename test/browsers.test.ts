@@ -228,6 +228,20 @@ t.test('pages bear what keeps them out of frames and foreign scripts out of them
   t.notMatch(text, /<script(?![^>]*\ssrc=)|\son\w+=|style=/, 'nothing in them that the policy would stop');
 });
 
+t.test('a browser that has no token reads the documentation, with all that it loads', async (t) => {
+  const asBrowser = { tcp: true, headers: { authorization: '' } };
+  const { text } = await daemon.get('/docs/', asBrowser);
+  const loaded = [...text.matchAll(/(?:src|href)="([^"]+)"/g)].map(([, path]) => new URL(path!, 'http://x/docs/'));
+  t.ok(loaded.length >= 3);
+  for (const { pathname } of loaded) t.equal((await daemon.get(pathname, asBrowser)).status, 200, pathname);
+  for (const path of ['/docs', '/docs/json', '/openapi.json'])
+    t.equal((await daemon.get(path, asBrowser)).status, 200, path);
+  t.match((await daemon.get('/openapi.json', asBrowser)).body.components, {
+    securitySchemes: { bearer: { scheme: 'bearer' } },
+  });
+  t.equal((await daemon.get('/v1/node', asBrowser)).status, 401, 'and nothing else');
+});
+
 t.test('odd Hosts, several of them, and another one in the URL', async (t) => {
   const served = ['localhost', 'LOCALHOST:1', 'localhost:', '[::1]', '[::1]:7411', '127.0.0.1:1', 'Waitd.Example'];
   for (const host of served) t.match(await raw(`GET /livez HTTP/1.1\r\nhost: ${host}\r\n`), /^HTTP\/1.1 200/, host);

@@ -211,10 +211,10 @@ const matrix: Record<
     expected: { anonymous: 401, wrong: 401, expired: 401, other: 200, observer: 200, owner: 200, admin: 200 },
   },
   'GET /openapi.json': {
-    expected: { anonymous: 401, wrong: 401, expired: 401, other: 200, observer: 200, owner: 200, admin: 200 },
+    expected: { anonymous: 200, wrong: 200, expired: 200, other: 200, observer: 200, owner: 200, admin: 200 },
   },
   'GET /docs': {
-    expected: { anonymous: 401, wrong: 401, expired: 401, other: 200, observer: 200, owner: 200, admin: 200 },
+    expected: { anonymous: 200, wrong: 200, expired: 200, other: 200, observer: 200, owner: 200, admin: 200 },
   },
   'GET /v1/handles': {
     expected: { anonymous: 401, wrong: 401, expired: 401, other: 200, observer: 200, owner: 200, admin: 200 },
