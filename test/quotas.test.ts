@@ -136,7 +136,7 @@ t.test('followed output takes a place among the sockets, until its reader has le
 });
 
 t.test('a client that leaves is noticed, whatever it has pipelined', async (t) => {
-  const daemon = await startWithPolicy(t, { reader: { ...full, quotas: {} } });
+  const daemon = await startWithPolicy(t, { reader: { ...full, quotas: { parkedWaits: 3 } } });
   const running = { spawn: { argv: ['sh', '-c', 'echo begun; exec sleep 1000'], stdout: 'capture' } };
   const { id } = (await daemon.post('/v1/handles', running, as('reader'))).body;
   t.teardown(() => endAll(daemon, 'reader'));
@@ -154,33 +154,35 @@ t.test('a client that leaves is noticed, whatever it has pipelined', async (t) =
     'a parked wait': post(`/v1/handles/${id}/waitid`, {}),
     'a poll': post('/v1/poll', { handles: [id] }),
   };
+  /** How many descriptors are open once that does not change any more. */
   const idle = async (): Promise<number> => {
     daemon.disconnect();
-    let before = -1;
+    const looks: number[] = [];
     await eventually(async () => {
-      const now = daemon.descriptors;
-      const isSteady = now === before;
-      before = now;
+      looks.push(daemon.descriptors);
       await new Promise((resolve) => setTimeout(resolve, 20));
-      return isSteady;
+      return looks.length >= 10 && new Set(looks.slice(-10)).size === 1;
     });
-    return before;
+    return looks.at(-1)!;
   };
   const hasBegun = (connections: { text: string }[]): boolean =>
     connections.every(({ text }) => text.includes('begun'));
+  const areParked = async (): Promise<boolean> =>
+    (await daemon.get('/v1/events?type=closed&timeoutMs=0', as('reader'))).status === 429;
   const before = await idle();
   for (const [what, request] of Object.entries(endless)) {
     const others = Object.values(endless).filter((other) => other !== request);
     const connections = times(3, () => raw(t, daemon, 'reader', [request, ...times(40, () => request), ...others]));
     await eventually(async () => {
       const begun = (await gauge(daemon, 'waitd_parked_calls')) + (await gauge(daemon, 'waitd_subscribers'));
-      return begun === 3 || (what === 'a page that waits' ? daemon.descriptors >= before + 3 : hasBegun(connections));
+      return begun === 3 || hasBegun(connections) || (what === 'a page that waits' && (await areParked()));
     });
     t.ok((await idle()) < before + 20, `${what}: a request that waits for its turn holds nothing`);
     for (const connection of connections) connection.destroy();
     await eventually(async () => (await idle()) <= before);
     t.equal(await gauge(daemon, 'waitd_subscribers'), 0, what);
     t.equal(await gauge(daemon, 'waitd_parked_calls'), 0, what);
+    t.notOk(await areParked(), what);
   }
 });
 
