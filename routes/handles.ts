@@ -76,7 +76,8 @@ export function handleRoutes(app: App, { handles, signals, parking, watches }: D
     if (claim?.handle != null) return handles.get(client, claim.handle);
     if (spawn) return handles.spawn(client, spawn, { nonblocking, labels, claim });
     if (open?.match) return watches.openOne(client, open.match, { nonblocking, labels, claim });
-    if (open) return handles.open(client, { pid: open.pid!, inode: open.inode }, { nonblocking, labels, claim });
+    if (open)
+      return handles.open(client, { pid: open.pid!, inode: open.inode ?? undefined }, { nonblocking, labels, claim });
     return handles.dup(client, dup!, { labels, claim });
   }
 

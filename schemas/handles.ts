@@ -118,12 +118,11 @@ export const Open = z
       .string()
       .regex(/^\d{1,20}$/, 'must be a decimal number in a string')
       .nullish()
-      .transform((inode) => inode ?? undefined)
       .meta({ description: 'Null, as views show it before Linux 6.9, is as if it were not given.' }),
     match: MatchSchema.optional(),
   })
   .refine(({ pid, match }) => (pid === undefined) !== (match === undefined), 'give exactly one of pid and match')
-  .refine(({ pid, inode }) => inode === undefined || pid !== undefined, {
+  .refine(({ pid, inode }) => inode == null || pid !== undefined, {
     error: 'an inode goes with its pid',
     path: ['inode'],
   })

@@ -37,7 +37,7 @@ import { Listeners } from './http/listeners.ts';
 import { oneAtATime } from './http/one-at-a-time.ts';
 import { passing } from './http/passing.ts';
 import { answerProblems, errorHandler, refuseOddities, refuseUnparsed } from './http/problems.ts';
-import { parseQuery } from './http/query.ts';
+import { parseQuery, refuseQueries } from './http/query.ts';
 import { requestId } from './http/request-id.ts';
 import { peerByTls, tlsServer } from './http/tls.ts';
 import { version } from './version.ts';
@@ -78,6 +78,7 @@ export async function build(
 
   app.setErrorHandler(errorHandler(logger));
   readBodies(app);
+  refuseQueries(app);
   answerProblems(app);
   auditWatches(daemon.watches, auditLog);
   const looks = [

@@ -266,3 +266,22 @@ t.test('the node tells what it is and what it can do', async (t) => {
   t.match((await daemon.get('/metrics')).text, /^waitd_live_handles \d+$/m);
   t.equal(await daemon.stop(), 0);
 });
+
+t.test('an unknown query parameter is refused by every route, and none is dropped among a thousand', async (t) => {
+  const daemon = await Daemon.start(t);
+  const { id } = await daemon.spawn(['sleep', '1000']);
+  const { paths } = (await daemon.get('/openapi.json')).body;
+  let asked = 0;
+  for (const [path, methods] of Object.entries(paths) as [string, object][])
+    for (const method of Object.keys(methods)) {
+      const url = path.replace('{id}', id);
+      const body = method === 'post' && path === '/v1/handles' ? { dup: id } : undefined;
+      const answer = await daemon.request(method.toUpperCase(), `${url}?nonsense=1`, body && { body });
+      t.match(answer, { status: 400, body: { errno: 'EINVAL' } }, `${method} ${path}`);
+      asked += 1;
+    }
+  t.ok(asked > 15);
+  const many = Array.from({ length: 1000 }, () => `handle=${id}`).join('&');
+  t.match(await daemon.get(`/v1/events?${many}&nonsense=1`), { status: 400, body: { errno: 'EINVAL' } });
+  t.equal((await daemon.get(`/v1/handles/${id}`)).body.state, 'running');
+});

@@ -130,7 +130,14 @@ function finishSpawn(parts: RecoverParts, batch: Batch, intended: Handle, sameBo
   batch.write({ write: 'placed', handle, before: intended.seq });
   batch.event('opened', handle);
   if (sameBoot && takeUp(parts, process, [handle])) return;
-  endUnseen(batch, process, [handle], sameBoot ? 'the daemon died when it was about to start it' : unseen(false));
+  endUnseen(
+    batch,
+    process,
+    [handle],
+    sameBoot
+      ? 'the daemon died when it had just started it, or was about to, and it ended while no daemon was there to see it'
+      : unseen(false),
+  );
 }
 
 function unseen(sameBoot: boolean): string {

@@ -1,4 +1,7 @@
 import { parse } from 'node:querystring';
+import { MOST_ERRORS } from '../../schemas/bounded.ts';
+import { Problem } from '../errors/problem.ts';
+import type { App } from './app-type.ts';
 
 /** Those that may be given several times; each is an array from here on. */
 const repeatable = new Set(['handle', 'type', 'label']);
@@ -10,9 +13,26 @@ const repeatable = new Set(['handle', 'type', 'label']);
 export function parseQuery(text: string): Record<string, unknown> {
   const query: Record<string, unknown> = {};
   if (text === '') return query;
-  for (const [name, value] of Object.entries(parse(text))) {
+  // As many as the URL holds, which is bounded: querystring would drop all after the thousandth.
+  for (const [name, value] of Object.entries(parse(text, '&', '=', { maxKeys: 0 }))) {
     if (repeatable.has(name)) query[name] = [value].flat();
     else query[name] = typeof value === 'string' && /^\d{1,15}$/.test(value) ? Number(value) : value;
   }
   return query;
 }
+
+/** Refuses every parameter where a route has none. Those of the other routes are their schemas' to refuse. */
+export function refuseQueries(app: App): void {
+  app.addHook('preValidation', (request, _reply, done) => {
+    const { schema, url } = request.routeOptions;
+    const names = Object.keys(request.query as object);
+    if (names.length === 0 || schema?.querystring !== undefined || isPage(url)) return done();
+    const errors = names
+      .slice(0, MOST_ERRORS)
+      .map((name) => ({ path: `/${name.slice(0, 200)}`, message: 'is not known here' }));
+    done(new Problem('EINVAL', 'This request takes no query parameters: leave them out.', { errors }));
+  });
+}
+
+/** Browsers and their caches ask for pages and what belongs to them as they like. */
+const isPage = (url = ''): boolean => /^\/docs(\/|$)/.test(url);
