@@ -136,7 +136,39 @@ t.test('bounds are written where the kernel reads them, and an OOM kill is told 
   t.match((await daemon.get(`/v1/handles/${handle.id}`)).body.outcome, { oom: true });
   t.match((await daemon.events(handle.id)).at(-1).outcome, { oom: true });
 
-  const other = await daemon.spawn(['sleep', '1000'], {}, { cgroup });
-  await daemon.signal(other.id, 'SIGKILL');
-  t.notOk((await daemon.waitid(other.id)).body.outcome.oom, 'killed by somebody else');
+  const kills = (count: number): string => `low 0\noom ${count}\noom_kill ${count}\n`;
+  const spawned = async (): Promise<{ id: string; pid: number; events: string }> => {
+    const before = new Set(made(directory));
+    const { id, process: own } = await daemon.spawn(['sh', '-c', 'trap "" TERM; exec sleep 1000'], {}, { cgroup });
+    await eventually(() => commandLineOf(own.pid).startsWith('sleep'));
+    const [fresh = ''] = made(directory).filter((each) => !before.has(each));
+    return { id, pid: own.pid, events: join(directory, fresh, 'memory.events') };
+  };
+  /** That the daemon has looked who was killed shows nowhere. */
+  const noticed = (): Promise<void> => new Promise((resolve) => setTimeout(resolve, 1000));
+  const outcomeOf = async (id: string): Promise<{ signal: string; oom?: true }> =>
+    (await daemon.waitid(id)).body.outcome;
+
+  const killed = await spawned();
+  await daemon.signal(killed.id, 'SIGKILL');
+  t.same(await outcomeOf(killed.id), { reason: 'killed', signal: 'SIGKILL' }, 'killed by a client');
+
+  for (const how of ['signal', 'terminate', 'from elsewhere'] as const) {
+    const leader = await spawned();
+    writeFileSync(leader.events, kills(1));
+    if (how === 'signal') await daemon.signal(leader.id, 'SIGKILL', 'tree');
+    else if (how === 'terminate') await daemon.post(`/v1/handles/${leader.id}/terminate`, { graceMs: 0 });
+    else {
+      await noticed();
+      process.kill(leader.pid, 'SIGKILL');
+    }
+    t.notOk((await outcomeOf(leader.id)).oom, `the OOM killer has killed another process of it before: ${how}`);
+  }
+
+  const both = await spawned();
+  writeFileSync(both.events, kills(1));
+  await noticed();
+  writeFileSync(both.events, kills(2));
+  process.kill(both.pid, 'SIGKILL');
+  t.match(await outcomeOf(both.id), { oom: true }, 'another one first, and then this one');
 });

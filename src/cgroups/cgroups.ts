@@ -2,6 +2,7 @@ import { existsSync, mkdirSync, readdirSync, readFileSync, rmdirSync, writeFileS
 import { join } from 'node:path';
 import { Problem } from '../errors/problem.ts';
 import { isErrno } from '../kernel/errno.ts';
+import { OomKills } from './oom-kills.ts';
 
 /** What bounds a cgroup; what is missing is not bounded. */
 export interface CgroupLimits {
@@ -24,6 +25,7 @@ const RETRY_MS = 1000;
 export class Cgroups {
   readonly #directory: string | null;
   readonly #prefix: string;
+  readonly oomKills = new OomKills();
   /** Those that are to go, once nobody is in them. */
   readonly #leaving = new Set<number>();
   #retry: NodeJS.Timeout | null = null;
@@ -104,20 +106,15 @@ export class Cgroups {
     return this.#directory !== null && existsSync(this.#pathOf(id));
   }
 
-  /** Whether the kernel killed somebody in it because there was no memory left. */
-  wasOutOfMemory(id: number): boolean {
-    if (!this.has(id)) return false;
-    try {
-      return Number(/^oom_kill (\d+)$/m.exec(readFileSync(this.#file(id, 'memory.events'), 'utf8'))?.[1] ?? 0) > 0;
-    } catch (error) {
-      if (isErrno(error, 'ENOENT')) return false;
-      throw error;
-    }
+  /** Follows what the OOM killer does in it, where it has a cgroup. */
+  follow(id: number, pid: number): void {
+    if (this.has(id)) this.oomKills.follow(id, pid, this.#file(id, 'memory.events'));
   }
 
   /** It goes, as soon as nobody is in it. */
   release(id: number): void {
     if (this.#directory === null) return;
+    this.oomKills.forget(id);
     this.#leaving.add(id);
     this.#sweep();
   }
@@ -142,6 +139,7 @@ export class Cgroups {
   }
 
   stop(): void {
+    this.oomKills.stop();
     if (this.#retry !== null) clearTimeout(this.#retry);
   }
 

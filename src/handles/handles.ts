@@ -175,6 +175,7 @@ export class Handles {
       return await launch(request, { ...files, output: ends.of }, launchOptions);
     };
     const intend = ({ pid, pidfd }: Launched): Handle => {
+      if (request.cgroup !== undefined) cgroups.follow(number, pid);
       const inode = features.inode ? pidfd.inode : null;
       const process = new Process({ ...facts, pid, inode, startedAt: Date.now() });
       const description = new Description(number, process, pidfd, options.nonblocking, output);
@@ -487,6 +488,8 @@ export class Handles {
 
   /** Does away with the cgroups that an earlier daemon left and nobody needs. */
   resumeCgroups(): void {
+    for (const { description, process } of this.#live.values())
+      if (process.ending === null) this.#parts.cgroups.follow(description.id, process.pid);
     this.#parts.cgroups.releaseAllBut(new Set([...this.#live.values()].map(({ description }) => description.id)));
   }
 

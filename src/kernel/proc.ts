@@ -41,6 +41,18 @@ export function hasEnded({ state, threads }: ProcStat): boolean {
   return state === 'X' || (state === 'Z' && threads <= 1);
 }
 
+/** Of PF_EXITING and PF_SIGNALED: a process that is on its way out. */
+const PF_ENDING = 0x0000_0404;
+const SIGKILL_BIT = 1n << 8n;
+
+/** Whether a process has ended, is exiting, or has a SIGKILL pending that it has not acted on yet. */
+export function isDying(pid: number): boolean {
+  const stat = readStat(pid);
+  if (stat === null || hasEnded(stat) || (stat.flags & PF_ENDING) !== 0) return true;
+  const pending = [...(read(`/proc/${pid}/status`) ?? '').matchAll(/^(?:Sig|Shd)Pnd:\s*([0-9a-f]+)$/gm)];
+  return pending.some(([, mask]) => (BigInt(`0x${mask}`) & SIGKILL_BIT) !== 0n);
+}
+
 /** The name of a process, at most 15 bytes; `null` where there is none. */
 export function readComm(pid: number): string | null {
   return read(`/proc/${pid}/comm`)?.trimEnd() ?? null;

@@ -225,10 +225,9 @@ export class Reaper {
   }
 
   /** Whether it was the lack of memory that killed it. */
-  #withMemory({ descriptions }: Process, outcome: Outcome): Outcome {
+  #withMemory({ pid }: Process, outcome: Outcome): Outcome {
     if (outcome.reason !== 'killed' || outcome.signal !== 'SIGKILL') return outcome;
-    const { cgroups } = this.#parts;
-    return [...descriptions].some(({ id }) => cgroups.wasOutOfMemory(id)) ? { ...outcome, oom: true } : outcome;
+    return this.#parts.cgroups.oomKills.hasKilled(pid) ? { ...outcome, oom: true } : outcome;
   }
 
   #note(batch: Batch, process: Process, facts: Omit<Ending, 'reaped'>): void {

@@ -7,6 +7,7 @@ import { type Features, since } from '../kernel/features.ts';
 import type { Pidfd, SignalScope } from '../kernel/pidfd.ts';
 import { readStat } from '../kernel/proc.ts';
 import { signalNumber } from '../kernel/signals.ts';
+import type { Process } from '../processes/process.ts';
 import type { ProcessTable } from '../processes/process-table.ts';
 import { notPermitted, stillGrows } from './refusals.ts';
 import { pidsOf, signalTree, type TreeRoot } from './tree.ts';
@@ -31,6 +32,7 @@ export class Signals {
    */
   send(handle: Handle, signal: string | number, scope: SignalScope): void {
     const number = numberOf(signal, handle);
+    if (number === SIGKILL) this.killing(handle.process);
     try {
       if (scope === 'process') this.#toProcess(handle, number);
       else this.#toGroup(handle, number);
@@ -45,6 +47,11 @@ export class Signals {
    */
   async sendToTree(handle: Handle, signal: string | number): Promise<void> {
     await this.#toTree(handle, numberOf(signal, handle));
+  }
+
+  /** Has it known that an end of this process is no work of the OOM killer's. */
+  killing({ pid }: Pick<Process, 'pid'>): void {
+    this.#cgroups.oomKills.killing(pid);
   }
 
   /** The same to the process alone, where one that has ended is fine too. */
@@ -100,7 +107,10 @@ export class Signals {
     // Held until this is over: a close of the handle must not let the pid go to another process.
     description.retain();
     try {
-      if (number === SIGKILL) this.#cgroups.kill(description.id);
+      if (number === SIGKILL) {
+        this.killing(handle.process);
+        this.#cgroups.kill(description.id);
+      }
       const { count, refused, isComplete } = await signalTree(root, number);
       if (refused.length > 0) throw notPermitted(refused, handle);
       if (!isComplete && number === SIGKILL) throw stillGrows(handle);

@@ -194,6 +194,7 @@ export class Terminations {
       return;
     }
     let isRefused = false;
+    this.#parts.signals.killing(termination);
     try {
       target.pidfd.signal(SIGKILL, termination.scope);
     } catch (error) {
