@@ -1,6 +1,6 @@
 import { type ChildProcess, spawn } from 'node:child_process';
 import { once } from 'node:events';
-import { existsSync, mkdirSync, readFileSync, rmdirSync, writeFileSync } from 'node:fs';
+import { existsSync, mkdirSync, mkdtempSync, readFileSync, rmdirSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import t, { type Test } from 'tap';
 import { Facts } from '../src/watches/facts.ts';
@@ -128,7 +128,9 @@ t.test('neither the daemon itself nor a zombie nor a kernel thread matches', asy
   else t.pass('kernel threads are not shown', { skip: 'there are none in this pid namespace' });
 });
 
-t.test('a program that may not be looked at does not match, and that is said', async (t) => {
+const asRoot = process.getuid!() === 0 ? {} : { skip: 'only root can start a process of another user' };
+
+t.test('a program that may not be looked at does not match, and that is said', asRoot, async (t) => {
   const directory = temporaryDirectory(t);
   const prefix = ['setpriv', '--bounding-set=-sys_ptrace', '--inh-caps=-sys_ptrace'];
   const daemon = await Daemon.start(t, { directory, prefix });
@@ -147,7 +149,17 @@ t.test('a program that may not be looked at does not match, and that is said', a
 });
 
 const hierarchy = ['/sys/fs/cgroup/unified', '/sys/fs/cgroup'].find((path) => existsSync(join(path, 'cgroup.procs')));
-const unified = hierarchy === undefined ? { skip: 'no unified hierarchy is mounted here' } : {};
+const unified = isWritable(hierarchy) ? {} : { skip: 'no cgroup (v2) can be made here' };
+
+function isWritable(directory: string | undefined): boolean {
+  if (directory === undefined) return false;
+  try {
+    rmdirSync(mkdtempSync(join(directory, 'mark-')));
+    return true;
+  } catch {
+    return false;
+  }
+}
 
 t.test('by its cgroup', unified, async (t) => {
   const name = mark();
