@@ -187,6 +187,11 @@ t.test('arguments and variables are what execve(2) takes', async (t) => {
       { status: 413, body: { errno: 'E2BIG' } },
       'one string may have 128 KiB',
     );
+    t.match(
+      await daemon.post('/v1/handles', { spawn: { argv: ['true', ...new Array(650_000).fill('x')], ...way } }),
+      { status: 413, body: { errno: 'E2BIG' } },
+      'each has eight bytes for its pointer',
+    );
     const env = {
       OPTIND: '7',
       UID: '8',

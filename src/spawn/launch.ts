@@ -188,12 +188,29 @@ async function becomeProgram(program: LaunchProgram, fork: Fork): Promise<void> 
     });
 }
 
+/** The most that execve(2) takes, whatever the limit of the stack is: 3/4 of 8 MiB, with eight bytes for each pointer (fs/exec.c). */
+const MOST_ARGUMENT_BYTES = 6 * 2 ** 20;
+
+/**
+ * Refuses what the kernel is certain to refuse, before a table is made of it.
+ * @throws {Problem} E2BIG
+ */
+function requireArguments(argv: readonly string[], env: Readonly<Record<string, string>>): void {
+  let bytes = 0;
+  // A character is a byte at least.
+  for (const argument of argv) bytes += argument.length + 9;
+  for (const name in env) bytes += name.length + env[name]!.length + 10;
+  if (bytes > MOST_ARGUMENT_BYTES) throw explained('E2BIG', 'The program');
+}
+
 function planOf(request: LaunchRequest, files: LaunchFiles | null, identity: Identity | null): LaunchPlan {
   const env = environmentOf(request, identity?.home);
+  const argv = request.argv.map(textOf);
+  requireArguments(argv, env);
   const { stdin, stdout, stderr } = request;
   return {
     programs: request.program === undefined ? candidates(request.argv[0], env.PATH) : [request.program],
-    argv: request.argv.map(textOf),
+    argv,
     env,
     cwd: request.cwd,
     cwdLiterally: request.cwdLiterally ?? false,
