@@ -186,7 +186,7 @@ export class Journal {
     this.#mark = marks === null ? null : Mark.open(marks, directory);
     if (handed !== undefined && this.#takeOver(handed, isNew)) this.#count(handed.head);
     else {
-      const restored = this.#notice === null ? this.#whyRestored(isNew, continued) : null;
+      const restored = this.#notice === null ? this.#whyRestored(isNew, continued, stored !== null) : null;
       if (restored !== null) this.#begin(restored);
       else if (stored !== null && this.#mayHaveGoneOn(stored)) this.#count(farBeyond(this.identity.reserved));
       else this.#count(this.identity.reserved);
@@ -266,12 +266,15 @@ export class Journal {
     }
   }
 
-  /** @returns how it is known that the files are of another time than what was last written to them; `null` where they are not */
-  #whyRestored(isNew: boolean, continued: boolean): string | null {
+  /**
+   * @param hadIdentity whether the tables were written by a version that has node.json
+   * @returns how it is known that the files are of another time than what was last written to them; `null` where they are not
+   */
+  #whyRestored(isNew: boolean, continued: boolean, hadIdentity: boolean): string | null {
     const { isCopy, isNew: noIdentity, reserved, stoppedAt } = this.identity;
     const found = this.#mark?.found ?? null;
     if (isCopy) return 'node.json is a copy of the one that was written here.';
-    if (noIdentity && !isNew) return 'node.json was missing.';
+    if (noIdentity && hadIdentity) return 'node.json was missing.';
     if (isNew && !noIdentity && reserved > 0) return 'journal.sqlite was missing.';
     if (!continued) return 'journal.log does not follow journal.sqlite.';
     if (stoppedAt !== null && stoppedAt > this.#line) return 'journal.sqlite is older than node.json.';
@@ -583,6 +586,8 @@ export class Journal {
     if (waiting !== undefined) this.#oldest = waiting.event.seq;
     this.#tell({ what: 'damaged', reason: error.message, setAside });
     this.#describe();
+    // Whoever came upon the damage may have nothing to write.
+    this.#applying ??= setTimeout(this.#applyNow, APPLY_MS);
   }
 
   /** All that is written of what lives. */
