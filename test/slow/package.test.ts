@@ -57,6 +57,22 @@ t.test(
   },
 );
 
+t.test(
+  'npm install -g by an older Node.js fails with the reason',
+  older === undefined ? { skip: 'no older Node.js is here' } : {},
+  (t) => {
+    const elsewhere = join(directory, 'older');
+    const npm = ['npm', 'install', '-g', '--no-audit', '--no-fund', '--prefix', elsewhere, packed];
+    const { status, stderr } = spawnSync('env', ['-u', 'NODE_OPTIONS', `PATH=${dirname(older!)}:/bin`, ...npm], {
+      encoding: 'utf8',
+    });
+    t.not(status, 0);
+    t.match(stderr, /waitd: this is Node\.js \d+\.\d+\.\d+, and waitd takes 24 or newer: install that first/);
+    t.notOk(existsSync(join(elsewhere, 'bin/waitd')));
+    t.end();
+  },
+);
+
 t.test('it serves, and goes on as the version that is installed over it', async (t) => {
   const socket = join(directory, 's');
   const daemon = spawn(waitd, ['serve', '--listen', `unix:${socket}`, '--state-dir', join(directory, 'state')], {
