@@ -14,7 +14,7 @@ import {
 import { join } from 'node:path';
 import t, { type Test } from 'tap';
 import { Ext4, fill, smallDisk, withExt4, withSmallDisk } from './support/disks.ts';
-import { Daemon, eventually, Gate, temporaryDirectory, withFaults } from './support/harness.ts';
+import { Daemon, eventually, Gate, type Response, temporaryDirectory, withFaults } from './support/harness.ts';
 
 interface Faulty {
   daemon: Daemon;
@@ -405,10 +405,20 @@ t.test('out of descriptors: handles first, then connections, never the probes', 
     break;
   }
   t.equal((await daemon.get(`/v1/handles/${held[0].id}`)).status, 200, 'what is held goes on');
-  // Each parked wait has a connection of its own, until there are none left.
-  const parked = held.slice(0, 70).map(({ id }) => daemon.waitid(id));
-  const refused = await Promise.race(parked);
-  t.match(refused, { status: 503, body: { errno: 'EMFILE' } });
+  // Each parked wait has a connection of its own, until there are none left. One after the other: of many that have not yet asked
+  // anything the oldest are ended.
+  const parked: Promise<Response>[] = [];
+  const refused: Response[] = [];
+  const areParked = async (): Promise<boolean> =>
+    (await daemon.get('/metrics')).text.includes(`\nwaitd_parked_calls ${parked.length}\n`);
+  for (const { id } of held.slice(0, 70)) {
+    if (refused.length > 0) break;
+    const wait = daemon.waitid(id);
+    parked.push(wait);
+    wait.then((answer) => refused.push(answer));
+    await eventually(async () => refused.length > 0 || (await areParked()));
+  }
+  t.match(refused, [{ status: 503, body: { errno: 'EMFILE' } }]);
   for (const path of ['/livez', '/readyz', '/metrics']) t.equal((await daemon.get(path)).status, 200, path);
   for (const { process: child } of held) process.kill(child.pid, 'SIGKILL');
   const answers = await Promise.all(parked);
