@@ -212,6 +212,22 @@ t.test('pipelined requests are answered in their order; a connection with too ma
   await endAll(daemon, 'reader');
 });
 
+t.test('a burst by the Unix socket is answered; those that never ask make room for others', async (t) => {
+  const daemon = await startWithPolicy(t, { reader: full }, { prefix: ['prlimit', '--nofile=256:256'] });
+  const burst = await Promise.all(times(100, () => daemon.get('/v1/node', as('reader'))));
+  t.equal(count(burst, 200), 100);
+  daemon.disconnect();
+  const [first] = times(64, () => raw(t, daemon, 'reader', []));
+  await eventually(() => {
+    if (first!.closed) return true;
+    raw(t, daemon, 'reader', []).once('connect', function (this: Socket) {
+      this.destroy();
+    });
+    return false;
+  });
+  t.equal(first!.text, '', 'before its time for a request is over, which is answered');
+});
+
 t.test('waits with one idempotency key count as parked, and end in a row when they are left', async (t) => {
   const daemon = await startWithPolicy(t, {
     few: { ...full, quotas: { parkedWaits: 3 } },

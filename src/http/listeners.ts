@@ -20,6 +20,9 @@ const UNDER_WAY_MS = 100;
 /** How many descriptors no ordinary connection gets, so that probes and Prometheus still learn that there are no others. */
 const KEPT_FOR_HEALTH = 48;
 
+/** How long a connection by a Unix socket has to ask, where there are many that do not. */
+const UNIX_PATIENCE_MS = 2000;
+
 /** A place that is served. */
 interface Served {
   /** As the settings name it. */
@@ -56,8 +59,8 @@ export class Listeners {
   readonly #tls: TlsServer | null;
   readonly #served: Served[] = [];
   readonly #sockets = new Set<Socket>();
-  /** Those on which nobody has shown yet who is asking, the oldest first. */
-  readonly #strangers = { tcp: new Set<Socket>(), unix: new Set<Socket>() };
+  /** Those on which nobody has shown yet who is asking, the oldest first, and since when. */
+  readonly #strangers = { tcp: new Map<Socket, number>(), unix: new Map<Socket, number>() };
   readonly #mostStrangers: number;
   readonly #peers = new WeakMap<object, Peer>();
   /** Of those by TCP: a connection that has closed does not tell its own any more. */
@@ -165,11 +168,14 @@ export class Listeners {
   /** Whoever only connects must not take what those need who may. */
   #boundStrangers(socket: Socket, kind: 'tcp' | 'unix'): void {
     const strangers = this.#strangers[kind];
-    strangers.add(socket);
+    const now = performance.now();
+    strangers.set(socket, now);
     if (strangers.size <= this.#mostStrangers) return;
-    const [oldest] = strangers;
-    strangers.delete(oldest!);
-    oldest!.destroy();
+    const [oldest, since] = strangers.entries().next().value!;
+    // A burst of clients that may all ask connects before the first of them is read from.
+    if (kind === 'unix' && now - since < UNIX_PATIENCE_MS) return;
+    strangers.delete(oldest);
+    oldest.destroy();
   }
 
   #forgetStranger(socket: Socket): void {
