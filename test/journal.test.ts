@@ -6,12 +6,12 @@ import fc from 'fast-check';
 import t from 'tap';
 import { encode } from '../src/feed/event.ts';
 import { Handle } from '../src/handles/handle.ts';
-import { type Change, Journal } from '../src/journal/journal.ts';
+import { type Change, type HandedJournal, Journal } from '../src/journal/journal.ts';
 import { Description } from '../src/processes/description.ts';
 import { Process } from '../src/processes/process.ts';
 
-const open = (directory: string): Journal =>
-  new Journal({ directory, bootId: 'boot', keepEvents: 1_000_000, marks: null });
+const open = (directory: string, handed?: HandedJournal): Journal =>
+  new Journal({ directory, bootId: 'boot', keepEvents: 1_000_000, marks: null, handed });
 
 const TABLES = [
   'processes',
@@ -35,11 +35,16 @@ function tablesIn(directory: string): Record<string, unknown[]> {
 }
 
 /** What a daemon does, as far as the journal sees it: each step picks what it is done to by a number. */
-type Step = [kind: keyof Daemon, pick: number];
+type Step = [kind: Exclude<keyof Daemon, 'living'>, pick: number];
 
 class Daemon {
   readonly #journal: Journal;
   readonly #handles: Handle[] = [];
+
+  get living(): readonly Handle[] {
+    return [...this.#handles, ...this.#intents];
+  }
+
   readonly #intents: Handle[] = [];
   readonly #watches: { id: string; opened: number }[] = [];
 
@@ -162,7 +167,9 @@ class Daemon {
   }
 }
 
-const kinds = Object.getOwnPropertyNames(Daemon.prototype).filter((name) => name !== 'constructor') as Step[0][];
+const kinds = Object.getOwnPropertyNames(Daemon.prototype).filter(
+  (name) => !['constructor', 'living'].includes(name),
+) as Step[0][];
 const steps = fc.array(fc.tuple(fc.constantFrom(...kinds), fc.nat(1000)), { minLength: 1, maxLength: 60 });
 
 t.test(
@@ -177,10 +184,12 @@ t.test(
         mkdirSync(one, { recursive: true });
         const journal = open(one);
         const daemon = new Daemon(journal);
+        journal.living = () => daemon.living;
         for (const [kind, pick] of script) {
           const changes = daemon[kind](pick);
           if (changes.length > 0) journal.commit(changes);
         }
+        const { handed } = journal;
         const log = readFileSync(join(one, 'journal.log'));
         // As a daemon leaves it that dies now.
         cpSync(one, other, { recursive: true });
@@ -195,6 +204,16 @@ t.test(
 
         open(other).close();
         assert.deepEqual(tablesIn(other), tables, 'applied by the next daemon');
+
+        // To tables that lack what was applied, what lives is written first, and then what led to it.
+        const third = join(directory, `${runs}-third`);
+        mkdirSync(third);
+        open(third, { ...handed, applied: 0.5 }).close();
+        const { handles, labels, processes } = tablesIn(third);
+        assert.deepEqual(
+          { handles, labels, processes },
+          { handles: tables.handles, labels: tables.labels, processes: tables.processes },
+        );
       }),
       { numRuns: 60 },
     );

@@ -442,6 +442,7 @@ export class Journal {
     const at = this.now();
     this.#line += 1;
     for (const change of changes) {
+      if (change.write === 'process' && change.process.ending !== null) change.process.endedAt ??= at;
       this.#recent.note(change);
       this.#pending.push({ line: this.#line, at, change });
     }
@@ -920,17 +921,15 @@ function farBeyond(seq: number): number {
   return Math.max(seq + RESERVE, now > EARLIEST && now < LATEST ? now * 100 : 0);
 }
 
-/** Each process once: it is written as it is now, and as of the last change. */
+/** Each process once: it is written as it is now. */
 function* latest(pending: readonly Pending[]): Generator<Pending> {
-  const lastOf = new Map<Process, number>();
-  for (const { at, change } of pending) if (change.write === 'process') lastOf.set(change.process, at);
+  const written = new Set<Process>();
   for (const each of pending) {
-    if (each.change.write !== 'process') yield each;
-    else {
-      const at = lastOf.get(each.change.process);
-      if (at !== undefined) yield { ...each, at };
-      lastOf.delete(each.change.process);
+    if (each.change.write === 'process') {
+      if (written.has(each.change.process)) continue;
+      written.add(each.change.process);
     }
+    yield each;
   }
 }
 

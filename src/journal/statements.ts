@@ -20,7 +20,7 @@ export interface Moment {
 export function statementsOf(change: Change, moment: Moment): Statement[] {
   switch (change.write) {
     case 'process':
-      return [processStatement(change.process, moment)];
+      return [processStatement(change.process, moment.boot)];
     case 'handle':
       return handleStatements(change.handle);
     case 'description': {
@@ -44,7 +44,7 @@ export function statementsOf(change: Change, moment: Moment): Statement[] {
       const values = [change.handle.seq, change.before];
       return [
         ['UPDATE handles SET seq = ? WHERE seq = ?', values],
-        ['UPDATE labels SET handle = ? WHERE handle = ?', values],
+        ['UPDATE OR REPLACE labels SET handle = ? WHERE handle = ?', values],
       ];
     }
     case 'collected':
@@ -68,33 +68,25 @@ export function statementsOf(change: Change, moment: Moment): Statement[] {
   }
 }
 
-function processStatement(process: Process, { boot, at }: Moment): Statement {
-  const { id, pid, inode, startedAt, argv, relation, state, ending } = process;
+function processStatement(process: Process, boot: string): Statement {
+  const { id, pid, inode, startedAt, argv, relation, state, ending, endedAt } = process;
   return [
     `INSERT INTO processes (id, boot, pid, inode, started_at, argv, relation, state, ending, ended_at)
      VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
      ON CONFLICT (id) DO UPDATE SET pid = excluded.pid, inode = excluded.inode, started_at = excluded.started_at,
        relation = excluded.relation, state = excluded.state, ending = excluded.ending,
        ended_at = coalesce(processes.ended_at, excluded.ended_at)`,
-    [
-      id,
-      boot,
-      pid,
-      inode,
-      startedAt,
-      JSON.stringify(argv),
-      relation,
-      state,
-      ending && JSON.stringify(ending),
-      ending === null ? null : at,
-    ],
+    [id, boot, pid, inode, startedAt, JSON.stringify(argv), relation, state, ending && JSON.stringify(ending), endedAt],
   ];
 }
 
+/** What lives is written to new tables before the changes that led to it: a handle that has its seq already keeps it. */
 function handleStatements({ seq, id, client, description, createdAt, labels }: Handle): Statement[] {
   return [
     [
-      `INSERT INTO handles VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT (seq) DO UPDATE SET labels = excluded.labels, created_at = excluded.created_at`,
+      `INSERT INTO handles VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)
+       ON CONFLICT (seq) DO UPDATE SET labels = excluded.labels, created_at = excluded.created_at
+       ON CONFLICT (id) DO UPDATE SET labels = excluded.labels, created_at = excluded.created_at`,
       [
         seq,
         id,

@@ -57,6 +57,8 @@ export class Process {
   relation: Relation;
   state: ProcessState = 'running';
   ending: Ending | null = null;
+  /** When the journal was first told of the end, on its clock; `null` before, and where it was read back from there. */
+  endedAt: number | null = null;
 
   /** Open handles, of all clients. Empty for an ended process that was read back from the journal. */
   readonly handles = new Set<Handle>();
