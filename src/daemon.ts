@@ -110,6 +110,7 @@ export function startDaemon(config: Config, { handoff, passed, notifier, feature
   const reaper = new Reaper({ table, journal, adoption, feed, cgroups, tellsReap: features.inode });
   const keeper = new Keeper({
     directory,
+    handed: handoff?.keepers ?? [],
     bootId: journal.bootId,
     epoll: table.epoll,
     onStart: (pid) => reaper.ownChildEnded(pid),
@@ -216,7 +217,7 @@ export function startDaemon(config: Config, { handoff, passed, notifier, feature
       journal.close();
       const unwritten = journal.handed;
       lock.keepOverExec();
-      return { lock: lock.fd, unwritten, stored, ...handOverProcesses(table) };
+      return { lock: lock.fd, unwritten, stored, keepers: keeper.handover, ...handOverProcesses(table) };
     },
   };
 }

@@ -1,7 +1,7 @@
 import { existsSync, readdirSync, renameSync, rmSync } from 'node:fs';
 import { join } from 'node:path';
 import t from 'tap';
-import { Daemon, eventually, type RequestOptions } from './support/harness.ts';
+import { Daemon, eventually, Gate, type RequestOptions } from './support/harness.ts';
 
 const keyed = (key: string): RequestOptions => ({ headers: { 'idempotency-key': key } });
 
@@ -17,6 +17,10 @@ t.test('an upgrade over files that were removed loses nothing', async (t) => {
     const daemon = await Daemon.start(t);
     const state = join(daemon.directory, 'state');
     const living = await daemon.spawn(['sleep', '100'], { labels: { a: 'b' }, nonblocking: true });
+    // More than a pipe holds, so that it ends only if somebody goes on reading.
+    const gate = new Gate(t);
+    const script = 'read -r line < "$0"; head -c 300000 /dev/zero; echo end';
+    const writing = await daemon.spawn(['sh', '-c', script, gate.path], {}, { stdout: 'capture' });
     const body = { spawn: { argv: ['sh', '-c', 'exit 5'] } };
     const ended = (await daemon.post('/v1/handles', body, keyed('k'))).body;
     await daemon.post('/v1/poll', { handles: [ended.id] });
@@ -45,6 +49,10 @@ t.test('an upgrade over files that were removed loses nothing', async (t) => {
       labels: { a: 'b' },
     });
     t.match((await daemon.waitid(living.id)).body, { errno: 'EAGAIN' });
+    gate.open();
+    t.match((await daemon.waitid(writing.id)).body, { outcome: { exitCode: 0 } });
+    const { text: written } = await daemon.get(`/v1/handles/${writing.id}/stdout`);
+    t.ok(written.length === 300_004 && written.endsWith('end\n'), 'captured output goes on');
     t.match((await daemon.get('/v1/events?since=0')).body, { gap: null });
     t.equal((await daemon.post('/v1/handles', body, keyed('k'))).body.id, ended.id, 'keys are there');
     t.match((await daemon.waitid(ended.id)).body, { outcome: { exitCode: 5 } }, 'and statuses');

@@ -4,7 +4,7 @@ import { join } from 'node:path';
 import { createInterface } from 'node:readline';
 import t, { type Test } from 'tap';
 import { hashOf } from '../src/clients/tokens.ts';
-import { Daemon, eventually, type Response, stateOf, temporaryDirectory } from './support/harness.ts';
+import { childrenOf, Daemon, eventually, type Response, stateOf, temporaryDirectory } from './support/harness.ts';
 
 const root = process.getuid!() === 0;
 const asRoot = { skip: !root && 'only root starts programs as somebody else' };
@@ -312,14 +312,28 @@ t.test('a program starts with nothing of the daemon’s: signals, mask, descript
   t.equal((await outputOf(daemon, ['ls', '-1', '/proc/self/fd'])).text, '0\n1\n2\n3\n');
 });
 
+/** The process that forks for a daemon. */
+const forkServerOf = (daemon: Daemon): number | undefined =>
+  childrenOf(daemon.pid).find(
+    (pid) => stateOf(pid) !== 'Z' && readFileSync(`/proc/${pid}/comm`, 'utf8') === 'waitd-fork\n',
+  );
+
+t.test('the process that forks is stopped, and replaced', async (t) => {
+  const daemon = await Daemon.start(t);
+  let stopped: number | undefined;
+  await eventually(async () => {
+    t.equal((await outputOf(daemon, ['echo', 'x'])).text, 'x\n');
+    stopped = forkServerOf(daemon);
+    return stopped !== undefined;
+  });
+  process.kill(stopped!, 'SIGSTOP');
+  t.equal((await outputOf(daemon, ['echo', 'on'])).text, 'on\n');
+  t.not(forkServerOf(daemon), stopped);
+});
+
 t.test('the process that forks is killed in the midst, and followed by another', async (t) => {
   const daemon = await Daemon.start(t);
-  const server = (): number | undefined =>
-    readFileSync(`/proc/${daemon.pid}/task/${daemon.pid}/children`, 'utf8')
-      .trim()
-      .split(' ')
-      .map(Number)
-      .find((pid) => pid > 0 && stateOf(pid) !== 'Z' && readFileSync(`/proc/${pid}/comm`, 'utf8') === 'waitd-fork\n');
+  const server = (): number | undefined => forkServerOf(daemon);
   for (let round = 0; round < 20; round += 1) {
     const spawning = Array.from({ length: 10 }, () => outputOf(daemon, ['echo', 'x']));
     await eventually(() => server() !== undefined);

@@ -29,7 +29,16 @@ const RETRY_MS = 1;
 /** A keeper that holds nothing ends after this. */
 const LINGER_MS = 1000;
 
+/** A keeper, told from a later process of its pid by its start. */
+export interface KnownKeeper {
+  pid: number;
+  /** Since the boot, as /proc/PID/stat tells it. */
+  startTicks: number;
+}
+
 export interface KeeperParts {
+  /** Those of the image before this one. */
+  handed: readonly KnownKeeper[];
   /** The state directory. */
   directory: string;
   bootId: string;
@@ -87,7 +96,9 @@ export class Keeper {
    */
   resume(): Map<string, Descriptor> {
     const found = new Map<string, Descriptor>();
-    for (const { pid, startTicks } of this.#known()) {
+    const known = new Map([...this.#known(), ...this.#parts.handed].map((each) => [each.pid, each]));
+    if (this.#parts.handed.length > 0) this.#write([...known.values()]); // the file may have been removed
+    for (const { pid, startTicks } of known.values()) {
       const holder = this.#find(pid, startTicks);
       if (holder === null) continue;
       for (const [name, reader] of readersOf(holder)) {
@@ -138,6 +149,11 @@ export class Keeper {
     this.#endIdle();
   }
 
+  /** For the next image, which may find the state directory empty. */
+  get handover(): KnownKeeper[] {
+    return [...this.#holders].map(({ pid, startTicks }) => ({ pid, startTicks }));
+  }
+
   #endIdle(): void {
     this.#linger = null;
     const idle = this.#current;
@@ -158,7 +174,7 @@ export class Keeper {
     try {
       const { startTicks } = readStat(pid)!;
       sendWith(channel, slotBody(REGISTER), [register.fd]);
-      const others = [...this.#holders].map((holder) => ({ pid: holder.pid, startTicks: holder.startTicks }));
+      const others = this.handover;
       this.#write([...others, { pid, startTicks }]);
       const holder = this.#watch({ pid, startTicks, pidfd, register, channel });
       opened.move();
@@ -225,7 +241,7 @@ export class Keeper {
     }
   }
 
-  #known(): { pid: number; startTicks: number }[] {
+  #known(): KnownKeeper[] {
     try {
       const { boot, keepers } = JSON.parse(readFileSync(this.#file, 'utf8')) as KeepersFile;
       return boot === this.#parts.bootId ? keepers : [];
@@ -265,7 +281,7 @@ export class Keeper {
 
 interface KeepersFile {
   boot: string;
-  keepers: { pid: number; startTicks: number }[];
+  keepers: KnownKeeper[];
 }
 
 function slotBody(slot: number): Buffer {

@@ -133,6 +133,9 @@ interface Server {
 /** A server that nobody has needed for so long ends, so that an idle daemon has no process and no descriptor for it. */
 const LONGEST_IDLE_MS = 500;
 
+/** A fork takes a tenth of a millisecond. */
+const LONGEST_FORK_MS = 5000;
+
 /** A server may end while a request is on its way to it. */
 const MOST_TRIES = 3;
 
@@ -176,11 +179,14 @@ export class ForkServer {
         const fork = this.#send(program, stdio, below);
         this.#underWay.add(fork);
         void fork.reports.then(() => this.#underWay.delete(fork));
+        const late = setTimeout(() => this.#kill(), LONGEST_FORK_MS);
         try {
           return { pid: await fork.pid, fork };
         } catch (error) {
           fork.close();
           if (!fork.isLost || tries === MOST_TRIES) throw error;
+        } finally {
+          clearTimeout(late);
         }
       }
     });
@@ -237,6 +243,13 @@ export class ForkServer {
     } finally {
       theirs.close();
     }
+  }
+
+  /** Ends a server that does not answer, since somebody has stopped it. Whoever waits for it turns to the next one. */
+  #kill(): void {
+    if (this.#server === null) return;
+    process.kill(this.#server.pid, 'SIGKILL'); // nobody has reaped it, or it would be forgotten
+    this.#forget();
   }
 
   #forget(): void {

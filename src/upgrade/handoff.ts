@@ -68,6 +68,8 @@ const Schema = z.object({
   stops: z.array(z.custom<WaitEvent>((value) => typeof value === 'object')).default([]),
   /** What the service manager keeps a pidfd of, by the journal's number of the process. */
   stored: z.array(z.int()),
+  /** The processes that hold the pipes of captured streams. */
+  keepers: z.array(z.object({ pid: z.int(), startTicks: z.number() })).default([]),
   /** What the journal must know, whatever has become of its files. */
   unwritten: z.object({
     head: z.int(),
