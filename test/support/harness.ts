@@ -123,7 +123,7 @@ export class Daemon {
   /** One that is only about to start. */
   static begin(t: Test, options: DaemonOptions = {}): Daemon {
     const daemon = new Daemon(options.directory ?? temporaryDirectory(t), options);
-    t.teardown(() => daemon.kill());
+    t.teardown(() => daemon.#end());
     return daemon;
   }
 
@@ -275,16 +275,21 @@ export class Daemon {
     return this.exited;
   }
 
-  /** Kills it, and everything below it. */
+  /** Kills it alone, as a crash would end it. */
   async kill(): Promise<void> {
     this.#agent.destroy();
-    if (this.child.exitCode === null && this.child.signalCode === null) {
+    if (this.#runs) this.child.kill('SIGKILL');
+    await this.exited;
+  }
+
+  /** Kills it, and everything below it. */
+  async #end(): Promise<void> {
+    if (this.#runs) {
       // While it is stopped it reaps nobody, so that no pid of those becomes another's.
       this.child.kill('SIGSTOP');
       for (const pid of descendantsOf(this.pid)) kill(pid);
-      this.child.kill('SIGKILL');
     }
-    await this.exited;
+    await this.kill();
     for (const pid of this.keepers) kill(pid);
   }
 
@@ -294,6 +299,10 @@ export class Daemon {
     if (!existsSync(file)) return [];
     const { keepers } = JSON.parse(readFileSync(file, 'utf8')) as { keepers: { pid: number }[] };
     return keepers.map(({ pid }) => pid).filter((pid) => commandLineOf(pid) === 'waitd-keeper\0');
+  }
+
+  get #runs(): boolean {
+    return this.child.exitCode === null && this.child.signalCode === null;
   }
 }
 
@@ -332,17 +341,20 @@ export class Socket {
     return this.frames.find(fits);
   }
 
+  /** Waits until it is so, for as long as frames keep coming. */
   until(done: () => boolean): Promise<void> {
-    const come = new Promise<void>((resolve) => {
-      this.#look = () => {
-        if (done()) resolve();
-      };
-      this.#look();
-    });
-    return within(
-      () => `${done} is not so after ${this.frames.length} frames: ${JSON.stringify(this.frames.at(-1))}`,
-      come,
-    );
+    const { promise, resolve, reject } = Promise.withResolvers<void>();
+    const giveUp = (): void =>
+      reject(new Error(`${done} is not so after ${this.frames.length} frames: ${JSON.stringify(this.frames.at(-1))}`));
+    const timer = setTimeout(giveUp, PATIENCE_MS).unref();
+    this.#look = () => {
+      timer.refresh();
+      if (!done()) return;
+      clearTimeout(timer);
+      resolve();
+    };
+    this.#look();
+    return promise;
   }
 
   // biome-ignore lint/suspicious/noExplicitAny: tests say what they expect of it
