@@ -177,7 +177,8 @@ t.test(
       ['opened', 'exited', 'expired'],
     );
     t.match((await daemon.get(`/v1/handles/${second.id}`)).body, { state: 'running' }, 'one that lives is kept');
-    await daemon.kill();
+    daemon.child.kill('SIGKILL');
+    await daemon.exited;
     process.kill(pids[1], 'SIGKILL');
     const heir = await Daemon.start(t, { args, directory: daemon.directory });
     await eventually(async () => (await heir.get(`/v1/handles/${second.id}`)).status === 410);

@@ -29,12 +29,14 @@ t.test('… though the daemon is killed: the next one sends it, at once if the t
   for (const hasPassed of [true, false]) {
     const daemon = await Daemon.start(t);
     const { id, pid } = await deaf(daemon);
-    await hangUp(daemon, id, 1500);
-    await daemon.kill();
-    if (hasPassed) await new Promise((resolve) => setTimeout(resolve, 1500));
+    await hangUp(daemon, id, 3000);
+    daemon.child.kill('SIGKILL');
+    await daemon.exited;
+    t.not(stateOf(pid), null, 'the crash itself ends nothing');
+    if (hasPassed) await new Promise((resolve) => setTimeout(resolve, 3000));
     const heir = await Daemon.start(t, { directory: daemon.directory });
-    t.match((await heir.get(`/v1/handles/${id}`)).body.relation, 'foreign');
     await eventually(() => stateOf(pid) === null);
+    t.match((await heir.get(`/v1/handles/${id}`)).body, { relation: 'foreign', state: 'exited' });
     t.equal(await heir.stop(), 0);
   }
 });
