@@ -1,5 +1,6 @@
 import { execFileSync } from 'node:child_process';
 import { chmodSync, chownSync, mkdirSync, readdirSync, readFileSync, writeFileSync } from 'node:fs';
+import { getPriority } from 'node:os';
 import { join } from 'node:path';
 import t, { type Test } from 'tap';
 import { hashOf } from '../src/clients/tokens.ts';
@@ -247,6 +248,23 @@ t.test('a secret argument is nowhere but in the process', async (t) => {
     if (name.isFile()) t.notMatch(readFileSync(join(state, name.name), 'latin1'), secret, name.name);
 });
 
+t.test('without privilege it takes up again what several handles hold', async (t) => {
+  const prefix = root ? ['setpriv', '--reuid=65534', '--regid=65534', '--clear-groups'] : [];
+  const daemon = await unprivileged(t, prefix);
+  const tcp = { tcp: true };
+  const { body: first } = await daemon.post('/v1/handles', { spawn: { argv: ['sleep', '1000'] } }, tcp);
+  const { pid } = first.process;
+  const { body: second } = await daemon.post('/v1/handles', { open: { pid }, nonblocking: true }, tcp);
+  await daemon.kill();
+  const heir = await Daemon.start(t, { directory: daemon.directory, prefix });
+  for (const { id, nonblocking } of [first, second])
+    t.match((await heir.get(`/v1/handles/${id}`, tcp)).body, { state: 'running', process: { pid }, nonblocking });
+  await heir.post(`/v1/handles/${first.id}/signal`, { signal: 'SIGKILL' }, tcp);
+  const { ready } = (await heir.post('/v1/poll', { handles: [first.id, second.id], until: 'all' }, tcp)).body;
+  t.equal(ready.length, 2);
+  await heir.kill(); // as another user it could not leave the test runner its report
+});
+
 t.test('without privilege it lowers, and becomes nobody else', async (t) => {
   const prefixes = root
     ? [
@@ -264,7 +282,7 @@ t.test('without privilege it lowers, and becomes nobody else', async (t) => {
       {
         user: own,
         limits: { nofile: 32 },
-        nice: 4,
+        nice: Math.min(getPriority() + 4, 19),
         umask: '077',
         noNewPrivileges: true,
       },
@@ -275,7 +293,7 @@ t.test('without privilege it lowers, and becomes nobody else', async (t) => {
     const spawn = (more: object): Promise<Response> =>
       daemon.post('/v1/handles', { spawn: { argv: ['true'], ...more } }, { tcp: true });
     t.match(await spawn({ user: namespaced ? 'daemon' : 'root' }), refused, 'in a namespace too: it has no such user');
-    t.match(await spawn({ nice: -3 }), refused);
+    t.match(await spawn({ nice: -20 }), refused);
     t.match(await spawn({ limits: { nofile: 2 ** 30 } }), refused);
     t.equal((await daemon.get('/v1/handles', { tcp: true })).body.handles.length, 1);
     await eventually(() => childrenOf(daemon.pid).length === 0);

@@ -102,10 +102,12 @@ function kept({ stored, store }: RecoverParts, process: Process): Pidfd | undefi
   return undefined;
 }
 
-/** Each description is an open file description of its own, also on a process that has been reaped. */
+/**
+ * Each description is an open file description of its own. On a process that has been reaped it shares one, which then has nothing
+ * to tell apart: only root opens that again.
+ */
 function again({ features }: RecoverParts, process: Process, sibling: Description | undefined): Pidfd | null {
-  if (sibling !== undefined && features.inode) return sibling.pidfd!.reopened();
-  return reopen(process, features.inode);
+  return reopen(process, features.inode) ?? sibling?.pidfd?.duplicate() ?? null;
 }
 
 /** Before 6.9 nothing but the start tells a process from a later one of its pid; to the hundredth of a second. */

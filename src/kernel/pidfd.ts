@@ -1,4 +1,4 @@
-import { constants, fstatSync, openSync, readFileSync } from 'node:fs';
+import { constants, fstatSync, readFileSync } from 'node:fs';
 import { Descriptor } from './descriptor.ts';
 import { isErrno } from './errno.ts';
 import { bind, checked, syscall } from './libc.ts';
@@ -36,14 +36,6 @@ export class Pidfd extends Descriptor {
   /** The pid as /proc shows it to us: -1 once reaped, 0 where it is in a namespace that we do not see. */
   get pid(): number {
     return Number(/^Pid:\s*(-?\d+)/m.exec(readFileSync(`/proc/self/fdinfo/${this.fd}`, 'utf8'))?.[1]);
-  }
-
-  /**
-   * A pidfd on the same process with an open file description of its own, also once it has been reaped (6.9).
-   * @throws {Error} ENXIO on older kernels
-   */
-  reopened(): Pidfd {
-    return new Pidfd(openSync(`/proc/self/fd/${this.fd}`, constants.O_RDWR));
   }
 
   duplicate(): Pidfd {
