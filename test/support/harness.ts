@@ -63,6 +63,8 @@ process.once('exit', () => {
   killStartedWith(BASE);
   removeTree(BASE);
 });
+for (const signal of ['SIGHUP', 'SIGINT', 'SIGTERM'] as const)
+  process.once(signal, () => process.exit(128 + constants.signals[signal]));
 
 /** Where the PATH has a program: not every prefix looks it up again. */
 function programOf(name: string): string {
