@@ -62,7 +62,8 @@ t.test(
   older === undefined ? { skip: 'no older Node.js is here' } : {},
   (t) => {
     const elsewhere = join(directory, 'older');
-    const npm = ['npm', 'install', '-g', '--no-audit', '--no-fund', '--prefix', elsewhere, packed];
+    // The npm that runs this test may have been told to be silent, which this one would inherit.
+    const npm = ['npm', 'install', '-g', '--loglevel=error', '--no-audit', '--no-fund', '--prefix', elsewhere, packed];
     const { status, stderr } = spawnSync('env', ['-u', 'NODE_OPTIONS', `PATH=${dirname(older!)}:/bin`, ...npm], {
       encoding: 'utf8',
     });

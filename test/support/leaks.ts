@@ -15,6 +15,9 @@ import { descendantsOf, kill, mountsBelow, removeTree } from './leftovers.ts';
 /** What is being removed when the command ends has this long. */
 const GRACE_MS = 10_000;
 
+/** What npm has compiled; Node keeps it there for the next start. */
+const CACHE = 'node-compile-cache';
+
 const [command, ...args] = process.argv.slice(2);
 if (command === undefined) {
   console.error('usage: node test/support/leaks.ts COMMAND [ARG…]');
@@ -91,7 +94,9 @@ const code = await new Promise<number>((resolve) => {
 const leaks = (): Record<string, string[]> => ({
   process: descendantsOf(process.pid).map(nameOf),
   mount: mountsBelow(temporary),
-  file: readdirSync(temporary).map((name) => join(temporary, name)),
+  file: readdirSync(temporary)
+    .filter((name) => name !== CACHE)
+    .map((name) => join(temporary, name)),
   cgroup: [...cgroups()].filter((path) => !cgroupsBefore.has(path) && isEmpty(path)),
 });
 const deadline = Date.now() + GRACE_MS;
