@@ -19,7 +19,10 @@ export const refuseBody: Look = ({ raw: { headers } }) => {
   if (isEmpty || transfer !== undefined) delete headers['content-type'];
   if (isEmpty) return undefined;
   if (transfer !== undefined && transfer.trim().toLowerCase() !== 'chunked')
-    throw new Problem('EPROTO', 'Only the transfer coding chunked is implemented.', { status: 501 });
+    throw new Problem(
+      'EPROTO',
+      'Only the transfer coding chunked is known: send the body with it, or with a Content-Length.',
+    );
   if (Number(length) > BODY_LIMIT) throw tooLong();
   if (encoding !== undefined && encoding.trim().toLowerCase() !== 'identity')
     throw new Problem('EPROTO', 'Compressed bodies are not accepted: leave out Content-Encoding.', {
