@@ -1,4 +1,14 @@
-import { constants, fstatSync, openSync, readFileSync, readSync, renameSync, writeFileSync, writeSync } from 'node:fs';
+import {
+  constants,
+  fstatSync,
+  openSync,
+  readFileSync,
+  readSync,
+  renameSync,
+  rmSync,
+  writeFileSync,
+  writeSync,
+} from 'node:fs';
 import { constants as os } from 'node:os';
 import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
@@ -107,6 +117,7 @@ export class Keeper {
       }
       if (holder.slots.size === 0) this.#end(holder);
     }
+    this.#tidy();
     return found;
   }
 
@@ -219,6 +230,16 @@ export class Keeper {
     holder.pidfd.close();
     holder.register.close();
     holder.channel?.close();
+    this.#tidy();
+  }
+
+  #tidy(): void {
+    if (this.#holders.size > 0) return;
+    try {
+      rmSync(this.#file, { force: true });
+    } catch {
+      // It names keepers that are not there any more, which the next daemon finds out.
+    }
   }
 
   /** @returns false where it is not there any more */
