@@ -138,27 +138,31 @@ t.test('nothing is lost of what is written while the daemon is replaced, killed,
   t.equal(await third.stop(), 0);
 });
 
-t.test('a keeper that is killed is replaced, and one that has nothing to hold ends with the daemon', async (t) => {
-  const daemon = await Daemon.start(t);
-  t.same(daemon.keepers, []);
-  const gate = new Gate(t);
-  const { id } = await daemon.spawn(['sh', '-c', `read -r line < ${gate.path}; echo end`], {}, { stdout: 'capture' });
-  const [keeper] = daemon.keepers;
-  process.kill(keeper!, 'SIGKILL');
-  const holds = (pid: number): boolean =>
-    readdirSync(`/proc/${pid}/fd`).some((fd) => readlinkSync(`/proc/${pid}/fd/${fd}`).startsWith('pipe:'));
-  await eventually(() => daemon.keepers.some((pid) => pid !== keeper && holds(pid)));
-  daemon.child.kill('SIGKILL');
-  await daemon.exited;
-  gate.open();
-  const heir = await Daemon.start(t, { directory: daemon.directory });
-  await eventually(async () => (await heir.events(id)).some(({ event }) => event === 'output'));
-  t.equal((await heir.get(`/v1/handles/${id}/stdout`)).text, 'end\n');
-  await run(heir, ['true']);
-  t.equal(heir.keepers.length, 1);
-  t.equal(await heir.stop(), 0);
-  t.same(heir.keepers, []);
-});
+t.test(
+  'a keeper that is killed is replaced, and one that has nothing to hold ends with the daemon, however that ends',
+  async (t) => {
+    const daemon = await Daemon.start(t);
+    t.same(daemon.keepers, []);
+    const gate = new Gate(t);
+    const { id } = await daemon.spawn(['sh', '-c', `read -r line < ${gate.path}; echo end`], {}, { stdout: 'capture' });
+    const [keeper] = daemon.keepers;
+    process.kill(keeper!, 'SIGKILL');
+    const holds = (pid: number): boolean =>
+      readdirSync(`/proc/${pid}/fd`).some((fd) => readlinkSync(`/proc/${pid}/fd/${fd}`).startsWith('pipe:'));
+    await eventually(() => daemon.keepers.some((pid) => pid !== keeper && holds(pid)));
+    daemon.child.kill('SIGKILL');
+    await daemon.exited;
+    gate.open();
+    const heir = await Daemon.start(t, { directory: daemon.directory });
+    await eventually(async () => (await heir.events(id)).some(({ event }) => event === 'output'));
+    t.equal((await heir.get(`/v1/handles/${id}/stdout`)).text, 'end\n');
+    await run(heir, ['true']);
+    t.equal(heir.keepers.length, 1);
+    heir.child.kill('SIGKILL');
+    await heir.exited;
+    await eventually(() => heir.keepers.length === 0);
+  },
+);
 
 t.test('on a full disk the program waits, readiness says so, and nothing is lost', mayMount, async (t) => {
   const directory = temporaryDirectory(t);

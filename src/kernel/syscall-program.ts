@@ -162,7 +162,7 @@ export class Label {
   position = -1;
 }
 
-/** The address of a word of a call: 0 its number, 1 to 6 its arguments. */
+/** The address of a word of a call: 0 its number, 1 to 6 its arguments, 7 to 9 what comes next after a success, a failure, zero. */
 export class WordOf {
   readonly call: Label;
   readonly word: number;
@@ -219,6 +219,11 @@ export class SyscallProgram {
     label.position = this.#calls.length;
   }
 
+  /** The address of a call, for a program that is told while it runs which one comes next. */
+  addressOf(label: Label): number {
+    return this.#origin + CALL_SIZE * label.position;
+  }
+
   /** Adds bytes, aligned to eight. */
   bytes(data: Buffer): Pointer {
     const pointer = new Pointer(this.#size);
@@ -255,7 +260,7 @@ export class SyscallProgram {
       if (operand === REPORT) return DATA;
       if (operand instanceof Pointer) return base + operand.offset;
       if (operand instanceof WordOf) return addressOf(operand.call) + 8 * operand.word;
-      return this.#origin + CALL_SIZE * operand.position;
+      return this.addressOf(operand);
     };
     for (const [index, { number, operands, flow }] of this.#calls.entries()) {
       const at = CALL_SIZE * index;

@@ -179,12 +179,12 @@ export class Keeper {
     opened.use(theirs);
     const channel = opened.use(ours);
     const register = opened.use(MemoryFile.create(NAME));
-    const pid = startProgram(keeperProgram(), NAME, theirs);
+    const pid = startProgram(keeperProgram, NAME, theirs);
     const pidfd = Pidfd.open(pid);
     void this.#parts.onStart(pid);
     try {
       const { startTicks } = readStat(pid)!;
-      sendWith(channel, slotBody(REGISTER), [register.fd]);
+      sendWith(channel, placing(REGISTER, true), [register.fd]);
       const others = this.handover;
       this.#write([...others, { pid, startTicks }]);
       const holder = this.#watch({ pid, startTicks, pidfd, register, channel });
@@ -251,10 +251,10 @@ export class Keeper {
   }
 
   /** @returns false where it is not there any more */
-  async #send({ channel }: Holder, slot: number, descriptor: Descriptor): Promise<boolean> {
+  async #send({ channel, slots }: Holder, slot: number, descriptor: Descriptor): Promise<boolean> {
     if (channel === null) return false;
     try {
-      while (!sendWith(channel, slotBody(slot), [descriptor.fd])) await sleep(RETRY_MS);
+      while (!sendWith(channel, placing(slot, slots.size === 0), [descriptor.fd])) await sleep(RETRY_MS);
       return true;
     } catch (error) {
       if (channel.closed || isErrno(error, 'EPIPE', 'ECONNRESET')) return false;
@@ -305,9 +305,11 @@ interface KeepersFile {
   keepers: KnownKeeper[];
 }
 
-function slotBody(slot: number): Buffer {
-  const body = Buffer.alloc(8);
-  body.writeBigUInt64LE(BigInt(slot));
+/** A message for the keeper. @param isLast whether it holds no pipe then */
+function placing(slot: number, isLast: boolean): Buffer {
+  const body = Buffer.alloc(16);
+  body.writeBigUInt64LE(BigInt(slot), 0);
+  body.writeBigUInt64LE(BigInt(keeperProgram.addressOf(isLast ? end : wait)), 8);
   return body;
 }
 
@@ -348,28 +350,31 @@ const SIG_SETMASK = 2;
 const SIGSET_SIZE = 8; // the kernel's own
 const PR_SET_NAME = 15;
 const MSG_CMSG_CLOEXEC = 0x4000_0000;
+const AFTER_ZERO = 9;
 const O_CLOEXEC = 0o2000000; // Node does not list it
 
+const [place, next, wait, end] = [new Label(), new Label(), new Label(), new Label()];
+const keeperProgram = makeKeeperProgram();
+
 /**
- * Each message brings one descriptor, which replaces the one in the slot that the message names. When the daemon is gone, the program
- * waits to be killed by the next one; it ends at once where the daemon dies before its first message.
+ * Each message brings one descriptor, which replaces the one in the slot that the message names, and says what comes when the daemon is
+ * gone: the end, or to wait to be killed by the next daemon.
  */
-function keeperProgram(): SyscallProgram {
+function makeKeeperProgram(): SyscallProgram {
   const program = new SyscallProgram();
-  const [place, next, wait, end] = [new Label(), new Label(), new Label(), new Label()];
   program.call('close', [PROGRAM_FD]);
   program.call('setsid', []);
   program.call('prctl', [PR_SET_NAME, program.text(NAME)]);
   program.call('chdir', [program.text('/')]);
   // SIGTERM ends it, so that it holds up no service manager that stops everything.
   program.call('rt_sigprocmask', [SIG_SETMASK, program.words([NOTHING]), NOTHING, SIGSET_SIZE]);
-  // The slot goes right where dup3(2) wants it; the descriptor gets the lowest free number.
-  const body = program.words([new WordOf(place, 2), 8]); // struct iovec
+  // The slot goes right where dup3(2) wants it, the address where the program looks for what comes next. The descriptor gets the lowest
+  // free number.
+  const parts = program.words([new WordOf(place, 2), 8, new WordOf(next, AFTER_ZERO), 8]); // two struct iovec
   const control = program.bytes(Buffer.alloc(24)); // struct cmsghdr with one descriptor
-  const message = program.words([NOTHING, NOTHING, body, 1, control, 24, NOTHING]); // struct msghdr
-  program.call('recvmsg', [0, message, MSG_CMSG_CLOEXEC], { next: place, zero: end, failed: end });
+  const message = program.words([NOTHING, NOTHING, parts, 2, control, 24, NOTHING]); // struct msghdr
   program.place(next);
-  program.call('recvmsg', [0, message, MSG_CMSG_CLOEXEC], { zero: wait, failed: wait });
+  program.call('recvmsg', [0, message, MSG_CMSG_CLOEXEC], { next: place, zero: end, failed: wait });
   program.place(place);
   program.call('dup3', [RECEIVED, NOTHING, O_CLOEXEC]);
   program.call('close', [RECEIVED], { next, failed: next });
