@@ -172,7 +172,12 @@ t.test('a client that leaves is noticed, whatever it has pipelined', async (t) =
   const before = await idle();
   for (const [what, request] of Object.entries(endless)) {
     const others = Object.values(endless).filter((other) => other !== request);
-    const connections = times(3, () => raw(t, daemon, 'reader', [request, ...times(40, () => request), ...others]));
+    const first = get('/v1/node');
+    const connections = times(3, () =>
+      raw(t, daemon, 'reader', [first, request, ...times(40, () => request), ...others]),
+    );
+    await eventually(() => connections.every(({ text }) => text.includes('"bootId"')));
+    // A look at the places takes one itself for a moment, so it comes only after all of them have asked for theirs.
     await eventually(async () => {
       const begun = (await gauge(daemon, 'waitd_parked_calls')) + (await gauge(daemon, 'waitd_subscribers'));
       return begun === 3 || hasBegun(connections) || (what === 'a page that waits' && (await areParked()));

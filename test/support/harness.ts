@@ -452,7 +452,7 @@ export async function eventually(
   withinMs = PATIENCE_MS,
 ): Promise<void> {
   const deadline = Date.now() + withinMs;
-  for (let pause = 1; !(await isSo()); pause = Math.min(2 * pause, 50)) {
+  for (let pause = 1; !(await isSo()); pause = Math.min(2 * pause, 20)) {
     if (Date.now() > deadline) throw new Error(`not so after ${withinMs / 1000} s: ${label}`);
     await new Promise((resolve) => setTimeout(resolve, pause));
   }
