@@ -1,7 +1,7 @@
 import { spawnSync } from 'node:child_process';
 import { readFileSync } from 'node:fs';
 
-// Nothing runs at an install but what package.json names, and no dependency has a hole that the registry knows of.
+// Nothing of a dependency runs at an install but what package.json names, and no dependency has a hole that the registry knows of.
 
 interface Lock {
   packages: Record<string, { hasInstallScript?: boolean }>;
@@ -11,7 +11,8 @@ const read = (name: string): unknown => JSON.parse(readFileSync(new URL(`../${na
 const { allowScripts } = read('package.json') as { allowScripts: Record<string, boolean> };
 const { packages } = read('package-lock.json') as Lock;
 const scripted = Object.entries(packages)
-  .filter(([, { hasInstallScript }]) => hasInstallScript)
+  // The package itself, which has no path, runs its own.
+  .filter(([path, { hasInstallScript }]) => path !== '' && hasInstallScript)
   .map(([path]) => path.slice(path.lastIndexOf('node_modules/') + 'node_modules/'.length));
 const faults = [
   ...scripted

@@ -15,19 +15,6 @@ export function bind(prototype: string): CFunction {
   return libc.func(prototype) as CFunction;
 }
 
-/** A C function in two ways: at once, and on a thread of libuv's pool while the event loop goes on. Buffers must outlive the call. */
-export function bindBoth(prototype: string): {
-  now: CFunction;
-  aside: (...args: Parameters<CFunction>) => Promise<number>;
-} {
-  const now = bind(prototype) as CFunction & { async(...args: unknown[]): void };
-  const aside = (...args: Parameters<CFunction>): Promise<number> =>
-    new Promise((resolve, reject) => {
-      now.async(...args, (error: Error | null, result: number) => (error === null ? resolve(result) : reject(error)));
-    });
-  return { now, aside };
-}
-
 /**
  * Binds a system call that may wait for a disk: it runs on a thread of libuv's pool. Descriptors and Buffers must outlive the call.
  * @returns a function that rejects with a {@link SystemError} where the call gives -1
