@@ -179,7 +179,8 @@ export class ForkServer {
         const fork = this.#send(program, stdio, below);
         this.#underWay.add(fork);
         void fork.reports.then(() => this.#underWay.delete(fork));
-        const late = setTimeout(() => this.#kill(), LONGEST_FORK_MS);
+        const server = this.#server;
+        const late = setTimeout(() => this.#kill(server), LONGEST_FORK_MS);
         try {
           return { pid: await fork.pid, fork };
         } catch (error) {
@@ -246,9 +247,9 @@ export class ForkServer {
   }
 
   /** Ends a server that does not answer, since somebody has stopped it. Whoever waits for it turns to the next one. */
-  #kill(): void {
-    if (this.#server === null) return;
-    process.kill(this.#server.pid, 'SIGKILL'); // nobody has reaped it, or it would be forgotten
+  #kill(server: Server | null): void {
+    if (server === null || server !== this.#server) return; // another one has taken its place
+    process.kill(server.pid, 'SIGKILL'); // nobody has reaped it, or it would be forgotten
     this.#forget();
   }
 
