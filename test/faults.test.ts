@@ -13,6 +13,7 @@ import {
 } from 'node:fs';
 import { join } from 'node:path';
 import t, { type Test } from 'tap';
+import { asNobody, closedToOthers, isRoot } from './support/command.ts';
 import { Ext4, fill, smallDisk, withExt4, withSmallDisk } from './support/disks.ts';
 import { Daemon, eventually, Gate, type Response, temporaryDirectory, withFaults } from './support/harness.ts';
 
@@ -357,15 +358,15 @@ t.test('what a new process needs and is not to be had is 503 with a hint', async
   t.equal(await daemon.stop(), 0);
 });
 
-const asRoot = process.getuid!() === 0 ? {} : { skip: 'only root can be another user' };
+const skip = isRoot ? closedToOthers : 'only root can be another user';
 
-t.test('out of pids: fork says EAGAIN, and what is held goes on', asRoot, async (t) => {
+t.test('out of pids: fork says EAGAIN, and what is held goes on', { skip }, async (t) => {
   const directory = temporaryDirectory(t);
   spawnSync('chown', ['65534', directory]);
   // The limit is of the user's processes and threads together; of this user there are no others here.
   const daemon = await Daemon.start(t, {
     directory,
-    prefix: ['prlimit', '--nproc=40', 'setpriv', '--reuid', '65534', '--regid', '65534', '--clear-groups'],
+    prefix: ['prlimit', '--nproc=40', ...asNobody],
   });
   const held = [];
   for (;;) {

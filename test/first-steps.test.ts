@@ -6,7 +6,7 @@ import { join } from 'node:path';
 import { createInterface } from 'node:readline';
 import t from 'tap';
 import { defaultAddresses } from '../schemas/address.ts';
-import { asNobody, homeOf, isRoot, MAIN, oneSentence, treeOf, waitd } from './support/command.ts';
+import { asNobody, closedToOthers, homeOf, isRoot, MAIN, oneSentence, treeOf, waitd } from './support/command.ts';
 import { temporaryDirectory } from './support/harness.ts';
 
 t.test('the default addresses of a user', (t) => {
@@ -38,7 +38,7 @@ const hasNetwork = spawnSync(unshare, [...unshareArgs, 'true']).status === 0;
 
 t.test(
   'a user without XDG_RUNTIME_DIR is served without any option',
-  hasNetwork ? {} : { skip: 'needs a network namespace: the default port may be in use' },
+  { skip: hasNetwork ? closedToOthers : 'needs a network namespace: the default port may be in use' },
   async (t) => {
     const home = homeOf(t);
     const env = { PATH: process.env.PATH, HOME: home, NODE_NO_WARNINGS: '1' };
@@ -110,7 +110,7 @@ t.test('output that cannot be written is an error, and a reader that has ended i
 
 t.test(
   'it starts in an odd environment',
-  { skip: isRoot ? false : 'root becomes a user without an entry' },
+  { skip: isRoot ? closedToOthers : 'root becomes a user without an entry' },
   async (t) => {
     const d = homeOf(t);
     const stray = ['setpriv', '--reuid', '4000000', '--regid', '4000000', '--clear-groups'];

@@ -4,6 +4,7 @@ import { getPriority } from 'node:os';
 import { join } from 'node:path';
 import t, { type Test } from 'tap';
 import { hashOf } from '../src/clients/tokens.ts';
+import { closedToOthers } from './support/command.ts';
 import {
   childrenOf,
   commandLineOf,
@@ -248,7 +249,7 @@ t.test('a secret argument is nowhere but in the process', async (t) => {
     if (name.isFile()) t.notMatch(readFileSync(join(state, name.name), 'latin1'), secret, name.name);
 });
 
-t.test('without privilege it takes up again what several handles hold', async (t) => {
+t.test('without privilege it takes up again what several handles hold', { skip: closedToOthers }, async (t) => {
   const prefix = root ? ['setpriv', '--reuid=65534', '--regid=65534', '--clear-groups'] : [];
   const daemon = await unprivileged(t, prefix);
   const tcp = { tcp: true };
@@ -265,7 +266,7 @@ t.test('without privilege it takes up again what several handles hold', async (t
   await heir.kill(); // as another user it could not leave the test runner its report
 });
 
-t.test('without privilege it lowers, and becomes nobody else', async (t) => {
+t.test('without privilege it lowers, and becomes nobody else', { skip: closedToOthers }, async (t) => {
   const prefixes = root
     ? [
         ['setpriv', '--reuid=65534', '--regid=65534', '--clear-groups'],

@@ -253,10 +253,8 @@ t.test('another user is not let in on the Unix socket', async (t) => {
   const daemon = await Daemon.start(t);
   chmodSync(daemon.directory, 0o755);
   chmodSync(daemon.socket, 0o666);
-  const script = `const s = require('net').connect(process.argv[1]); s.write('GET /v1/handles HTTP/1.1\\r\\nhost: x\\r\\nconnection: close\\r\\n\\r\\n'); s.pipe(process.stdout)`;
-  const { stdout } = spawnSync('setpriv', ['--reuid', '65534', '--clear-groups', 'node', '-e', script, daemon.socket], {
-    encoding: 'utf8',
-  });
+  const curl = ['curl', '-si', '--unix-socket', daemon.socket, 'http://localhost/v1/handles'];
+  const { stdout } = spawnSync('setpriv', ['--reuid', '65534', '--clear-groups', ...curl], { encoding: 'utf8' });
   t.match(stdout, /^HTTP\/1.1 403[\s\S]*"errno":"EPERM"/);
   t.equal(await daemon.stop(), 0);
 });

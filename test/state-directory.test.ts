@@ -3,12 +3,22 @@ import { chmodSync, chownSync, existsSync, mkdirSync, rmSync, writeFileSync } fr
 import { join } from 'node:path';
 import { DatabaseSync } from 'node:sqlite';
 import t from 'tap';
-import { asNobody, homeOf, isRoot, MAIN, NOBODY, oneSentence, treeOf, waitd } from './support/command.ts';
+import {
+  asNobody,
+  closedToOthers,
+  homeOf,
+  isRoot,
+  MAIN,
+  NOBODY,
+  oneSentence,
+  treeOf,
+  waitd,
+} from './support/command.ts';
 import { temporaryDirectory } from './support/harness.ts';
 
 t.test(
   'a state directory that may not be written to',
-  { skip: isRoot ? false : 'only root gives a directory away' },
+  { skip: isRoot ? closedToOthers : 'only root gives a directory away' },
   async (t) => {
     const d = temporaryDirectory(t);
     chmodSync(d, 0o755);

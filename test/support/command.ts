@@ -11,6 +11,17 @@ export const NOBODY = 65534;
 /** Makes a command that root runs one of an ordinary user. */
 export const asNobody = isRoot ? ['setpriv', '--reuid', `${NOBODY}`, '--regid', `${NOBODY}`, '--clear-groups'] : [];
 
+/**
+ * Why another user cannot run the daemon from this checkout, for a test's `skip`; false where it can.
+ * A checkout below a private home, such as /root, is closed to everyone but its owner.
+ */
+export const closedToOthers: string | false =
+  isRoot &&
+  spawnSync(asNobody[0]!, [...asNobody.slice(1), process.execPath, '-e', 'fs.accessSync(process.argv[1])', MAIN])
+    .status !== 0
+    ? 'the checkout lies in a directory that other users may not enter'
+    : false;
+
 /** A directory of the user that {@link asNobody} becomes. */
 export function homeOf(t: Test): string {
   const home = temporaryDirectory(t);
