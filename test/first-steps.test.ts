@@ -108,6 +108,15 @@ t.test('output that cannot be written is an error, and a reader that has ended i
   t.end();
 });
 
+t.test('it can be profiled', (t) => {
+  const d = temporaryDirectory(t);
+  const args = ['serve', '--state-dir', `${d}/state`, '--listen', `unix:${d}/s`, '--main', '--', 'sleep', '0.2'];
+  const profiled = ['env', `NODE_OPTIONS=--cpu-prof --cpu-prof-dir=${d}/profiles`];
+  t.match(waitd(args, { prefix: profiled }), { status: 0, stderr: '' });
+  t.equal(readdirSync(`${d}/profiles`).length, 1);
+  t.end();
+});
+
 t.test(
   'it starts in an odd environment',
   { skip: isRoot ? closedToOthers : 'root becomes a user without an entry' },

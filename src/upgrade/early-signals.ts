@@ -1,13 +1,18 @@
 import { setImmediate } from 'node:timers/promises';
 import { ignoreRealTime, listenForRealTime, numberOf, realTimeSignals } from './real-time-signals.ts';
 
+/** Node's profiler samples by SIGPROF, and its handler of it must stay. */
+const isProfiled = [...process.execArgv, process.env.NODE_OPTIONS ?? ''].some((option) =>
+  /--(cpu-prof|prof|inspect)/.test(option),
+);
+
 /**
  * What is sent to a container's init is meant for its program. Not what the kernel sends for faults of the process itself, nor for what
  * the daemon writes (SIGPIPE), nor what stops a job at its terminal (SIGTTIN, SIGTTOU), nor SIGCHLD. Until a handler is installed, most of
  * them end a process, or as an init it never hears of them (pid_namespaces(7)); and by SIGUSR1 Node.js opens its debugger to every local
  * user.
  */
-const named = [
+const named: readonly NodeJS.Signals[] = [
   'SIGUSR1',
   'SIGHUP',
   'SIGINT',
@@ -24,9 +29,9 @@ const named = [
   'SIGXCPU',
   'SIGXFSZ',
   'SIGVTALRM',
-  'SIGPROF',
+  ...(isProfiled ? [] : (['SIGPROF'] as const)),
   'SIGSTKFLT',
-] as const satisfies readonly NodeJS.Signals[];
+];
 
 /** Every signal that a main program is passed, by name. */
 export const forwarded: readonly string[] = [...named, ...realTimeSignals];
