@@ -1,7 +1,8 @@
 import { openSync } from 'node:fs';
+import { constants } from 'node:os';
 import { Descriptor } from './descriptor.ts';
-import { isErrno } from './errno.ts';
-import { bind, checked } from './libc.ts';
+import { SystemError } from './errno.ts';
+import { bind, lastErrno } from './libc.ts';
 
 const fcntl = bind('int fcntl(int fd, int command, long argument)');
 const F_SETOWN = 8;
@@ -17,12 +18,12 @@ let probe: Descriptor | null = null;
  */
 export function isPidInUse(pid: number): boolean {
   probe ??= new Descriptor(openSync('/dev/null', 'r'));
-  try {
-    checked('fcntl', fcntl(probe.fd, F_SETOWN, pid));
-    fcntl(probe.fd, F_SETOWN, 0);
-    return true;
-  } catch (error) {
-    if (isErrno(error, 'ESRCH')) return false;
-    throw error;
+  // Asked at every exit: an error object for the usual answer would cost more than the call.
+  if (fcntl(probe.fd, F_SETOWN, pid) === -1) {
+    const errno = lastErrno();
+    if (errno === constants.errno.ESRCH) return false;
+    throw new SystemError('fcntl', errno);
   }
+  fcntl(probe.fd, F_SETOWN, 0);
+  return true;
 }
