@@ -80,7 +80,7 @@ interface Held {
 
 /**
  * Holds the read ends of pipes while there is no daemon, so that their writers neither fail nor lose what they wrote: a process of
- * two pages that makes a dozen system calls (see {@link keeperProgram}).
+ * a few pages that makes a dozen system calls (see {@link keeperProgram}).
  *
  * What it holds is written in a file in memory, the register, which it holds as well. The next daemon finds the keeper by its pid and
  * start, reads the register, and opens the pipes anew by their names in /proc: no other process can hand them to it.

@@ -144,7 +144,7 @@ const GO = Buffer.from([1]);
 /**
  * The process that forks for the daemon, so that neither its event loop nor a thread waits for an exec, however long one takes.
  *
- * It is two pages of memory, so that a fork costs little, and its children are the daemon's own: CLONE_PARENT makes them children of
+ * It is a few pages of memory, so that a fork costs little, and its children are the daemon's own: CLONE_PARENT makes them children of
  * the thread that started the server (clone(2)). Each child maps the table of system calls that it was sent, and makes those calls,
  * the last of which is execve(2).
  */
