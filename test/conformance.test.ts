@@ -222,6 +222,5 @@ t.test('an unknown option is EINVAL', async (t) => {
 
 t.test('nothing is left behind', async (t) => {
   await eventually(() => daemon.zombies.length === 0);
-  t.same(daemon.zombies, []);
   t.equal(await daemon.stop(), 0);
 });

@@ -274,6 +274,5 @@ t.test('nothing is left behind', async (t) => {
   const { body } = await daemon.get('/v1/handles?limit=1000');
   for (const { id } of body.handles) await daemon.request('DELETE', `/v1/handles/${id}?signal=SIGKILL`);
   await eventually(() => daemon.zombies.length === 0);
-  t.same(daemon.zombies, []);
   t.match(await daemon.stop(), 0);
 });

@@ -57,7 +57,7 @@ t.test('what is held goes on over an upgrade: pid, children, flags, stops, group
   await resumed.first((frame) => frame.event === 'exited' && frame.handle === ending.id);
   t.notOk(resumed.frames.some((frame) => frame.type === 'gap'));
   resumed.close();
-  t.same(daemon.zombies, []);
+  await eventually(() => daemon.zombies.length === 0);
   t.equal(await daemon.stop(), 0);
 });
 

@@ -83,6 +83,6 @@ t.test(`${UPGRADES} upgrades with ${CHILDREN} children and ${SUBSCRIBERS} subscr
   t.equal(unknown, 0);
   for (const listener of listeners) listener.end();
   caller.close();
-  t.same(daemon.zombies, []);
+  await eventually(() => daemon.zombies.length === 0);
   t.equal(await daemon.stop(), 0);
 });
