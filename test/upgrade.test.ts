@@ -95,7 +95,7 @@ t.test('nobody is refused a connection while it is being replaced', async (t) =>
         });
         socket.on('error', reject);
       });
-      await setTimeout(1); // the kernel's queue holds 4096
+      await setTimeout(10); // the kernel's queue holds 4096
     }
   })();
   for (let round = 0; round < 3; round += 1) await daemon.upgrade();
