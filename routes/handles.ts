@@ -5,16 +5,16 @@ import {
   CreateHandle,
   HandleList,
   HandleParams,
-  HandleSchema,
+  HandleView,
   ListHandles,
   UpdateHandle,
 } from '../schemas/handles.ts';
 import { type Client, notAllowed } from '../src/clients/client.ts';
 import type { Daemon } from '../src/daemon.ts';
-import type { Handle } from '../src/handles/handle.ts';
 import type { App } from '../src/http/app-type.ts';
 import { callerOf } from '../src/http/callers.ts';
 import { preferencesOf } from '../src/http/prefer.ts';
+import type { Handle } from '../src/model/process.ts';
 import type { Claim } from '../src/retries/retries.ts';
 import { untilEnded } from '../src/waits/poll.ts';
 
@@ -42,7 +42,7 @@ export function handleRoutes(app: App, { handles, signals, parking, watches }: D
       tags,
       summary: 'Spawn, open or dup',
       body: CreateHandle,
-      response: { 201: HandleSchema, ...problems(404, 409, 410, 422, 501) },
+      response: { 201: HandleView, ...problems(404, 409, 410, 422, 501) },
     },
     handler: async (request, reply) => {
       const { spawn, open } = request.body;
@@ -96,7 +96,7 @@ export function handleRoutes(app: App, { handles, signals, parking, watches }: D
   });
 
   app.get('/v1/handles/:id', {
-    schema: { tags, summary: 'Read', params: HandleParams, response: { 200: HandleSchema, ...problems(404, 410) } },
+    schema: { tags, summary: 'Read', params: HandleParams, response: { 200: HandleView, ...problems(404, 410) } },
     handler: (request, reply) => {
       reply.send(handles.view(handles.get(request.client, request.params.id)));
     },
@@ -109,7 +109,7 @@ export function handleRoutes(app: App, { handles, signals, parking, watches }: D
       summary: 'Change O_NONBLOCK and labels',
       params: HandleParams,
       body: UpdateHandle,
-      response: { 200: HandleSchema, ...problems(404, 410) },
+      response: { 200: HandleView, ...problems(404, 410) },
     },
     handler: (request, reply) => {
       const handle = handles.get(request.client, request.params.id, 'change');

@@ -1,7 +1,7 @@
 import { release } from 'node:os';
 import { z } from 'zod';
 import { problems } from '../schemas/common.ts';
-import { Health, type NodeBody, NodeSchema } from '../schemas/node.ts';
+import { Health, NodeView } from '../schemas/node.ts';
 import type { Daemon } from '../src/daemon.ts';
 import { KEEP_KEYS_MS } from '../src/handles/retention.ts';
 import type { App } from '../src/http/app-type.ts';
@@ -69,9 +69,9 @@ export function nodeRoutes(app: App, daemon: Daemon): void {
   });
 
   app.get('/v1/node', {
-    schema: { tags, summary: 'What this daemon is and can do', response: { 200: NodeSchema, ...problems() } },
+    schema: { tags, summary: 'What this daemon is and can do', response: { 200: NodeView, ...problems() } },
     handler: (_request, reply) => {
-      const body: NodeBody = {
+      const body: NodeView = {
         node: journal.node,
         version,
         kernel: { release: release(), features: { ...features } },

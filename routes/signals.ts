@@ -2,7 +2,7 @@ import { z } from 'zod';
 import { problems } from '../schemas/common.ts';
 import { HandleParams } from '../schemas/handles.ts';
 import { Signal, Terminate } from '../schemas/signals.ts';
-import { type WaitidBody, WaitidResult } from '../schemas/waits.ts';
+import { WaitidResult } from '../schemas/waits.ts';
 import { type Client, notAllowed } from '../src/clients/client.ts';
 import type { Daemon } from '../src/daemon.ts';
 import type { App } from '../src/http/app-type.ts';
@@ -50,7 +50,7 @@ export function signalRoutes(app: App, { handles, signals, terminations }: Daemo
       const caller = callerOf(request, reply);
       if ((await terminations.terminate(handle, graceMs, caller)) === 'gone') return reply.hijack();
       const { siginfo, outcome, rusage } = handle.process.ending!;
-      const body: WaitidBody = { handle: handle.id, siginfo, outcome, rusage };
+      const body: WaitidResult = { handle: handle.id, siginfo, outcome, rusage };
       return reply.send(body);
     },
   });

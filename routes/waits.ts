@@ -1,14 +1,14 @@
 import type { FastifyReply } from 'fastify';
 import { problems } from '../schemas/common.ts';
 import { HandleParams } from '../schemas/handles.ts';
-import { Poll, PollResult, Waitid, type WaitidBody, WaitidResult } from '../schemas/waits.ts';
+import { Poll, PollResult, Waitid, WaitidResult } from '../schemas/waits.ts';
 import type { Daemon } from '../src/daemon.ts';
 import { retryAfter } from '../src/errors/problem.ts';
-import type { Handle } from '../src/handles/handle.ts';
 import type { App } from '../src/http/app-type.ts';
 import { callerOf } from '../src/http/callers.ts';
 import { preferencesOf } from '../src/http/prefer.ts';
 import { sendProblem } from '../src/http/problems.ts';
+import type { Handle } from '../src/model/process.ts';
 import { poll } from '../src/waits/poll.ts';
 import { bodyOf, requireEvent, type WaitAnswer } from '../src/waits/waitid.ts';
 
@@ -46,7 +46,7 @@ export function waitRoutes(app: App, { handles, waits, parking }: Daemon): void 
         }
         if (prefer.waitMs !== undefined && timeoutMs === prefer.waitMs)
           reply.header('preference-applied', `wait=${prefer.waitMs / 1000}`);
-        const body: WaitidBody = bodyOf(handle, typeof answer === 'string' ? { outcome: null } : answer);
+        const body: WaitidResult = bodyOf(handle, typeof answer === 'string' ? { outcome: null } : answer);
         reply.send(answer === 'timed out' ? { ...body, timedOut: true } : body);
       };
       const caller = callerOf(request, reply);
@@ -81,7 +81,7 @@ export function waitRoutes(app: App, { handles, waits, parking }: Daemon): void 
 /** 202 of `respond-async`: nothing yet, and the same hint as with EAGAIN. */
 function answerLater(reply: FastifyReply, waits: Daemon['waits'], handle: Handle): void {
   const retry = waits.retry(handle);
-  const body: WaitidBody = { ...bodyOf(handle, { outcome: null }), retry };
+  const body: WaitidResult = { ...bodyOf(handle, { outcome: null }), retry };
   reply
     .code(202)
     .headers({ ...retryAfter(retry), 'preference-applied': 'respond-async' })

@@ -1,6 +1,6 @@
 import { z } from 'zod';
 import { problems } from '../schemas/common.ts';
-import { CreateWatch, WatchList, WatchParams, WatchSchema } from '../schemas/watches.ts';
+import { CreateWatch, WatchList, WatchParams, WatchView } from '../schemas/watches.ts';
 import { type Client, notAllowed } from '../src/clients/client.ts';
 import type { Daemon } from '../src/daemon.ts';
 import type { App } from '../src/http/app-type.ts';
@@ -19,7 +19,7 @@ export function watchRoutes(app: App, { watches }: Daemon): void {
       tags,
       summary: 'Open a handle on every process that matches, from now on',
       body: CreateWatch,
-      response: { 201: WatchSchema, ...problems(404, 422) },
+      response: { 201: WatchView, ...problems(404, 422) },
     },
     handler: async (request, reply) => {
       const watch = await watches.create(request.client, request.body, request.claim);
@@ -41,7 +41,7 @@ export function watchRoutes(app: App, { watches }: Daemon): void {
   });
 
   app.get('/v1/watches/:id', {
-    schema: { tags, summary: 'Read', params: WatchParams, response: { 200: WatchSchema, ...problems(404) } },
+    schema: { tags, summary: 'Read', params: WatchParams, response: { 200: WatchView, ...problems(404) } },
     handler: (request, reply) => {
       reply.send(watches.view(watches.get(request.client, request.params.id)));
     },

@@ -1,6 +1,3 @@
-import { userInfo } from 'node:os';
-import { isAbsolute, join } from 'node:path';
-
 /** Where a daemon listens and keeps its state unless an option says otherwise. */
 export interface DefaultAddresses {
   stateDir: string;
@@ -12,6 +9,8 @@ export interface DefaultAddresses {
 export interface Whose {
   env: Readonly<Record<string, string | undefined>>;
   uid: number;
+  /** The home directory that the password database names, where HOME is not set. */
+  home?: string | undefined;
 }
 
 /**
@@ -23,33 +22,25 @@ export interface Whose {
  * @param stateDir the state directory that an option names; by default that of WAITD_STATE_DIR
  * @throws {Error} where the user has no home directory, so that there is no state directory; the sentence names the cure
  */
-export function defaultAddresses({ env, uid }: Whose, stateDir = env.WAITD_STATE_DIR || undefined): DefaultAddresses {
-  const state = stateDir ?? (uid === 0 ? '/var/lib/waitd' : join(stateHome(env, uid), 'waitd'));
+export function defaultAddresses(whose: Whose, stateDir = whose.env.WAITD_STATE_DIR || undefined): DefaultAddresses {
+  const { env, uid } = whose;
+  const state = stateDir ?? (uid === 0 ? '/var/lib/waitd' : below(stateHome(whose), 'waitd'));
   const runtime = uid === 0 ? '/run' : absolute(env.XDG_RUNTIME_DIR);
   return {
     stateDir: state,
-    socket: runtime === undefined ? join(state, 'waitd.sock') : join(runtime, 'waitd', 'waitd.sock'),
+    socket: runtime === undefined ? below(state, 'waitd.sock') : below(runtime, 'waitd/waitd.sock'),
     tcp: { host: '127.0.0.1', port: 7411 },
   };
 }
 
-function stateHome(env: Whose['env'], uid: number): string {
+function stateHome({ env, uid, home }: Whose): string {
   const stated = absolute(env.XDG_STATE_HOME);
   if (stated !== undefined) return stated;
-  const home = absolute(env.HOME) ?? absolute(homeOfUser());
-  if (home !== undefined) return join(home, '.local', 'state');
+  const directory = absolute(env.HOME) ?? absolute(home);
+  if (directory !== undefined) return below(directory, '.local/state');
   throw new Error(`uid ${uid} has no home directory and HOME is not set: give --state-dir DIR`);
 }
 
-/** A user of a container often has no entry in the password database. */
-function homeOfUser(): string | undefined {
-  try {
-    return userInfo().homedir;
-  } catch {
-    return undefined;
-  }
-}
+const below = (directory: string, path: string): string => `${directory.replace(/\/+$/, '')}/${path}`;
 
-function absolute(path: string | undefined): string | undefined {
-  return path !== undefined && isAbsolute(path) ? path : undefined;
-}
+const absolute = (path: string | undefined): string | undefined => (path?.startsWith('/') ? path : undefined);

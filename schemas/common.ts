@@ -1,8 +1,6 @@
 import { z } from 'zod';
-import { problemErrnos } from '../src/errors/problem.ts';
-import { signalNumber } from '../src/kernel/signals.ts';
-import type { Siginfo } from '../src/kernel/waitid.ts';
-import type { Outcome as OutcomeType, Pause as PauseType } from '../src/processes/outcome.ts';
+import { signalNumber } from './signal-names.ts';
+import { problemErrnos } from './vocabulary.ts';
 
 /** Durations are integers in milliseconds, up to 2^31-1. */
 export const durationMs = z.int().min(0).max(2147483647);
@@ -34,20 +32,18 @@ export const Outcome = z
     z.object({ reason: z.literal('unknown'), detail: z.string() }),
   ])
   .meta({ id: 'Outcome', description: 'How a process ended.', examples: [{ reason: 'exited', exitCode: 7 }] });
+export type Outcome = z.infer<typeof Outcome>;
 
-export const Pause = z
+export const StopEvent = z
   .discriminatedUnion('reason', [
     z.object({ reason: z.literal('stopped'), signal: signalName }),
     z.object({ reason: z.literal('trapped'), signal: signalName }),
     z.object({ reason: z.literal('continued') }),
   ])
-  .meta({ id: 'Pause', description: 'How a process was stopped or went on.' });
+  .meta({ id: 'StopEvent', description: 'How a process was stopped or went on.' });
+export type StopEvent = z.infer<typeof StopEvent>;
 
-// The domain's own types; these lines fail to compile where a schema and its type part.
-Outcome satisfies z.ZodType<OutcomeType>;
-Pause satisfies z.ZodType<PauseType>;
-
-export const SiginfoSchema = z
+export const Siginfo = z
   .object({
     signo: z.literal('SIGCHLD'),
     code: z.enum(['CLD_EXITED', 'CLD_KILLED', 'CLD_DUMPED', 'CLD_TRAPPED', 'CLD_STOPPED', 'CLD_CONTINUED']),
@@ -60,7 +56,7 @@ export const SiginfoSchema = z
     description: 'siginfo_t of waitid(2); `status` is an exit code or a signal number, as `code` says.',
     examples: [{ signo: 'SIGCHLD', code: 'CLD_EXITED', pid: 4711, uid: 0, status: 7 }],
   });
-SiginfoSchema satisfies z.ZodType<Siginfo>;
+export type Siginfo = z.infer<typeof Siginfo>;
 
 const count = z.int().min(0);
 export const Rusage = z
@@ -81,6 +77,8 @@ export const Rusage = z
       'getrusage(2) of the process and the children it waited for. maxRssKiB of a spawned process is at least what the daemon itself used then: exec carries it over.',
   });
 
+export type Rusage = z.infer<typeof Rusage>;
+
 export const ProcessView = z
   .object({
     pid: z.int(),
@@ -94,9 +92,12 @@ export const ProcessView = z
     examples: [{ pid: 4711, inode: '90210', startedAt: '2026-01-31T12:00:00.000Z', argv: ['sleep', '5'] }],
   });
 
-export const Retry = z.object({ afterMs: z.int(), events: z.string().optional() }).meta({ id: 'Retry' });
+export type ProcessView = z.infer<typeof ProcessView>;
 
-export const ProblemSchema = z
+export const Retry = z.object({ afterMs: z.int(), events: z.string().optional() }).meta({ id: 'Retry' });
+export type Retry = z.infer<typeof Retry>;
+
+export const ProblemDocument = z
   .object({
     type: z.string(),
     title: z.string(),
@@ -108,7 +109,7 @@ export const ProblemSchema = z
     handle: z.string().optional(),
     retry: Retry.optional(),
     errors: z.array(z.object({ path: z.string(), message: z.string() })).optional(),
-    candidates: z.array(ProcessView).optional(),
+    candidates: z.array(ProcessView).readonly().optional(),
   })
   .meta({
     id: 'Problem',
@@ -126,6 +127,8 @@ export const ProblemSchema = z
     ],
   });
 
+export type ProblemDocument = z.infer<typeof ProblemDocument>;
+
 /** The answers that any route may give, and those named. */
 export function problems(...statuses: number[]): Record<number, ReturnType<typeof problemResponse>> {
   const always = [400, 401, 403, 413, 414, 415, 421, 429, 431, 500, 503];
@@ -133,5 +136,5 @@ export function problems(...statuses: number[]): Record<number, ReturnType<typeo
 }
 
 function problemResponse() {
-  return { description: 'A problem', content: { 'application/problem+json': { schema: ProblemSchema } } };
+  return { description: 'A problem', content: { 'application/problem+json': { schema: ProblemDocument } } };
 }

@@ -1,7 +1,7 @@
 import { z } from 'zod';
-import { type EventFrame, eventTypes } from '../src/feed/event.ts';
-import { durationMs, handleId, Outcome, Pause, ProcessView, Rusage, SiginfoSchema } from './common.ts';
+import { durationMs, handleId, Outcome, ProcessView, Rusage, Siginfo, StopEvent } from './common.ts';
 import { limit } from './handles.ts';
+import { eventTypes } from './vocabulary.ts';
 
 /** Cursors are seqs; they fit a JSON number exactly. */
 const cursor = z.int().min(0).max(Number.MAX_SAFE_INTEGER);
@@ -15,7 +15,7 @@ export const EventQuery = z.strictObject({
   timeoutMs: durationMs.optional(),
 });
 
-export const EventFrameSchema = z
+export const EventFrame = z
   .object({
     type: z.literal('event'),
     seq: cursor,
@@ -23,13 +23,13 @@ export const EventFrameSchema = z
     handle: handleId,
     at: z.string(),
     process: ProcessView,
-    outcome: z.union([Outcome, Pause]).nullable(),
-    siginfo: SiginfoSchema.nullable(),
+    outcome: z.union([Outcome, StopEvent]).nullable(),
+    siginfo: Siginfo.nullable(),
     rusage: Rusage.nullable(),
     watch: z.string().optional(),
   })
   .meta({ id: 'EventFrame', description: 'One change of one handle.' });
-EventFrameSchema satisfies z.ZodType<EventFrame>;
+export type EventFrame = z.infer<typeof EventFrame>;
 
 const gap = { from: cursor, to: cursor, reset: z.literal(true).optional() };
 
@@ -48,7 +48,7 @@ export const ErrorFrame = z
 
 /** What the daemon sends over a WebSocket or an event stream. */
 export const ServerFrame = z
-  .discriminatedUnion('type', [EventFrameSchema, HelloFrame, GapFrame, SubscribedFrame, ErrorFrame])
+  .discriminatedUnion('type', [EventFrame, HelloFrame, GapFrame, SubscribedFrame, ErrorFrame])
   .meta({ id: 'ServerFrame' });
 
 /** What a client sends over a WebSocket. */
@@ -60,5 +60,5 @@ export const ClientFrame = z
   .meta({ id: 'ClientFrame', examples: [{ type: 'subscribe', handles: ['h_1'], since: 17 }] });
 
 export const EventPage = z
-  .object({ events: z.array(EventFrameSchema), gap: z.object(gap).nullable(), next: cursor })
+  .object({ events: z.array(EventFrame), gap: z.object(gap).nullable(), next: cursor })
   .meta({ id: 'EventPage', examples: [{ events: [], gap: null, next: 18 }] });

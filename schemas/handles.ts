@@ -1,10 +1,7 @@
 import { z } from 'zod';
-import { type HandleView, MOST_LABELS } from '../src/handles/handle.ts';
-import { resourceNames } from '../src/kernel/limits.ts';
-import type { LaunchRequest } from '../src/spawn/launch.ts';
-import type { Match } from '../src/watches/matcher.ts';
 import { boundedArray, boundedRecord, MOST_ARGUMENTS, MOST_VARIABLES } from './bounded.ts';
 import { cString, handleId, Outcome, ProcessView, Rusage, signal } from './common.ts';
+import { MOST_LABELS, resources } from './vocabulary.ts';
 
 const absolutePath = cString.startsWith('/', 'must be an absolute path').max(4096);
 
@@ -71,9 +68,9 @@ export const Spawn = z
     stderr: z.union([z.enum(['null', 'inherit', 'capture', 'stdout']), File]).default('null'),
     user: id.optional().meta({ description: 'Name or uid; HOME and the groups are that user’s.' }),
     group: id.optional().meta({ description: 'Name or gid, instead of the user’s own.' }),
-    limits: boundedRecord(z.partialRecord(z.enum(resourceNames), Limit), {
-      most: resourceNames.length,
-      message: `there are ${resourceNames.length} limits`,
+    limits: boundedRecord(z.partialRecord(z.enum(resources), Limit), {
+      most: resources.length,
+      message: `there are ${resources.length} limits`,
     })
       .optional()
       .meta({ description: 'setrlimit(2), each in its own unit: soft and hard alike, or each.' }),
@@ -93,11 +90,11 @@ export const Spawn = z
       .meta({ description: 'A cgroup of its own, which scope tree kills whole.' }),
   })
   .meta({ id: 'Spawn', examples: [{ argv: ['sleep', '5'], cwd: '/tmp' }] });
-Spawn satisfies z.ZodType<LaunchRequest>;
+export type Spawn = z.output<typeof Spawn>;
 
 const pattern = cString.min(1).max(4096).meta({ description: 'Where * stands for anything.' });
 
-export const MatchSchema = z
+export const Match = z
   .strictObject({ cgroup: pattern.optional(), exe: pattern.optional(), argv: pattern.optional() })
   .refine(
     (match) => Object.values(match).some((part) => part !== undefined),
@@ -109,7 +106,7 @@ export const MatchSchema = z
       'Processes by their cgroup (v2, as the daemon sees it), program and arguments: all that are given must fit.',
     examples: [{ cgroup: '*/pod1234*', argv: 'nginx: master*' }],
   });
-MatchSchema satisfies z.ZodType<Match>;
+export type Match = z.infer<typeof Match>;
 
 export const Open = z
   .strictObject({
@@ -119,7 +116,7 @@ export const Open = z
       .regex(/^\d{1,20}$/, 'must be a decimal number in a string')
       .nullish()
       .meta({ description: 'Null, as views show it before Linux 6.9, is as if it were not given.' }),
-    match: MatchSchema.optional(),
+    match: Match.optional(),
   })
   .refine(({ pid, match }) => (pid === undefined) !== (match === undefined), 'give exactly one of pid and match')
   .refine(({ pid, inode }) => inode == null || pid !== undefined, {
@@ -152,7 +149,7 @@ export const UpdateHandle = z
   .strictObject({ nonblocking: z.boolean().optional(), labels: labels(labelValue.nullable()).optional() })
   .meta({ id: 'UpdateHandle', examples: [{ nonblocking: true, labels: { job: '43', old: null } }] });
 
-export const HandleSchema = z
+export const HandleView = z
   .object({
     id: handleId,
     nonblocking: z.boolean(),
@@ -188,10 +185,10 @@ export const HandleSchema = z
       },
     ],
   });
-HandleSchema satisfies z.ZodType<HandleView>;
+export type HandleView = z.infer<typeof HandleView>;
 
 export const HandleList = z
-  .object({ handles: z.array(HandleSchema), next: z.string().nullable() })
+  .object({ handles: z.array(HandleView), next: z.string().nullable() })
   .meta({ id: 'HandleList', examples: [{ handles: [], next: null }] });
 
 /** `k=v`, split at the first `=`. */

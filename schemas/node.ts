@@ -4,7 +4,7 @@ export const Health = z
   .object({ status: z.enum(['ok', 'failing']), checks: z.record(z.string(), z.string()) })
   .meta({ id: 'Health', examples: [{ status: 'ok', checks: { journal: 'ok' } }] });
 
-export const NodeSchema = z
+export const NodeView = z
   .object({
     node: z.string(),
     version: z.string(),
@@ -35,4 +35,4 @@ export const NodeSchema = z
     }),
   })
   .meta({ id: 'Node', description: 'This daemon: what it is and what it can do here.' });
-export type NodeBody = z.infer<typeof NodeSchema>;
+export type NodeView = z.infer<typeof NodeView>;

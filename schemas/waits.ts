@@ -1,12 +1,10 @@
 import { z } from 'zod';
-import { type WaitOption, waitOptions } from '../src/waits/waitid.ts';
-import { durationMs, handleId, Outcome, Pause, Retry, Rusage, SiginfoSchema } from './common.ts';
-
-const options = Object.keys(waitOptions) as [WaitOption, ...WaitOption[]];
+import { durationMs, handleId, Outcome, Retry, Rusage, Siginfo, StopEvent } from './common.ts';
+import { waitOptions } from './vocabulary.ts';
 
 export const Waitid = z
   .strictObject({
-    options: z.array(z.enum(options)).max(16).default(['WEXITED']),
+    options: z.array(z.enum(waitOptions)).max(16).default(['WEXITED']),
     timeoutMs: durationMs.optional(),
   })
   .default({ options: ['WEXITED'] })
@@ -15,8 +13,8 @@ export const Waitid = z
 export const WaitidResult = z
   .object({
     handle: handleId,
-    siginfo: SiginfoSchema.nullable(),
-    outcome: z.union([Outcome, Pause]).nullable(),
+    siginfo: Siginfo.nullable(),
+    outcome: z.union([Outcome, StopEvent]).nullable(),
     rusage: Rusage.nullable(),
     timedOut: z.literal(true).optional(),
     retry: Retry.optional(),
@@ -42,7 +40,7 @@ export const WaitidResult = z
       },
     ],
   });
-export type WaitidBody = z.infer<typeof WaitidResult>;
+export type WaitidResult = z.infer<typeof WaitidResult>;
 
 export const Poll = z
   .strictObject({
@@ -56,6 +54,8 @@ export const Poll = z
     timeoutMs: durationMs.optional(),
   })
   .meta({ id: 'Poll', examples: [{ handles: ['h_1', 'h_2'], for: 'ended', until: 'any', timeoutMs: 30000 }] });
+
+export type Poll = z.output<typeof Poll>;
 
 export const PollResult = z
   .object({
@@ -75,3 +75,4 @@ export const PollResult = z
       },
     ],
   });
+export type PollResult = z.infer<typeof PollResult>;

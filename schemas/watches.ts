@@ -1,11 +1,9 @@
 import { z } from 'zod';
-import type { WatchView } from '../src/watches/watch.ts';
-import type { WatchRequest } from '../src/watches/watches.ts';
-import { labels, labelValue, MatchSchema } from './handles.ts';
+import { labels, labelValue, Match } from './handles.ts';
 
 export const CreateWatch = z
   .strictObject({
-    match: MatchSchema,
+    match: Match,
     existing: z.boolean().default(false).meta({ description: 'Also those that are there already.' }),
     nonblocking: z.boolean().default(false),
     labels: labels(labelValue).default({}),
@@ -14,13 +12,13 @@ export const CreateWatch = z
     id: 'CreateWatch',
     examples: [{ match: { cgroup: '*/pod1234*' }, existing: true, labels: { pod: '1234' } }],
   });
-CreateWatch satisfies z.ZodType<WatchRequest>;
+export type CreateWatch = z.output<typeof CreateWatch>;
 
-export const WatchSchema = z
+export const WatchView = z
   .object({
     id: z.string(),
     client: z.string(),
-    match: MatchSchema,
+    match: Match,
     existing: z.boolean(),
     nonblocking: z.boolean(),
     labels: z.record(z.string(), z.string()),
@@ -49,8 +47,8 @@ export const WatchSchema = z
       },
     ],
   });
-WatchSchema satisfies z.ZodType<WatchView>;
+export type WatchView = z.infer<typeof WatchView>;
 
-export const WatchList = z.object({ watches: z.array(WatchSchema) }).meta({ id: 'WatchList' });
+export const WatchList = z.object({ watches: z.array(WatchView) }).meta({ id: 'WatchList' });
 
 export const WatchParams = z.object({ id: z.string().max(100) });

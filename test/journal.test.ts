@@ -4,11 +4,9 @@ import { join } from 'node:path';
 import { DatabaseSync } from 'node:sqlite';
 import fc from 'fast-check';
 import t from 'tap';
-import { encode } from '../src/feed/event.ts';
-import { Handle } from '../src/handles/handle.ts';
 import { type Change, type HandedJournal, Journal } from '../src/journal/journal.ts';
-import { Description } from '../src/processes/description.ts';
-import { Process } from '../src/processes/process.ts';
+import { encode } from '../src/model/event.ts';
+import { Handle, OpenDescription, Process } from '../src/model/process.ts';
 
 const open = (directory: string, handed?: HandedJournal): Journal =>
   new Journal({ directory, bootId: 'boot', keepEvents: 1_000_000, marks: null, handed });
@@ -55,7 +53,7 @@ class Daemon {
   #make(seq: number, n: number): Handle {
     const id = this.#journal.takeNumber();
     const facts = { id, pid: id, inode: String(id), startedAt: 0, argv: ['a'], relation: 'child' } as const;
-    const description = new Description(id, new Process(facts), null, false, { streams: ['stdout'], ended: false });
+    const description = new OpenDescription(id, new Process(facts), null, false, { streams: ['stdout'], ended: false });
     return new Handle({ id: `h_${id}`, client: `c${n % 2}`, description, labels: { n: `${n}` }, createdAt: 0, seq });
   }
 

@@ -1,7 +1,7 @@
 import { readdirSync, statSync } from 'node:fs';
 import { join } from 'node:path';
 import t from 'tap';
-import { shownArgv } from '../src/processes/shown-argv.ts';
+import { shownArgv } from '../src/model/shown-argv.ts';
 import { Daemon, eventually } from './support/harness.ts';
 import { head, tcp } from './support/wire.ts';
 

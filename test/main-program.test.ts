@@ -6,7 +6,7 @@ import { join } from 'node:path';
 import { createInterface } from 'node:readline';
 import t, { type Test } from 'tap';
 import { WebSocket } from 'ws';
-import { signalNumber } from '../src/kernel/signals.ts';
+import { signalNumber } from '../schemas/signal-names.ts';
 import {
   caughtBy,
   childrenOf,

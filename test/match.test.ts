@@ -3,8 +3,8 @@ import { once } from 'node:events';
 import { existsSync, mkdirSync, mkdtempSync, readFileSync, rmdirSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import t, { type Test } from 'tap';
+import { Pattern } from '../src/model/pattern.ts';
 import { Facts } from '../src/watches/facts.ts';
-import { Pattern } from '../src/watches/pattern.ts';
 import { commandLineOf, Daemon, eventually, Gate, temporaryDirectory } from './support/harness.ts';
 
 let marks = 0;

@@ -1,17 +1,12 @@
 import { existsSync, mkdirSync, readdirSync, readFileSync, rmdirSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
+import type { Spawn } from '../../schemas/handles.ts';
 import { Problem } from '../errors/problem.ts';
 import { isErrno } from '../kernel/errno.ts';
 import { OomKills } from './oom-kills.ts';
 
 /** What bounds a cgroup; what is missing is not bounded. */
-export interface CgroupLimits {
-  /** Bytes. */
-  memoryMax?: number | undefined;
-  pidsMax?: number | undefined;
-  /** Of one processor. */
-  cpuPercent?: number | undefined;
-}
+export type CgroupLimits = NonNullable<Spawn['cgroup']>;
 
 const CPU_PERIOD_US = 100_000;
 

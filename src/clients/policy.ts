@@ -1,5 +1,5 @@
 import { z } from 'zod';
-import { resourceNames } from '../kernel/limits.ts';
+import { resources } from '../../schemas/vocabulary.ts';
 import type { Quotas } from './quotas.ts';
 import { openScopes, type Rights } from './rights.ts';
 import { CLIENT_NAME, TOKEN_HASH } from './tokens.ts';
@@ -36,7 +36,7 @@ const SpawnSchema = z.strictObject({
   directories: z.array(absolute).default([]),
   environment: z.array(z.string().regex(/^[^=*\0]*\*?$/, 'must be a name, or the beginning of one and *')).default([]),
   nice: z.strictObject({ min: z.int().min(-20).max(19) }).optional(),
-  limits: z.partialRecord(z.enum(resourceNames), bound).default({}),
+  limits: z.partialRecord(z.enum(resources), bound).default({}),
   umask: z
     .string()
     .regex(/^[0-7]{3,4}$/, 'must be three or four octal digits, in quotes')

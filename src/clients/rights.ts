@@ -1,5 +1,6 @@
+import type { Resource } from '../../schemas/vocabulary.ts';
 import type { CgroupLimits } from '../cgroups/cgroups.ts';
-import type { Bound, Resource } from '../kernel/limits.ts';
+import type { Bound } from '../kernel/limits.ts';
 
 /** Whose processes a client may open, beside what it holds already. */
 export const openScopes = ['none', 'own', 'uid', 'any'] as const;

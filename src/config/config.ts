@@ -1,4 +1,5 @@
 import { existsSync } from 'node:fs';
+import { userInfo } from 'node:os';
 import { join, resolve } from 'node:path';
 import { z } from 'zod';
 import { type DefaultAddresses, defaultAddresses } from '../../schemas/address.ts';
@@ -232,9 +233,18 @@ function marksDirectory(root: boolean, environment: NodeJS.ProcessEnv): string |
   return root ? '/run/waitd-journals' : null;
 }
 
+/** A user of a container often has no entry in the password database. */
+function homeDirectory(): string | undefined {
+  try {
+    return userInfo().homedir;
+  } catch {
+    return undefined;
+  }
+}
+
 function defaults(env: NodeJS.ProcessEnv, stateDir: string | undefined): DefaultAddresses {
   try {
-    return defaultAddresses({ env, uid: process.getuid!() }, stateDir);
+    return defaultAddresses({ env, uid: process.getuid!(), home: homeDirectory() }, stateDir);
   } catch (error) {
     throw new UsageError((error as Error).message);
   }

@@ -1,49 +1,6 @@
-/**
- * Every errno that leaves the daemon: the HTTP status it travels under, and a title that never changes. The errno is
- * API; the `detail` of a problem is not.
- */
-const table = {
-  E2BIG: [413, 'Too large'],
-  EACCES: [401, 'Not authenticated, or not executable'],
-  EAGAIN: [409, 'Nothing to report yet'],
-  EBADF: [404, 'No such handle'],
-  ECHILD: [410, 'No child to wait for'],
-  EDQUOT: [429, 'Quota exceeded'],
-  EINVAL: [400, 'Invalid argument'],
-  EIO: [500, 'Internal fault'],
-  EISDIR: [422, 'Is a directory'],
-  ELOOP: [422, 'Too many symbolic links'],
-  EMFILE: [503, 'Too many open files'],
-  ENAMETOOLONG: [422, 'File name too long'],
-  ENFILE: [503, 'Too many open files in the system'],
-  ENODATA: [404, 'Not captured'],
-  ENOENT: [422, 'No such file or directory'],
-  ENOEXEC: [422, 'Not an executable format'],
-  ENOMEM: [503, 'Out of memory'],
-  ENOSPC: [503, 'No space left on device'],
-  ENOSYS: [501, 'Not offered by this kernel'],
-  ENOTUNIQ: [409, 'Several processes match'],
-  ENOTDIR: [422, 'Not a directory'],
-  ENXIO: [422, 'No such device, or a FIFO without a reader'],
-  EOPNOTSUPP: [501, 'Not supported by this kernel'],
-  EPERM: [403, 'Not permitted'],
-  EPROTO: [400, 'HTTP protocol error'],
-  EROFS: [422, 'Read-only file system'],
-  ESHUTDOWN: [503, 'Shutting down'],
-  ESRCH: [404, 'No such process'],
-  ESTALE: [410, 'Handle is gone'],
-  ETIMEDOUT: [504, 'Did not end'],
-  ETXTBSY: [422, 'Text file busy'],
-} as const satisfies Record<string, readonly [status: number, title: string]>;
-
-export type ProblemErrno = keyof typeof table;
-export const problemErrnos = Object.keys(table) as [ProblemErrno, ...ProblemErrno[]];
-
-/** When to try again, and where to be told instead. */
-export interface Retry {
-  afterMs: number;
-  events?: string;
-}
+import type { ProblemDocument, ProcessView, Retry } from '../../schemas/common.ts';
+import type { Filled } from '../../schemas/filled.ts';
+import { errnos, type ProblemErrno } from '../../schemas/vocabulary.ts';
 
 export interface ProblemFacts {
   /** Where it is not the errno's usual one. */
@@ -53,13 +10,7 @@ export interface ProblemFacts {
   retry?: Retry;
   errors?: { path: string; message: string }[];
   /** Processes among which the caller is to choose. */
-  candidates?: {
-    pid: number;
-    inode: string | null;
-    startedAt: string;
-    argv: readonly string[];
-    argvTruncated?: true;
-  }[];
+  candidates?: readonly ProcessView[];
   headers?: Record<string, string>;
 }
 
@@ -81,7 +32,7 @@ export class Problem extends Error {
   }
 
   get status(): number {
-    return this.facts.status ?? table[this.errno][0];
+    return this.facts.status ?? errnos[this.errno][0];
   }
 
   /** The same with more response headers. */
@@ -95,11 +46,11 @@ export class Problem extends Error {
   }
 
   /** @param instance the request's id */
-  toDocument(instance: string): ProblemDocument {
+  toDocument(instance: string): Filled<ProblemDocument> {
     const { syscall, handle, retry, errors, candidates } = this.facts;
     return {
       type: `/problems/${this.errno}`,
-      title: table[this.errno][1],
+      title: errnos[this.errno][1],
       status: this.status,
       detail: this.message,
       instance,
@@ -114,19 +65,8 @@ export class Problem extends Error {
   }
 }
 
-type Optional = Pick<ProblemFacts, 'syscall' | 'handle' | 'retry' | 'errors' | 'candidates'>;
-
-export interface ProblemDocument extends Record<keyof Optional, unknown> {
-  type: string;
-  title: string;
-  status: number;
-  detail: string;
-  instance: string;
-  errno: ProblemErrno;
-}
-
 export function isProblemErrno(errno: string): errno is ProblemErrno {
-  return Object.hasOwn(table, errno);
+  return Object.hasOwn(errnos, errno);
 }
 
 /** `Retry-After` is whole seconds (RFC 9110 10.2.3), rounded up. And the events to watch meanwhile, RFC 8288. */

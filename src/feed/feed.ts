@@ -4,7 +4,7 @@ import type { Reservation } from '../clients/quotas.ts';
 import type { Problem } from '../errors/problem.ts';
 import type { EventSink } from '../journal/batch.ts';
 import type { EventQuery, Journal } from '../journal/journal.ts';
-import type { Event } from './event.ts';
+import type { Event } from '../model/event.ts';
 import { type Follower, type Sink, Subscriber, type SubscriberParts, type Switchboard } from './subscriber.ts';
 
 export interface Gap {

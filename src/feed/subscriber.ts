@@ -1,8 +1,9 @@
+import type { EventType } from '../../schemas/vocabulary.ts';
 import type { Client } from '../clients/client.ts';
 import type { Reservation } from '../clients/quotas.ts';
 import { Problem } from '../errors/problem.ts';
 import type { Journal } from '../journal/journal.ts';
-import type { Event, EventType } from './event.ts';
+import type { Event } from '../model/event.ts';
 
 /** How many events of the past are read at a time. */
 const PAGE = 256;

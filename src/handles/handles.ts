@@ -1,4 +1,6 @@
 import { constants as fs, openSync } from 'node:fs';
+import type { HandleView } from '../../schemas/handles.ts';
+import { MOST_LABELS } from '../../schemas/vocabulary.ts';
 import type { Cgroups } from '../cgroups/cgroups.ts';
 import { type Client, notAllowed } from '../clients/client.ts';
 import { Reservation, requireQuota } from '../clients/quotas.ts';
@@ -11,17 +13,24 @@ import { isErrno } from '../kernel/errno.ts';
 import type { Features } from '../kernel/features.ts';
 import type { Pidfd } from '../kernel/pidfd.ts';
 import { readArgv, readStat, startedAt } from '../kernel/proc.ts';
+import {
+  type Gone,
+  Handle,
+  type Labels,
+  OpenDescription,
+  Process,
+  type ProcessState,
+  type Stream,
+} from '../model/process.ts';
+import { viewOfHandle } from '../model/views.ts';
 import type { Outputs } from '../output/outputs.ts';
 import { type Adoption, parentOf } from '../processes/adoption.ts';
 import type { Birth } from '../processes/births.ts';
-import { Description, type Stream } from '../processes/description.ts';
-import { Process, type ProcessState } from '../processes/process.ts';
 import type { ProcessTable } from '../processes/process-table.ts';
 import type { Reaper } from '../processes/reaper.ts';
 import type { Claim } from '../retries/retries.ts';
 import type { ForkServer } from '../spawn/fork-server.ts';
 import { explain, type Launched, type LaunchRequest, launch, shownOf } from '../spawn/launch.ts';
-import { type Gone, Handle, type HandleView, type Labels, MOST_LABELS, viewOfHandle } from './handle.ts';
 import { HandleIds } from './handle-ids.ts';
 import { isThere, noProcess, openPid, requireInode } from './open-pid.ts';
 import { requireOpenable } from './openable.ts';
@@ -88,7 +97,7 @@ interface Spawning {
 interface HoldFacts extends OpenOptions {
   id: string;
   client: string;
-  description: Description;
+  description: OpenDescription;
   /** Whether its process is a new one for us. */
   watch: boolean;
 }
@@ -178,7 +187,7 @@ export class Handles {
       if (request.cgroup !== undefined) cgroups.follow(number, pid);
       const inode = features.inode ? pidfd.inode : null;
       const process = new Process({ ...facts, pid, inode, startedAt: Date.now() });
-      const description = new Description(number, process, pidfd, options.nonblocking, output);
+      const description = new OpenDescription(number, process, pidfd, options.nonblocking, output);
       // Its place among the others is only known when it is there.
       return new Handle({ id, client, description, labels: options.labels, createdAt: Date.now(), seq: -number });
     };
@@ -469,7 +478,7 @@ export class Handles {
   }
 
   /** The open handles on a description. */
-  #on(description: Description): Handle[] {
+  #on(description: OpenDescription): Handle[] {
     return this.#parts.journal
       .handlesOf(description.process)
       .filter((handle) => handle.description.id === description.id)
@@ -477,7 +486,7 @@ export class Handles {
   }
 
   /** Nobody writes to what is captured any more. */
-  endOutput(description: Description): void {
+  endOutput(description: OpenDescription): void {
     const { journal, feed } = this.#parts;
     const batch = new Batch(journal);
     description.output.ended = true;
@@ -518,8 +527,8 @@ export class Handles {
     this.onCount();
   }
 
-  #describe(process: Process, pidfd: Pidfd, nonblocking: boolean): Description {
-    return new Description(this.#parts.journal.takeNumber(), process, pidfd, nonblocking);
+  #describe(process: Process, pidfd: Pidfd, nonblocking: boolean): OpenDescription {
+    return new OpenDescription(this.#parts.journal.takeNumber(), process, pidfd, nonblocking);
   }
 
   /** Makes the handle, writes it, tells of it. From its `seq` on, no event of it can be missed. */

@@ -1,9 +1,10 @@
 import { readFileSync } from 'node:fs';
 import { getPriority } from 'node:os';
+import type { Resource } from '../../schemas/vocabulary.ts';
 import type { CgroupLimits } from '../cgroups/cgroups.ts';
 import { notAllowed } from '../clients/client.ts';
 import type { SpawnRule } from '../clients/rights.ts';
-import { type Bound, limitOf, type Resource } from '../kernel/limits.ts';
+import { type Bound, limitOf } from '../kernel/limits.ts';
 import type { LaunchRequest } from '../spawn/launch.ts';
 
 /**

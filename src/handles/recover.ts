@@ -4,14 +4,13 @@ import { isErrno } from '../kernel/errno.ts';
 import type { Features } from '../kernel/features.ts';
 import { Pidfd } from '../kernel/pidfd.ts';
 import { readStat } from '../kernel/proc.ts';
+import { Handle, OpenDescription, type Process } from '../model/process.ts';
+import type { StopRecord } from '../model/stop-reports.ts';
 import type { Outputs } from '../output/outputs.ts';
 import { type Adoption, parentOf } from '../processes/adoption.ts';
-import { Description } from '../processes/description.ts';
 import type { PidfdStore } from '../processes/pidfd-store.ts';
-import type { Pauses, Process } from '../processes/process.ts';
 import type { ProcessTable } from '../processes/process-table.ts';
 import type { Reaper } from '../processes/reaper.ts';
-import { Handle } from './handle.ts';
 import type { Handles } from './handles.ts';
 
 export interface RecoverParts {
@@ -29,7 +28,7 @@ export interface RecoverParts {
   store: PidfdStore | null;
   outputs: Outputs;
   /** The earlier image's, by the journal's number of the process. */
-  pauses: ReadonlyMap<number, Pauses>;
+  pauses: ReadonlyMap<number, StopRecord>;
 }
 
 /**
@@ -50,7 +49,7 @@ export function recover(parts: RecoverParts): void {
   batch.commit(feed);
   for (const process of byProcess.keys()) {
     const pauses = parts.pauses.get(process.id);
-    if (pauses !== undefined) process.restorePauses(pauses);
+    if (pauses !== undefined) process.stops.restore(pauses);
   }
   // Held for handles that a damaged journal has lost.
   for (const pidfd of parts.inherited.values()) pidfd.close();
@@ -63,7 +62,7 @@ export function recover(parts: RecoverParts): void {
 /** @returns false where the process is not there any more */
 function takeUp(parts: RecoverParts, process: Process, held: readonly Handle[]): boolean {
   const { table, handles, adoption } = parts;
-  const descriptions = new Map<number, Description>();
+  const descriptions = new Map<number, OpenDescription>();
   for (const { description } of held) {
     const { id, nonblocking, output } = description;
     if (descriptions.has(id)) continue;
@@ -71,7 +70,7 @@ function takeUp(parts: RecoverParts, process: Process, held: readonly Handle[]):
     const pidfd = take(parts.inherited, id) ?? kept(parts, process) ?? again(parts, process, sibling);
     if (pidfd === null) break;
     pidfd.nonblocking = nonblocking;
-    descriptions.set(id, new Description(id, process, pidfd, nonblocking, output));
+    descriptions.set(id, new OpenDescription(id, process, pidfd, nonblocking, output));
   }
   const [first] = descriptions.values();
   if (first === undefined) return false;
@@ -106,7 +105,7 @@ function kept({ stored, store }: RecoverParts, process: Process): Pidfd | undefi
  * Each description is an open file description of its own. On a process that has been reaped it shares one, which then has nothing
  * to tell apart: only root opens that again.
  */
-function again({ features }: RecoverParts, process: Process, sibling: Description | undefined): Pidfd | null {
+function again({ features }: RecoverParts, process: Process, sibling: OpenDescription | undefined): Pidfd | null {
   return reopen(process, features.inode) ?? sibling?.pidfd?.duplicate() ?? null;
 }
 

@@ -1,6 +1,6 @@
 import type { FastifyInstance, FastifyReply, FastifyRequest } from 'fastify';
 import type { Logger } from 'pino';
-import type { ProblemErrno } from '../errors/problem.ts';
+import type { ProblemErrno } from '../../schemas/vocabulary.ts';
 import type { Watches } from '../watches/watches.ts';
 import type { Listeners } from './listeners.ts';
 import type { Look } from './passing.ts';

@@ -1,6 +1,6 @@
-import { type Event, type EventFacts, type EventType, encode, type When } from '../feed/event.ts';
-import type { Handle } from '../handles/handle.ts';
-import type { Process } from '../processes/process.ts';
+import type { EventType } from '../../schemas/vocabulary.ts';
+import { type Event, type EventFacts, encode, type When } from '../model/event.ts';
+import type { Handle, Process } from '../model/process.ts';
 import type { Change, Journal } from './journal.ts';
 
 /** Where events go once they are written. */

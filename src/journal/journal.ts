@@ -1,8 +1,7 @@
 import type { SQLInputValue } from 'node:sqlite';
-import type { Event, EventType } from '../feed/event.ts';
-import type { Gone, Handle } from '../handles/handle.ts';
-import type { Description } from '../processes/description.ts';
-import type { Process } from '../processes/process.ts';
+import type { EventType } from '../../schemas/vocabulary.ts';
+import type { Event } from '../model/event.ts';
+import type { Gone, Handle, OpenDescription, Process } from '../model/process.ts';
 import { Database, kindOf, NUMBERED, setAsideIn } from './database.ts';
 import { Identity, type IdentityFacts, RESERVE } from './identity.ts';
 import { InPlace, OutOfPlace } from './in-place.ts';
@@ -31,8 +30,8 @@ export interface StoredKey {
 export type Change =
   | { write: 'process'; process: Process }
   | { write: 'handle'; handle: Handle }
-  | { write: 'description'; description: Description }
-  | { write: 'output'; description: Description }
+  | { write: 'description'; description: OpenDescription }
+  | { write: 'output'; description: OpenDescription }
   | { write: 'gone'; handle: Handle; gone: Gone; last: number }
   /** A spawn that came to nothing: as if it had never been written. */
   | { write: 'never'; handle: Handle }
@@ -858,7 +857,7 @@ export class Journal {
   #rows(where: string): { handle: Handle; boot: string }[] {
     const rows = this.#all<HandleRow>(`${HANDLE_COLUMNS} ${where} ORDER BY +h.seq`, []);
     const processes = new Map<number, Process>();
-    const descriptions = new Map<number, Description>();
+    const descriptions = new Map<number, OpenDescription>();
     return rows.map((row) => ({ handle: handleOf(row, processes, descriptions), boot: row.boot }));
   }
 

@@ -1,5 +1,4 @@
-import type { Handle } from '../handles/handle.ts';
-import type { Process } from '../processes/process.ts';
+import type { Handle, Process } from '../model/process.ts';
 import type { Change } from './journal.ts';
 
 /** How many handles, and how many processes, the journal remembers beside what is on disk. */

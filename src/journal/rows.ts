@@ -1,6 +1,14 @@
-import { Handle, type Labels } from '../handles/handle.ts';
-import { Description, type Output, type Stream } from '../processes/description.ts';
-import { type Ending, Process, type ProcessState, type Relation } from '../processes/process.ts';
+import {
+  type Ending,
+  Handle,
+  type Labels,
+  OpenDescription,
+  type Output,
+  Process,
+  type ProcessState,
+  type Relation,
+  type Stream,
+} from '../model/process.ts';
 
 /** A handle with its process, as they lie in the journal. */
 export interface HandleRow {
@@ -45,7 +53,7 @@ function outputOf(bits: number): Output {
 export function handleOf(
   row: HandleRow,
   processes: Map<number, Process> = new Map(),
-  descriptions: Map<number, Description> = new Map(),
+  descriptions: Map<number, OpenDescription> = new Map(),
 ): Handle {
   let process = processes.get(row.process);
   if (process === undefined) {
@@ -58,7 +66,7 @@ export function handleOf(
   }
   let description = descriptions.get(row.description);
   if (description === undefined) {
-    description = new Description(row.description, process, null, row.nonblocking === 1, outputOf(row.output));
+    description = new OpenDescription(row.description, process, null, row.nonblocking === 1, outputOf(row.output));
     descriptions.set(row.description, description);
   }
   const { id, client, seq, watch } = row;

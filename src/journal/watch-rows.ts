@@ -1,7 +1,7 @@
 import type { SQLInputValue } from 'node:sqlite';
-import type { Labels } from '../handles/handle.ts';
-import type { Match } from '../watches/matcher.ts';
-import type { WatchFacts } from '../watches/watch.ts';
+import type { Match } from '../../schemas/handles.ts';
+import type { Labels } from '../model/process.ts';
+import type { WatchFacts } from '../model/watch.ts';
 import type { Statement } from './statements.ts';
 
 /** A process that a watch has nothing more to do with. */

@@ -1,5 +1,5 @@
+import { signalNumber } from '../../schemas/signal-names.ts';
 import { bind } from './libc.ts';
-import { signalNumber } from './signals.ts';
 
 const sigemptyset = bind('int sigemptyset(void *set)');
 const sigaddset = bind('int sigaddset(void *set, int signal)');

@@ -1,4 +1,5 @@
 import { constants } from 'node:os';
+import type { Rusage, Siginfo } from '../../schemas/common.ts';
 import { SystemError } from './errno.ts';
 import { bind, byArchitecture, checked, lastErrno } from './libc.ts';
 
@@ -16,8 +17,15 @@ export const P_ALL = 0;
 export const P_PID = 1;
 export const P_PIDFD = 3;
 
-const codes = ['', 'CLD_EXITED', 'CLD_KILLED', 'CLD_DUMPED', 'CLD_TRAPPED', 'CLD_STOPPED', 'CLD_CONTINUED'] as const;
-export type SiginfoCode = Exclude<(typeof codes)[number], ''>;
+const codes: readonly (Siginfo['code'] | '')[] = [
+  '',
+  'CLD_EXITED',
+  'CLD_KILLED',
+  'CLD_DUMPED',
+  'CLD_TRAPPED',
+  'CLD_STOPPED',
+  'CLD_CONTINUED',
+];
 
 /**
  * Whether a child has ended. With WEXITED alone the kernel also reports the stops of a child that the caller traces
@@ -25,29 +33,6 @@ export type SiginfoCode = Exclude<(typeof codes)[number], ''>;
  */
 export function isEnd({ siginfo: { code } }: WaitEvent): boolean {
   return code === 'CLD_EXITED' || code === 'CLD_KILLED' || code === 'CLD_DUMPED';
-}
-
-/** What waitid(2) writes of a child. `uid` is the child's real uid; `status` an exit code or a signal number, as `code` says. */
-export interface Siginfo {
-  signo: 'SIGCHLD';
-  code: SiginfoCode;
-  pid: number;
-  uid: number;
-  status: number;
-}
-
-/** getrusage(2) of a child and of the children it has waited for. Times in microseconds. */
-export interface Rusage {
-  userUs: number;
-  systemUs: number;
-  /** KiB. A child of posix_spawn starts with the parent's own high-water mark: exec carries it over. */
-  maxRssKiB: number;
-  minorFaults: number;
-  majorFaults: number;
-  inBlocks: number;
-  outBlocks: number;
-  voluntarySwitches: number;
-  involuntarySwitches: number;
 }
 
 export interface WaitEvent {
@@ -99,7 +84,7 @@ function written(): WaitEvent | null {
   return {
     siginfo: {
       signo: 'SIGCHLD',
-      code: codes[infoView.getInt32(8, true)] as SiginfoCode,
+      code: codes[infoView.getInt32(8, true)] as Siginfo['code'],
       pid,
       uid: infoView.getUint32(20, true),
       status: infoView.getInt32(24, true),

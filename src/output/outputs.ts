@@ -19,7 +19,7 @@ import type { Epoll, Wakeup } from '../kernel/epoll.ts';
 import { isErrno } from '../kernel/errno.ts';
 import { firstData } from '../kernel/file.ts';
 import { makePipe } from '../kernel/pipe.ts';
-import type { Description, Stream } from '../processes/description.ts';
+import type { OpenDescription, Stream } from '../model/process.ts';
 import { CapturedStream } from './captured-stream.ts';
 import type { Keeper } from './keeper.ts';
 import { MoveQueue } from './move-queue.ts';
@@ -44,7 +44,7 @@ export interface OutputsParts {
 interface Capture {
   streams: Map<Stream, CapturedStream>;
   /** `null` while its process is only starting, and once its handle is gone. */
-  description: Description | null;
+  description: OpenDescription | null;
 }
 
 /** The write ends for a new process. They are closed when it has them. */
@@ -82,7 +82,7 @@ export class Outputs {
   readonly #followers = new Map<string, Set<() => void>>();
   #closed = false;
   /** Called when nobody can write to a description's streams any more. */
-  onEnded: (description: Description) => void = () => {};
+  onEnded: (description: OpenDescription) => void = () => {};
   /** How many bytes were dropped because of the limit. */
   dropped = 0;
 
@@ -152,7 +152,7 @@ export class Outputs {
   }
 
   /** Looks after what is captured of a process until its last writer is gone, from the spawn on or from a start of the daemon. */
-  track(description: Description, client: string): void {
+  track(description: OpenDescription, client: string): void {
     const { id } = description;
     this.#owners.set(id, client);
     const capture = this.#captures.get(id);
@@ -241,7 +241,7 @@ export class Outputs {
   }
 
   /** Nobody reads it any more: the files go now, and what is still written is dropped. */
-  release({ id, output }: Description): void {
+  release({ id, output }: OpenDescription): void {
     this.#remove(id, output.streams);
   }
 

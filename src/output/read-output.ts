@@ -1,6 +1,5 @@
 import type { Readable } from 'node:stream';
-import type { Handle } from '../handles/handle.ts';
-import type { Stream } from '../processes/description.ts';
+import type { Handle, Stream } from '../model/process.ts';
 import { notCaptured, OutputFile, type Watch } from './output-file.ts';
 import type { Outputs } from './outputs.ts';
 

@@ -2,7 +2,7 @@ import type { Registration } from '../kernel/epoll.ts';
 import { isErrno } from '../kernel/errno.ts';
 import { Pidfd } from '../kernel/pidfd.ts';
 import { readStat } from '../kernel/proc.ts';
-import type { Process } from './process.ts';
+import type { Process } from '../model/process.ts';
 import type { ProcessTable } from './process-table.ts';
 
 /** A process that we watch because children of it have handles: when it ends, they may come to us. */

@@ -57,12 +57,12 @@ export class Births {
   }
 
   /** Keeps a stop or a continue of an unknown child. */
-  keepPause(pid: number, event: WaitEvent): void {
+  keepStop(pid: number, event: WaitEvent): void {
     if (this.underWay) this.#pauses.set(pid, { seen: event, before: this.#next });
   }
 
   /** What was kept of a child that is known now. */
-  takePause(pid: number, { number }: Birth): WaitEvent | null {
+  takeStop(pid: number, { number }: Birth): WaitEvent | null {
     const kept = this.#pauses.get(pid);
     this.#pauses.delete(pid);
     return kept !== undefined && number < kept.before ? kept.seen : null;

@@ -1,7 +1,7 @@
 import { isPidInUse } from '../kernel/pid-in-use.ts';
 import type { Pidfd } from '../kernel/pidfd.ts';
 import { readStat } from '../kernel/proc.ts';
-import type { Process } from './process.ts';
+import type { Process } from '../model/process.ts';
 
 /** How many kept descriptors are looked at whenever another one comes: enough to keep the dead from piling up. */
 const SWEEP = 4;

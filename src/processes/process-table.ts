@@ -1,11 +1,10 @@
 import { Epoll, type Wakeup } from '../kernel/epoll.ts';
 import type { Pidfd } from '../kernel/pidfd.ts';
+import type { OpenDescription, Process } from '../model/process.ts';
 import type { ParentWatch } from './adoption.ts';
-import type { Description } from './description.ts';
 import { KeptGroups } from './kept-groups.ts';
 import type { OwnChild } from './own-child.ts';
 import type { PidfdStore } from './pidfd-store.ts';
-import type { Process } from './process.ts';
 import { UnheldStops } from './unheld-stops.ts';
 
 /** The processes that handles are held on and that have not been settled, each watched through one of its pidfds. */
@@ -39,7 +38,7 @@ export class ProcessTable {
     this.#watch(process);
     this.#byPid.set(process.pid, process);
     const stop = this.stops.take(process.pid);
-    if (stop !== null) process.pause(stop);
+    if (stop !== null) process.reportStop(stop);
     const [first] = process.descriptions;
     if (first !== undefined) this.#store?.put(process.id, first.pidfd!);
   }
@@ -55,14 +54,15 @@ export class ProcessTable {
   }
 
   /** One user of a description less; with the last one its descriptor goes, and with that perhaps the process. */
-  release(description: Description): void {
+  release(description: OpenDescription): void {
     const { process } = description;
     if (!description.drop() || description.pidfd === null) return;
     const [watched] = process.descriptions;
     if (watched === description) this.#unwatch(process);
     description.takePidfd()?.close();
     if (process.descriptions.size === 0) {
-      if (process.relation === 'child' && process.stop !== null) this.stops.note(process.pid, process.stop);
+      if (process.relation === 'child' && process.stops.current !== null)
+        this.stops.note(process.pid, process.stops.current);
       this.#forget(process);
     } else if (watched === description) this.#watch(process);
   }

@@ -1,3 +1,4 @@
+import type { Outcome } from '../../schemas/common.ts';
 import type { Cgroups } from '../cgroups/cgroups.ts';
 import type { EventSink } from '../journal/batch.ts';
 import { Batch } from '../journal/batch.ts';
@@ -19,11 +20,11 @@ import {
   WSTOPPED,
   waitid,
 } from '../kernel/waitid.ts';
+import { outcomeOf, outcomeOfStatus } from '../model/outcome.ts';
+import type { Ending, Process } from '../model/process.ts';
 import { type Adoption, ParentWatch } from './adoption.ts';
 import { type Birth, Births } from './births.ts';
-import { type Outcome, outcomeOf, outcomeOfStatus } from './outcome.ts';
 import { OwnChild } from './own-child.ts';
-import type { Ending, Process } from './process.ts';
 import type { ProcessTable } from './process-table.ts';
 
 /** SIGCHLD is looked after at once, but under load no more often than this. */
@@ -131,7 +132,7 @@ export class Reaper {
    * @returns to be called when that is over
    */
   spare(pid: number, birth: Birth): () => void {
-    this.#spared.set(pid, this.#births.takePause(pid, birth));
+    this.#spared.set(pid, this.#births.takeStop(pid, birth));
     birth.over();
     return () => {
       this.#spared.delete(pid);
@@ -179,7 +180,7 @@ export class Reaper {
     if (readStat(process.pid)?.state === 'T') process.state = 'stopped';
     batch.change('adopted', process);
     batch.commit(this.#parts.feed);
-    this.drainPauses();
+    this.drainStops();
   }
 
   #settle(ended: Readiness<Process>[]): void {
@@ -273,7 +274,7 @@ export class Reaper {
   /** What SIGCHLD asks for: stops, continues, and the ends of children that nobody has a handle on. */
   lookAfterChildren(): void {
     this.#lastLook = performance.now();
-    this.drainPauses();
+    this.drainStops();
     // Those with a handle go the usual way, many at a time; who has none comes after them.
     if (this.wake()) this.#reapOrphans();
     else this.#onChildSignal();
@@ -283,7 +284,7 @@ export class Reaper {
    * Takes every stop and continue that the kernel holds. A pidfd does not tell of them, and one that is read is gone for
    * all, so the daemon reads each once and keeps for every client what that client has not read.
    */
-  drainPauses(): void {
+  drainStops(): void {
     const batch = new Batch(this.#parts.journal);
     for (;;) {
       const event = orNothing(() => waitid(P_ALL, 0, WSTOPPED | WCONTINUED | WNOHANG));
@@ -292,7 +293,7 @@ export class Reaper {
       const process = this.#parts.table.get(pid);
       if (this.#spared.has(pid)) this.#spared.set(pid, event);
       else if (process === undefined) {
-        this.#births.keepPause(pid, event);
+        this.#births.keepStop(pid, event);
         this.#parts.table.stops.note(pid, event);
       } else if (process.ending === null) this.#pause(batch, process, event);
     }
@@ -304,7 +305,7 @@ export class Reaper {
       process.relation = 'child';
       batch.change('adopted', process);
     }
-    process.pause(event);
+    process.reportStop(event);
     const { siginfo, rusage } = event;
     const type = siginfo.code === 'CLD_CONTINUED' ? 'continued' : 'stopped';
     batch.change(type, process, { outcome: outcomeOf(siginfo), siginfo, rusage });
@@ -319,7 +320,7 @@ export class Reaper {
         return;
       }
       if (!isEnd(ended)) {
-        this.drainPauses(); // it hides the ones behind it until it is taken
+        this.drainStops(); // it hides the ones behind it until it is taken
         continue;
       }
       const { pid } = ended.siginfo;
@@ -347,7 +348,7 @@ function foreignOutcome(status: number | null): Outcome {
   return { reason: 'unknown', detail };
 }
 
-/** @returns `null` where it has not ended; the stop of a traced child stays for {@link Reaper.drainPauses} */
+/** @returns `null` where it has not ended; the stop of a traced child stays for {@link Reaper.drainStops} */
 function peek(pidfd: Pidfd): WaitEvent | null | 'not our child' {
   try {
     const event = pidfd.waitid(WEXITED | WNOHANG | WNOWAIT);

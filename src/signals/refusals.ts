@@ -1,6 +1,6 @@
 import { Problem } from '../errors/problem.ts';
-import type { Handle } from '../handles/handle.ts';
 import { readComm, readStat, readTracer } from '../kernel/proc.ts';
+import type { Handle } from '../model/process.ts';
 
 function nameOf(pid: number): string {
   return `${pid} (${readComm(pid) ?? 'ended'})`;

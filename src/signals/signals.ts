@@ -1,13 +1,12 @@
 import { constants } from 'node:os';
+import { signalNumber } from '../../schemas/signal-names.ts';
 import type { Cgroups } from '../cgroups/cgroups.ts';
 import { Problem } from '../errors/problem.ts';
-import type { Handle } from '../handles/handle.ts';
 import { isErrno } from '../kernel/errno.ts';
 import { type Features, since } from '../kernel/features.ts';
 import type { Pidfd, SignalScope } from '../kernel/pidfd.ts';
 import { readStat } from '../kernel/proc.ts';
-import { signalNumber } from '../kernel/signals.ts';
-import type { Process } from '../processes/process.ts';
+import type { Handle, Process } from '../model/process.ts';
 import type { ProcessTable } from '../processes/process-table.ts';
 import { notPermitted, stillGrows } from './refusals.ts';
 import { pidsOf, signalTree, type TreeRoot } from './tree.ts';

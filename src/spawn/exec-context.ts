@@ -1,23 +1,12 @@
 import { readFileSync } from 'node:fs';
-import type { CgroupLimits } from '../cgroups/cgroups.ts';
+import type { Spawn } from '../../schemas/handles.ts';
+import type { Resource } from '../../schemas/vocabulary.ts';
 import { Problem } from '../errors/problem.ts';
-import { type Bound, type Resource, rlimOf } from '../kernel/limits.ts';
+import { type Bound, rlimOf } from '../kernel/limits.ts';
 import { findGroup, findUser, groupsOf, type User } from '../kernel/users.ts';
 
 /** As whom a program is to run, and within which bounds. */
-export interface ExecContext {
-  /** Name or uid. */
-  user?: string | number | undefined;
-  /** Name or gid. */
-  group?: string | number | undefined;
-  /** One for both is soft and hard alike. */
-  limits?: Partial<Record<Resource, Bound | { soft: Bound; hard: Bound }>> | undefined;
-  nice?: number | undefined;
-  /** Octal. */
-  umask?: string | undefined;
-  noNewPrivileges?: boolean | undefined;
-  cgroup?: CgroupLimits | undefined;
-}
+export type ExecContext = Pick<Spawn, 'user' | 'group' | 'limits' | 'nice' | 'umask' | 'noNewPrivileges' | 'cgroup'>;
 
 /** Whose ids a process is to have. */
 export interface Identity {

@@ -1,5 +1,6 @@
 import { constants } from 'node:fs';
-import { type Resource, resourceNumbers } from '../kernel/limits.ts';
+import type { Resource } from '../../schemas/vocabulary.ts';
+import { resourceNumber } from '../kernel/limits.ts';
 import {
   Label,
   type Operand,
@@ -171,12 +172,7 @@ export class LaunchProgram extends SyscallProgram {
       const wanted = Buffer.alloc(16);
       wanted.writeBigUInt64LE(soft, 0);
       wanted.writeBigUInt64LE(hard, 8);
-      this.#step({ of: 'limit', resource }, 'prlimit64', [
-        SELF,
-        resourceNumbers[resource],
-        this.bytes(wanted),
-        NOTHING,
-      ]);
+      this.#step({ of: 'limit', resource }, 'prlimit64', [SELF, resourceNumber(resource), this.bytes(wanted), NOTHING]);
     }
     if (nice !== undefined) this.#step({ of: 'nice' }, 'setpriority', [0, SELF, nice]);
     if (umask !== undefined) this.call('umask', [Number.parseInt(umask, 8)]);

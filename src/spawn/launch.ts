@@ -1,5 +1,6 @@
 import { homedir, constants as osConstants } from 'node:os';
 import { isatty } from 'node:tty';
+import type { Spawn } from '../../schemas/handles.ts';
 import { notAllowed } from '../clients/client.ts';
 import { isProblemErrno, Problem } from '../errors/problem.ts';
 import type { Descriptor } from '../kernel/descriptor.ts';
@@ -8,21 +9,16 @@ import { MemoryFile } from '../kernel/memory-file.ts';
 import { ownDescription } from '../kernel/own-description.ts';
 import { Pidfd } from '../kernel/pidfd.ts';
 import { givePipe } from '../kernel/pipe.ts';
-import { type ExecContext, type Identity, identityOf, limitsOf } from './exec-context.ts';
+import { type Identity, identityOf, limitsOf } from './exec-context.ts';
 import type { Fork, ForkServer, Stdio } from './fork-server.ts';
 import { type Failed, type LaunchPlan, LaunchProgram, type OutputFile } from './launch-program.ts';
 
-/** `inherit` is for the daemon's own main program alone. */
-export type StdinSource = 'null' | 'inherit' | { text: string } | { base64: string };
-export type OutputTarget =
-  | 'null'
-  | 'inherit'
-  | 'capture'
-  /** `literally`: no part of the path may be a symbolic link. */
-  | { file: string; append?: boolean | undefined; literally?: boolean };
-
 /** One that is secret goes to the program, and is shown to nobody. */
-export type Argument = string | { secret: string };
+export type Argument = Spawn['argv'][number];
+
+/** `literally`: no part of the path may be a symbolic link. */
+type Literally = { literally?: boolean };
+export type OutputTarget = Exclude<Spawn['stdout'], object> | (Extract<Spawn['stdout'], object> & Literally);
 
 /** What stands for a secret wherever a command line is shown or kept. */
 export const HIDDEN = '***';
@@ -31,17 +27,15 @@ const textOf = (argument: Argument): string => (typeof argument === 'string' ? a
 export const shownOf = (argument: Argument): string => (typeof argument === 'string' ? argument : HIDDEN);
 
 /** A program to start, as a client asks for it. */
-export interface LaunchRequest extends ExecContext {
-  argv: [string, ...Argument[]];
+export interface LaunchRequest extends Omit<Spawn, 'stdin' | 'stdout' | 'stderr'> {
   /** Where it is, if that is known; else it is looked for. */
   program?: string;
-  env: Readonly<Record<string, string>>;
-  /** Whether that is all of it. */
+  /** Whether `env` is all of it. */
   wholeEnvironment?: boolean;
-  cwd: string;
   /** Whether a symbolic link in `cwd` is refused. */
   cwdLiterally?: boolean;
-  stdin: StdinSource;
+  /** `inherit` is for the daemon's own main program alone. */
+  stdin: Spawn['stdin'] | 'inherit';
   stdout: OutputTarget;
   stderr: OutputTarget | 'stdout';
 }
@@ -259,7 +253,7 @@ function openOrEnd(pid: number, nonblocking: boolean, fork: Fork): Pidfd {
   }
 }
 
-function source(from: StdinSource, files: LaunchFiles, keep: Keep): number {
+function source(from: LaunchRequest['stdin'], files: LaunchFiles, keep: Keep): number {
   if (from === 'inherit') return inherited(0, keep);
   if (from === 'null') return files.nothing;
   // A file in memory, not a pipe: nobody has to feed it, it never blocks, and it is on no disk. The child gets a description

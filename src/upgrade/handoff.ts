@@ -6,7 +6,7 @@ import { Pidfd } from '../kernel/pidfd.ts';
 import { block, unblock } from '../kernel/signal-mask.ts';
 import { makeShield } from '../kernel/signal-shield.ts';
 import type { WaitEvent } from '../kernel/waitid.ts';
-import type { Pauses } from '../processes/process.ts';
+import type { StopRecord } from '../model/stop-reports.ts';
 import type { ProcessTable } from '../processes/process-table.ts';
 import { forwarded } from './early-signals.ts';
 
@@ -63,7 +63,7 @@ const Schema = z.object({
   pidfds: z.array(z.object({ description: z.int(), fd: descriptor })),
   /** By the journal's number of the process. */
   groups: z.array(z.object({ process: z.int(), pid: z.int().default(0), handles: z.int(), fd: descriptor })),
-  pauses: z.array(z.object({ process: z.int(), pauses: z.custom<Pauses>((value) => typeof value === 'object') })),
+  pauses: z.array(z.object({ process: z.int(), pauses: z.custom<StopRecord>((value) => typeof value === 'object') })),
   /** Of children without a handle. */
   stops: z.array(z.custom<WaitEvent>((value) => typeof value === 'object')).default([]),
   /** What the service manager keeps a pidfd of, by the journal's number of the process. */
@@ -97,7 +97,7 @@ export function handOverProcesses(table: ProcessTable): Pick<Handoff, 'pidfds' |
       [...descriptions].map(({ id, pidfd }) => ({ description: id, fd: kept(pidfd!) })),
     ),
     groups: [...table.groups.entries()].map(({ pidfd, ...group }) => ({ ...group, fd: kept(pidfd) })),
-    pauses: processes.map(({ id, pauses }) => ({ process: id, pauses })),
+    pauses: processes.map(({ id, stops }) => ({ process: id, pauses: stops.record })),
     stops: table.stops.all,
   };
 }

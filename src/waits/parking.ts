@@ -1,6 +1,6 @@
 import type { Caller } from '../clients/caller.ts';
 import type { Problem } from '../errors/problem.ts';
-import type { Handle } from '../handles/handle.ts';
+import type { Handle } from '../model/process.ts';
 import type { ProcessTable } from '../processes/process-table.ts';
 
 /** `setTimeout` fires at once beyond this; the contract's durations end here too. */
@@ -51,7 +51,7 @@ export class Parking {
     const onGone = (): void => settle('gone');
     const unwatch = handles.map((handle) => {
       handle.description.retain();
-      handle.process.hold(handle.client);
+      handle.process.stops.hold(handle.client);
       return handle.process.watch(() => look(handle));
     });
     const leave = (): void => {
@@ -61,7 +61,7 @@ export class Parking {
       this.#parked.delete(refuse);
       for (const end of unwatch) end();
       for (const { process, client, description } of handles) {
-        process.letGo(client);
+        process.stops.release(client);
         this.#table.release(description);
       }
     };

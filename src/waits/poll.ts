@@ -1,24 +1,16 @@
+import type { Poll, PollResult } from '../../schemas/waits.ts';
 import type { Caller } from '../clients/caller.ts';
 import { Problem } from '../errors/problem.ts';
-import type { Handle } from '../handles/handle.ts';
-import type { Outcome } from '../processes/outcome.ts';
+import type { Handle } from '../model/process.ts';
 import type { Parking } from './parking.ts';
-
-export type Revent = 'POLLIN' | 'POLLHUP';
 
 export interface PollRequest {
   handles: readonly Handle[];
   /** `ended`: POLLIN. `outcome`: it is known how, which for a foreign process takes its reaping, POLLHUP. */
-  for: 'ended' | 'outcome';
-  until: 'any' | 'all' | number;
+  for: Poll['for'];
+  until: Poll['until'];
   timeoutMs: number | undefined;
   caller: Caller;
-}
-
-export interface PollResult {
-  ready: { handle: string; revents: Revent[]; outcome: Outcome | null }[];
-  pending: string[];
-  timedOut: boolean;
 }
 
 /**
@@ -71,6 +63,6 @@ export async function untilEnded(
 }
 
 function readinessOf({ id, process }: Handle): PollResult['ready'][number] {
-  const revents: Revent[] = process.ending?.reaped ? ['POLLIN', 'POLLHUP'] : ['POLLIN'];
+  const revents: PollResult['ready'][number]['revents'] = process.ending?.reaped ? ['POLLIN', 'POLLHUP'] : ['POLLIN'];
   return { handle: id, revents, outcome: process.ending?.outcome ?? null };
 }

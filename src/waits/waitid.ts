@@ -1,17 +1,17 @@
+import type { Outcome, Retry, StopEvent } from '../../schemas/common.ts';
+import type { WaitOption } from '../../schemas/vocabulary.ts';
+import type { WaitidResult } from '../../schemas/waits.ts';
 import type { Caller } from '../clients/caller.ts';
-import { Problem, type Retry } from '../errors/problem.ts';
-import type { Handle } from '../handles/handle.ts';
+import { Problem } from '../errors/problem.ts';
 import type { Change, Journal } from '../journal/journal.ts';
 import { isEnd, type WaitEvent, WCONTINUED, WEXITED, WNOHANG, WNOWAIT, WSTOPPED } from '../kernel/waitid.ts';
-import type { Description } from '../processes/description.ts';
-import { type Outcome, outcomeOf, type Pause } from '../processes/outcome.ts';
+import { outcomeOf } from '../model/outcome.ts';
+import type { Handle, OpenDescription } from '../model/process.ts';
 import type { Reaper } from '../processes/reaper.ts';
 import type { Claim } from '../retries/retries.ts';
 import type { Parking, Unparked } from './parking.ts';
 
-/** The options of waitid(2) that travel. */
-export const waitOptions = { WEXITED, WSTOPPED, WCONTINUED, WNOHANG, WNOWAIT };
-export type WaitOption = keyof typeof waitOptions;
+const bits: Record<WaitOption, number> = { WEXITED, WSTOPPED, WCONTINUED, WNOHANG, WNOWAIT };
 
 /** When a nonblocking caller may look again. */
 const RETRY_AFTER_MS = 250;
@@ -25,7 +25,7 @@ export interface WaitRequest {
 }
 
 export interface WaitResult extends Partial<WaitEvent> {
-  outcome: Outcome | Pause | null;
+  outcome: Outcome | StopEvent | null;
 }
 
 export type WaitAnswer = WaitResult | 'nothing' | 'again' | 'timed out' | 'gone';
@@ -73,10 +73,10 @@ export class Waits {
   #ask({ description, process }: Handle, bits: number): void {
     const { pidfd } = description;
     if (pidfd === null || process.ending !== null) return;
-    if ((bits & (WSTOPPED | WCONTINUED)) !== 0) this.#parts.reaper.drainPauses();
+    if ((bits & (WSTOPPED | WCONTINUED)) !== 0) this.#parts.reaper.drainStops();
     const answer = askKernel(description, (bits & WNOHANG) !== 0 || !this.#parts.nonblocking);
     if (answer === 'ended') this.#parts.reaper.settle(process);
-    else if (answer === 'trapped') this.#parts.reaper.drainPauses();
+    else if (answer === 'trapped') this.#parts.reaper.drainStops();
     else if (answer === 'running') this.#parts.reaper.adopt(process);
   }
 
@@ -85,12 +85,12 @@ export class Waits {
     const { process, client } = handle;
     if (process.relation === 'foreign') throw this.#noChild(handle, 'it is not a child of the daemon');
     if (process.ending !== null) return this.#collect(handle, bits, claim);
-    const event = process.unread(client);
+    const event = process.stops.unread(client);
     if (event === null) return null;
     if ((bits & reportedWith(event)) === 0) return null;
     const result = { ...event, outcome: outcomeOf(event.siginfo) };
     if ((bits & WNOWAIT) !== 0) return result;
-    process.markRead(client);
+    process.stops.markRead(client);
     if (claim !== undefined) this.#parts.journal.commit([keep(claim, handle, result)]);
     return result;
   }
@@ -129,15 +129,8 @@ export class Waits {
 }
 
 /** What a wait answers with, on the wire and in the journal. */
-export function bodyOf(handle: Handle, { siginfo, rusage, outcome }: WaitResult): WaitBody {
+export function bodyOf(handle: Handle, { siginfo, rusage, outcome }: WaitResult): WaitidResult {
   return { handle: handle.id, siginfo: siginfo ?? null, outcome, rusage: rusage ?? null };
-}
-
-export interface WaitBody {
-  handle: string;
-  siginfo: WaitEvent['siginfo'] | null;
-  outcome: Outcome | Pause | null;
-  rusage: WaitEvent['rusage'] | null;
 }
 
 /** The answer is written with what it takes, so that a caller who lost it can have it again. */
@@ -147,7 +140,7 @@ function keep(claim: Claim, handle: Handle, result: WaitResult): Change {
 }
 
 function bitsOf(options: readonly WaitOption[]): number {
-  return options.reduce((all, option) => all | waitOptions[option], 0);
+  return options.reduce((all, option) => all | bits[option], 0);
 }
 
 /**
@@ -168,7 +161,7 @@ function reportedWith({ siginfo: { code } }: WaitEvent): number {
 
 /** Peeks once for an exit, with the description's own flag. */
 function askKernel(
-  { pidfd, nonblocking }: Description,
+  { pidfd, nonblocking }: OpenDescription,
   noHang: boolean,
 ): 'ended' | 'trapped' | 'running' | 'not our child' {
   // On a blocking description the wait is ours to park, never the kernel's: WNOHANG always.

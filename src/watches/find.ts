@@ -1,3 +1,4 @@
+import type { Match } from '../../schemas/handles.ts';
 import type { Client } from '../clients/client.ts';
 import { notAllowed } from '../clients/client.ts';
 import { Problem } from '../errors/problem.ts';
@@ -5,12 +6,12 @@ import { isOpenable } from '../handles/openable.ts';
 import type { Features } from '../kernel/features.ts';
 import { Pidfd } from '../kernel/pidfd.ts';
 import { listPids } from '../kernel/proc.ts';
+import { Matcher } from '../model/matcher.ts';
+import { shownArgv } from '../model/shown-argv.ts';
 import type { ProcessTable } from '../processes/process-table.ts';
 import type { Reaper } from '../processes/reaper.ts';
-import { shownArgv } from '../processes/shown-argv.ts';
 import { Facts } from './facts.ts';
 import { inTurns } from './in-turns.ts';
-import { type Match, Matcher } from './matcher.ts';
 
 /** How many candidates are told. */
 const MOST_CANDIDATES = 100;

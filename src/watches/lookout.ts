@@ -1,3 +1,4 @@
+import type { WatchView } from '../../schemas/watches.ts';
 import { listPids } from '../kernel/proc.ts';
 import { ProcConnector } from '../kernel/proc-connector.ts';
 import { SLICE_MS } from './in-turns.ts';
@@ -17,22 +18,13 @@ const FORK_MS = 100;
 /** What the kernel does not tell (a move to another cgroup, other arguments) is found after that at the latest. */
 const ALL_AGAIN_MS = 10_000;
 
-/** How new processes are noticed: the kernel tells, or /proc is looked through. */
-export type Means = 'events' | 'scan';
-
-/** What of new processes is not noticed, for whoever relies on it. */
-export const misses: Record<Means, string> = {
-  events:
-    'a process that has ended within the first milliseconds, before the daemon has opened it; one that never executes a program and ends within 100 ms',
-  scan: 'a process that starts and ends between two looks at /proc, 50 ms apart or, so that looking takes a twentieth of a core at most, more',
-};
-
 /**
  * Notices processes as they appear, and later as they change: by the proc connector where the kernel lets us, else by looking through
  * /proc. Only while somebody wants that.
  */
 export class Lookout {
-  readonly means: Means;
+  /** How new processes are noticed: the kernel tells, or /proc is looked through. */
+  readonly means: WatchView['by'];
   /** How long was looked through /proc so far, in milliseconds. */
   spentMs = 0;
   readonly #see: (pid: number) => void;

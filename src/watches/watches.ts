@@ -1,8 +1,9 @@
 import { randomBytes } from 'node:crypto';
+import type { Match } from '../../schemas/handles.ts';
+import type { CreateWatch, WatchView } from '../../schemas/watches.ts';
 import { type Client, notAllowed } from '../clients/client.ts';
 import type { Clients } from '../clients/clients.ts';
 import { Problem } from '../errors/problem.ts';
-import type { Handle } from '../handles/handle.ts';
 import type { Handles, OpenOptions } from '../handles/handles.ts';
 import { unwritable } from '../handles/refusals.ts';
 import type { Journal } from '../journal/journal.ts';
@@ -10,6 +11,8 @@ import type { WatchChange } from '../journal/watch-rows.ts';
 import { SystemError } from '../kernel/errno.ts';
 import type { Features } from '../kernel/features.ts';
 import { listPids } from '../kernel/proc.ts';
+import type { Handle } from '../model/process.ts';
+import { viewOfWatch, Watch } from '../model/watch.ts';
 import type { ProcessTable } from '../processes/process-table.ts';
 import type { Reaper } from '../processes/reaper.ts';
 import type { Claim } from '../retries/retries.ts';
@@ -17,8 +20,6 @@ import { Facts } from './facts.ts';
 import { findOne } from './find.ts';
 import { inTurns } from './in-turns.ts';
 import { Lookout } from './lookout.ts';
-import type { Match } from './matcher.ts';
-import { viewOfWatch, Watch, type WatchFacts, type WatchView } from './watch.ts';
 
 const MOST_OF_CLIENT = 100;
 const MOST = 1000;
@@ -34,8 +35,6 @@ export interface WatchesParts {
   reaper: Reaper;
   features: Features;
 }
-
-export type WatchRequest = Pick<WatchFacts, 'match' | 'existing' | 'nonblocking' | 'labels'>;
 
 /** Finds processes by what they are, for handles that are opened now and for those that a watch opens later. */
 export class Watches {
@@ -91,7 +90,7 @@ export class Watches {
    */
   async create(
     client: Client,
-    { match, existing, nonblocking, labels }: WatchRequest,
+    { match, existing, nonblocking, labels }: CreateWatch,
     claim: Claim | undefined,
   ): Promise<Watch> {
     if (client.rights.open === 'none') throw notAllowed('open processes');

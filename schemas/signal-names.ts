@@ -1,16 +1,49 @@
-import { constants } from 'node:os';
+/** The standard signals of signal(7) in the order of their numbers, from 1. They are the same on x64 and arm64. */
+const standard = [
+  'SIGHUP',
+  'SIGINT',
+  'SIGQUIT',
+  'SIGILL',
+  'SIGTRAP',
+  'SIGABRT',
+  'SIGBUS',
+  'SIGFPE',
+  'SIGKILL',
+  'SIGUSR1',
+  'SIGSEGV',
+  'SIGUSR2',
+  'SIGPIPE',
+  'SIGALRM',
+  'SIGTERM',
+  'SIGSTKFLT',
+  'SIGCHLD',
+  'SIGCONT',
+  'SIGSTOP',
+  'SIGTSTP',
+  'SIGTTIN',
+  'SIGTTOU',
+  'SIGURG',
+  'SIGXCPU',
+  'SIGXFSZ',
+  'SIGVTALRM',
+  'SIGPROF',
+  'SIGWINCH',
+  'SIGIO',
+  'SIGPWR',
+  'SIGSYS',
+] as const;
 
 /** The kernel's first real-time signal. The C libraries keep two for themselves and call 34 SIGRTMIN; so do we everywhere. */
 const SIGRTMIN = 34;
 const SIGRTMAX = 64;
 
-const numbers = constants.signals as Record<string, number>;
-const aliases = new Set(['SIGIOT', 'SIGPOLL', 'SIGUNUSED']);
-const names = new Map(
-  Object.entries(numbers)
-    .filter(([name]) => !aliases.has(name))
-    .map(([name, number]) => [number, name]),
-);
+const names = new Map<number, string>(standard.map((name, index) => [index + 1, name]));
+const numbers = new Map<string, number>([...names].map(([number, name]) => [name, number]));
+for (const [alias, name] of [
+  ['SIGIOT', 'SIGABRT'],
+  ['SIGPOLL', 'SIGIO'],
+] as const)
+  numbers.set(alias, numbers.get(name)!);
 
 /** `SIGTERM`, `SIGRTMIN+3`; a number between the standard and the real-time ones (32, 33) reads `SIG32`. */
 export function signalName(number: number): string {
@@ -35,5 +68,5 @@ export function signalNumber(signal: string | number): number | undefined {
       : SIGRTMAX - Number(realTime[2] ?? 0);
     return number >= SIGRTMIN && number <= SIGRTMAX ? number : undefined;
   }
-  return Object.hasOwn(numbers, signal) ? numbers[signal] : undefined;
+  return numbers.get(signal);
 }

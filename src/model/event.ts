@@ -1,19 +1,9 @@
-import { type Handle, type ProcessView, viewOfProcess } from '../handles/handle.ts';
-import type { Rusage, Siginfo } from '../kernel/waitid.ts';
-import type { Outcome, Pause } from '../processes/outcome.ts';
-
-export const eventTypes = [
-  'opened',
-  'adopted',
-  'stopped',
-  'continued',
-  'exited',
-  'reaped',
-  'output',
-  'closed',
-  'expired',
-] as const;
-export type EventType = (typeof eventTypes)[number];
+import type { Outcome, Rusage, Siginfo, StopEvent } from '../../schemas/common.ts';
+import type { EventFrame } from '../../schemas/events.ts';
+import type { Filled } from '../../schemas/filled.ts';
+import type { EventType } from '../../schemas/vocabulary.ts';
+import type { Handle } from './process.ts';
+import { viewOfProcess } from './views.ts';
 
 /** An event as it is stored and sent. It is encoded once, however many read it. */
 export interface Event {
@@ -27,23 +17,8 @@ export interface Event {
   frame: string;
 }
 
-/** What subscribers get. */
-export interface EventFrame {
-  type: 'event';
-  seq: number;
-  event: EventType;
-  handle: string;
-  at: string;
-  process: ProcessView;
-  outcome: Outcome | Pause | null;
-  siginfo: Siginfo | null;
-  rusage: Rusage | null;
-  /** Of an `opened`: the watch that did it. */
-  watch?: string | undefined;
-}
-
 export interface EventFacts {
-  outcome?: Outcome | Pause | null;
+  outcome?: Outcome | StopEvent | null;
   siginfo?: Siginfo | null;
   rusage?: Rusage | null;
 }
@@ -56,7 +31,7 @@ export interface When {
 
 /** Makes an event with its frame. `facts` hold what an ended process tells in every event after its end. */
 export function encode(seq: number, type: EventType, handle: Handle, { shown, at }: When, facts: EventFacts): Event {
-  const frame: EventFrame = {
+  const frame: Filled<EventFrame> = {
     type: 'event',
     seq,
     event: type,
@@ -66,7 +41,7 @@ export function encode(seq: number, type: EventType, handle: Handle, { shown, at
     outcome: facts.outcome ?? null,
     siginfo: facts.siginfo ?? null,
     rusage: facts.rusage ?? null,
-    ...(type === 'opened' && handle.watch !== null && { watch: handle.watch }),
+    watch: (type === 'opened' ? handle.watch : null) ?? undefined,
   };
   return { seq, type, handle: handle.id, client: handle.client, at, frame: JSON.stringify(frame) };
 }

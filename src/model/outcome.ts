@@ -1,22 +1,8 @@
-import { signalName } from '../kernel/signals.ts';
-import type { Siginfo } from '../kernel/waitid.ts';
-
-/** How a process ended. Never a number that was no exit code. */
-export type Outcome =
-  | { reason: 'exited'; exitCode: number }
-  /** `oom`: by the kernel, because its cgroup had no memory left. */
-  | { reason: 'killed'; signal: string; oom?: true | undefined }
-  | { reason: 'dumped'; signal: string }
-  | { reason: 'unknown'; detail: string };
-
-/** How a process was stopped or went on. */
-export type Pause =
-  | { reason: 'stopped'; signal: string }
-  | { reason: 'trapped'; signal: string }
-  | { reason: 'continued' };
+import type { Outcome, Siginfo, StopEvent } from '../../schemas/common.ts';
+import { signalName } from '../../schemas/signal-names.ts';
 
 /** What a siginfo tells. */
-export function outcomeOf({ code, status }: Siginfo): Outcome | Pause {
+export function outcomeOf({ code, status }: Siginfo): Outcome | StopEvent {
   switch (code) {
     case 'CLD_EXITED':
       return { reason: 'exited', exitCode: status };

@@ -1,6 +1,15 @@
-import type { Labels } from '../handles/handle.ts';
-import { type Means, misses } from './lookout.ts';
-import { type Match, Matcher } from './matcher.ts';
+import type { Filled } from '../../schemas/filled.ts';
+import type { Match } from '../../schemas/handles.ts';
+import type { WatchView } from '../../schemas/watches.ts';
+import { Matcher } from './matcher.ts';
+import type { Labels } from './process.ts';
+
+/** What of new processes is not noticed, for whoever relies on it. */
+const misses: Record<WatchView['by'], string> = {
+  events:
+    'a process that has ended within the first milliseconds, before the daemon has opened it; one that never executes a program and ends within 100 ms',
+  scan: 'a process that starts and ends between two looks at /proc, 50 ms apart or, so that looking takes a twentieth of a core at most, more',
+};
 
 /** What is kept of a watch. */
 export interface WatchFacts {
@@ -33,14 +42,6 @@ export class Watch {
   }
 }
 
-/** A watch as its client sees it. */
-export interface WatchView extends Omit<WatchFacts, 'createdAt'> {
-  by: Means;
-  /** What it can miss. */
-  misses: string;
-  createdAt: string;
-}
-
-export function viewOfWatch({ facts, opened }: Watch, by: Means): WatchView {
+export function viewOfWatch({ facts, opened }: Watch, by: WatchView['by']): Filled<WatchView> {
   return { ...facts, opened, by, misses: misses[by], createdAt: new Date(facts.createdAt).toISOString() };
 }

@@ -1,14 +1,15 @@
-import type { Facts } from './facts.ts';
+import type { Match } from '../../schemas/handles.ts';
 import { Pattern } from './pattern.ts';
 
-/** Which processes are meant, each part a {@link Pattern}; all that are given must fit. */
-export interface Match {
-  /** Its path in the unified hierarchy (cgroups(7)), as the daemon sees it. */
-  cgroup?: string | undefined;
-  /** The path of the program. */
-  exe?: string | undefined;
+/** What a matcher looks at of a process. */
+export interface Matchable {
+  readonly pid: number;
   /** The arguments with a space between each. */
-  argv?: string | undefined;
+  readonly commandLine: string;
+  /** In the unified hierarchy (cgroups(7)), as the daemon sees it. */
+  readonly cgroup: string | null;
+  /** The path of the program; `null` where it may not be read. */
+  readonly exe: string | null;
 }
 
 /** Tells whether a process is meant. The daemon itself never is. */
@@ -28,12 +29,12 @@ export class Matcher {
     return this.#exe !== null;
   }
 
-  fits(facts: Facts): boolean {
+  fits(facts: Matchable): boolean {
     return facts.pid !== process.pid && this.fitsBut(facts) && (this.#exe?.fits(facts.exe ?? '') ?? true);
   }
 
   /** The same without its program, which may be hidden from us. */
-  fitsBut(facts: Facts): boolean {
+  fitsBut(facts: Matchable): boolean {
     return (this.#argv?.fits(facts.commandLine) ?? true) && (this.#cgroup?.fits(facts.cgroup ?? '') ?? true);
   }
 }

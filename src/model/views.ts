@@ -1,0 +1,34 @@
+import type { ProcessView } from '../../schemas/common.ts';
+import type { Filled } from '../../schemas/filled.ts';
+import type { HandleView } from '../../schemas/handles.ts';
+import type { Handle, Process, ProcessState } from './process.ts';
+
+/** A process as clients see it. */
+export function viewOfProcess({ pid, inode, startedAtText, shown }: Process): Filled<ProcessView> {
+  const { argv, argvTruncated } = shown;
+  return { pid, inode, startedAt: startedAtText, argv, argvTruncated };
+}
+
+/**
+ * A handle as its client sees it.
+ * @param state where it is more than the process itself knows (a foreign one's stop)
+ * @param collected whether this client has collected the status
+ */
+export function viewOfHandle(handle: Handle, state: ProcessState, collected: boolean): Filled<HandleView> {
+  const { process, description } = handle;
+  return {
+    id: handle.id,
+    nonblocking: description.nonblocking,
+    relation: process.relation,
+    state,
+    labels: handle.labels,
+    client: handle.client,
+    process: viewOfProcess(process),
+    outcome: process.ending?.outcome ?? null,
+    rusage: process.ending?.rusage ?? null,
+    collected,
+    createdAt: new Date(handle.createdAt).toISOString(),
+    seq: handle.seq,
+    watch: handle.watch ?? undefined,
+  };
+}
