@@ -98,17 +98,17 @@ t.test('limits, nice, umask and noNewPrivileges', asRoot, async (t) => {
 
 t.test('what a child has: its descriptors, its environment, its signals, and no more', async (t) => {
   const daemon = await Daemon.start(t, { env: { SECRET_OF_THE_DAEMON: 'x' } });
-  const guises = [
+  const contexts = [
     {},
     { umask: '022' },
     ...(root ? [{ user: 'nobody' }, { user: 'nobody', nice: 3, limits: { nofile: 100 } }] : []),
   ];
-  for (const guise of guises) {
-    const files = await run(daemon, ['ls', '-1', '/proc/self/fd'], guise);
+  for (const context of contexts) {
+    const files = await run(daemon, ['ls', '-1', '/proc/self/fd'], context);
     t.same(files.text.trim().split('\n').slice(0, 4), ['0', '1', '2', '3'], 'the last is of the look itself');
     t.equal(files.text.trim().split('\n').length, 4);
-    const env = await run(daemon, ['env'], { ...guise, env: { GIVEN: 'it\'s\n$HOME `x` \\ "y"' } });
-    const home = 'user' in guise ? '/nonexistent' : /^HOME=(.*)$/m.exec(env.text)?.[1];
+    const env = await run(daemon, ['env'], { ...context, env: { GIVEN: 'it\'s\n$HOME `x` \\ "y"' } });
+    const home = 'user' in context ? '/nonexistent' : /^HOME=(.*)$/m.exec(env.text)?.[1];
     t.same(
       env.text
         .trimEnd()
@@ -123,10 +123,10 @@ t.test('what a child has: its descriptors, its environment, its signals, and no 
         'PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin',
       ].sort(),
     );
-    const seen = await look(daemon, guise);
+    const seen = await look(daemon, context);
     t.equal(seen.SigBlk, '0000000000000000');
     t.ok([0n, 0x180000000n].includes(BigInt(`0x${seen.SigIgn}`)), 'but for the two that glibc keeps to itself');
-    const { text, body } = await run(daemon, ['sh', '-c', 'echo $$; cut -d" " -f5,6 /proc/$$/stat'], guise);
+    const { text, body } = await run(daemon, ['sh', '-c', 'echo $$; cut -d" " -f5,6 /proc/$$/stat'], context);
     t.equal(
       text,
       `${body.process.pid}\n${body.process.pid} ${body.process.pid}\n`,

@@ -8,7 +8,7 @@ import { firstData } from '../kernel/file.ts';
 const CHUNK = 65536;
 const NEWLINE = 10;
 
-/** A look-out that ends with its scope. */
+/** An observation that ends with its scope. */
 export interface Watch extends Disposable {
   happened: Promise<void>;
 }

@@ -19,7 +19,7 @@ import type { Claim } from '../retries/retries.ts';
 import { Facts } from './facts.ts';
 import { findOne } from './find.ts';
 import { inTurns } from './in-turns.ts';
-import { Lookout } from './lookout.ts';
+import { ProcessMonitor } from './process-monitor.ts';
 
 const MOST_OF_CLIENT = 100;
 const MOST = 1000;
@@ -42,7 +42,7 @@ export class Watches {
   readonly #byId = new Map<string, Watch>();
   /** Those that are about to be: they count, and see nothing yet. */
   readonly #making = new Set<Watch>();
-  #lookout: Lookout | null = null;
+  #monitor: ProcessMonitor | null = null;
   #spentMs = 0;
   #stale: { watch: string; pid: number }[] = [];
   /** Told of every handle that a watch opens. */
@@ -61,7 +61,7 @@ export class Watches {
 
   /** How long was looked through /proc so far, in milliseconds. */
   get spentMs(): number {
-    return this.#spentMs + (this.#lookout?.spentMs ?? 0);
+    return this.#spentMs + (this.#monitor?.spentMs ?? 0);
   }
 
   /** Goes on with what an earlier daemon was to watch: what has appeared meanwhile is opened. */
@@ -118,7 +118,7 @@ export class Watches {
       opened: 0,
     });
     // First, so that nothing appears unseen.
-    const lookout = this.#begin();
+    const monitor = this.#begin();
     this.#making.add(watch);
     try {
       if (!existing) await this.#passOver(watch);
@@ -134,7 +134,7 @@ export class Watches {
     }
     this.#byId.set(id, watch);
     // Without `existing` for what has appeared while the others were looked at.
-    lookout.look();
+    monitor.look();
     return watch;
   }
 
@@ -178,23 +178,23 @@ export class Watches {
   }
 
   view(watch: Watch): WatchView {
-    return viewOfWatch(watch, this.#lookout!.means);
+    return viewOfWatch(watch, this.#monitor!.means);
   }
 
-  #begin(): Lookout {
-    this.#lookout ??= new Lookout(
+  #begin(): ProcessMonitor {
+    this.#monitor ??= new ProcessMonitor(
       (pid) => this.#see(pid),
       (pid) => this.#gone(pid),
     );
-    return this.#lookout;
+    return this.#monitor;
   }
 
   /** Without a watch there is no socket, no timer and no look. */
   #endIfUnwanted(): void {
     if (this.#byId.size + this.#making.size > 0) return;
     this.#spentMs = this.spentMs;
-    this.#lookout?.close();
-    this.#lookout = null;
+    this.#monitor?.close();
+    this.#monitor = null;
   }
 
   #see(pid: number): void {
@@ -242,8 +242,8 @@ export class Watches {
   }
 
   stop(): void {
-    this.#lookout?.close();
-    this.#lookout = null;
+    this.#monitor?.close();
+    this.#monitor = null;
   }
 }
 

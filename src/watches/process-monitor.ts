@@ -22,7 +22,7 @@ const ALL_AGAIN_MS = 10_000;
  * Notices processes as they appear, and later as they change: by the proc connector where the kernel lets us, else by looking through
  * /proc. Only while somebody wants that.
  */
-export class Lookout {
+export class ProcessMonitor {
   /** How new processes are noticed: the kernel tells, or /proc is looked through. */
   readonly means: WatchView['by'];
   /** How long was looked through /proc so far, in milliseconds. */
