@@ -25,7 +25,7 @@ import {
 import { viewOfHandle } from '../model/views.ts';
 import type { Outputs } from '../output/outputs.ts';
 import { type Adoption, parentOf } from '../processes/adoption.ts';
-import type { Birth } from '../processes/births.ts';
+import type { PendingSpawn } from '../processes/pending-spawns.ts';
 import type { ProcessTable } from '../processes/process-table.ts';
 import type { Reaper } from '../processes/reaper.ts';
 import type { Claim } from '../retries/retries.ts';
@@ -219,10 +219,10 @@ export class Handles {
     const spawning: Spawning = { pid: null, done: promise };
     this.#spawning.add(spawning);
     try {
-      const { launched, birth } = await this.#launched(start);
+      const { launched, pending } = await this.#launched(start);
       spawning.pid = launched.pid;
       using over = new DisposableStack();
-      over.defer(reaper.spare(launched.pid, birth));
+      over.defer(reaper.reserve(launched.pid, pending));
       const intent = intend(launched);
       const withdraw = (): void => void journal.commit([{ write: 'never', handle: intent }]);
       const written = journal.commit([
@@ -246,7 +246,7 @@ export class Handles {
       // From here on the handle and its output are counted themselves.
       for (const each of reserved) each[Symbol.dispose]();
       const handle = this.#place(intent);
-      reaper.welcome(handle.process);
+      reaper.attach(handle.process);
       over.dispose();
       this.onBegun(launched.pid);
       return handle;
@@ -256,12 +256,12 @@ export class Handles {
     }
   }
 
-  async #launched(start: () => Promise<Launched>): Promise<{ launched: Launched; birth: Birth }> {
-    const birth = this.#parts.reaper.expect();
+  async #launched(start: () => Promise<Launched>): Promise<{ launched: Launched; pending: PendingSpawn }> {
+    const pending = this.#parts.reaper.beginSpawn();
     try {
-      return { launched: await start(), birth };
+      return { launched: await start(), pending };
     } catch (error) {
-      birth.over();
+      pending.done();
       throw error;
     }
   }
@@ -283,7 +283,7 @@ export class Handles {
    * @throws {Problem} of {@link openNow}
    */
   async open(asking: Client, target: OpenTarget, options: OpenOptions): Promise<Handle> {
-    if (this.#parts.reaper.keeps(target.pid)) await this.#spawned(target.pid);
+    if (this.#parts.reaper.isReserved(target.pid)) await this.#spawned(target.pid);
     return this.openNow(asking, target, options);
   }
 

@@ -23,8 +23,8 @@ import {
 import { outcomeOf, outcomeOfStatus } from '../model/outcome.ts';
 import type { Ending, Process } from '../model/process.ts';
 import { type Adoption, ParentWatch } from './adoption.ts';
-import { type Birth, Births } from './births.ts';
 import { OwnChild } from './own-child.ts';
+import { type PendingSpawn, PendingSpawns } from './pending-spawns.ts';
 import type { ProcessTable } from './process-table.ts';
 
 /** SIGCHLD is looked after at once, but under load no more often than this. */
@@ -49,10 +49,10 @@ export class Reaper {
   /** Ended, told, but not on disk yet: they stay zombies, and in memory, until they are. */
   readonly #unwritten = new Set<Process>();
   /** Pids of those that somebody else takes, should they end now. */
-  readonly #spared = new Map<number, WaitEvent | null>();
+  readonly #reserved = new Map<number, WaitEvent | null>();
   /** Children that came to nothing. */
   readonly #discarded = new Set<number>();
-  readonly #births = new Births();
+  readonly #pendingSpawns = new PendingSpawns();
   /** By pid. */
   readonly #ownChildren = new Map<number, OwnChild>();
   #childSignal: NodeJS.Timeout | null = null;
@@ -122,42 +122,42 @@ export class Reaper {
   }
 
   /** A child is about to be made: until that is over, no unknown one is taken for an orphan. */
-  expect(): Birth {
-    return this.#births.begin(() => this.#reapOrphans());
+  beginSpawn(): PendingSpawn {
+    return this.#pendingSpawns.begin(() => this.#reapOrphans());
   }
 
   /**
    * Leaves a child that has no handle yet to its caller.
-   * @param birth what was seen of it since then is kept
+   * @param spawn what was seen of it since then is kept
    * @returns to be called when that is over
    */
-  spare(pid: number, birth: Birth): () => void {
-    this.#spared.set(pid, this.#births.takeStop(pid, birth));
-    birth.over();
+  reserve(pid: number, spawn: PendingSpawn): () => void {
+    this.#reserved.set(pid, this.#pendingSpawns.takeStop(pid, spawn));
+    spawn.done();
     return () => {
-      this.#spared.delete(pid);
+      this.#reserved.delete(pid);
       this.#reapOrphans(); // it may have hidden some
     };
   }
 
-  /** A child that was spared has its first handle, and with that what was seen of it before. */
-  welcome(process: Process): void {
-    const pause = this.#spared.get(process.pid) ?? null;
+  /** A child that was reserved has its first handle, and with that what was seen of it before. */
+  attach(process: Process): void {
+    const pause = this.#reserved.get(process.pid) ?? null;
     if (pause === null) return;
     const batch = new Batch(this.#parts.journal);
     this.#pause(batch, process, pause);
     batch.commit(this.#parts.feed);
   }
 
-  /** A child that was spared came to nothing: it is reaped when it has ended, and leaves no trace. */
+  /** A child that was reserved came to nothing: it is reaped when it has ended, and leaves no trace. */
   discard(pid: number): void {
     this.#discarded.add(pid);
   }
 
   /** Whether a process is a child that the daemon started for itself, or that has not got the handle that it was made for. */
-  keeps(pid: number): boolean {
-    if (this.#ownChildren.has(pid) || this.#spared.has(pid)) return true;
-    if (!this.#births.underWay || this.#parts.table.get(pid) !== undefined) return false;
+  isReserved(pid: number): boolean {
+    if (this.#ownChildren.has(pid) || this.#reserved.has(pid)) return true;
+    if (this.#pendingSpawns.size === 0 || this.#parts.table.get(pid) !== undefined) return false;
     return readStat(pid)?.parent === globalThis.process.pid;
   }
 
@@ -291,9 +291,9 @@ export class Reaper {
       if (event === null) break;
       const { pid } = event.siginfo;
       const process = this.#parts.table.get(pid);
-      if (this.#spared.has(pid)) this.#spared.set(pid, event);
+      if (this.#reserved.has(pid)) this.#reserved.set(pid, event);
       else if (process === undefined) {
-        this.#births.keepStop(pid, event);
+        this.#pendingSpawns.keepStop(pid, event);
         this.#parts.table.stops.note(pid, event);
       } else if (process.ending === null) this.#pause(batch, process, event);
     }
@@ -316,7 +316,7 @@ export class Reaper {
     for (;;) {
       const ended = orNothing(() => waitid(P_ALL, 0, WEXITED | WNOHANG | WNOWAIT));
       if (ended === null) {
-        this.#births.noStranger();
+        this.#pendingSpawns.clearUnknownExit();
         return;
       }
       if (!isEnd(ended)) {
@@ -327,9 +327,9 @@ export class Reaper {
       const own = this.#ownChildren.get(pid);
       const process = this.#parts.table.get(pid);
       if (own !== undefined) this.#reapOwnChild(own);
-      else if (this.#spared.has(pid)) return;
+      else if (this.#reserved.has(pid)) return;
       else if (process === undefined) {
-        if (this.#births.mayBe(pid)) return; // it hides the ones behind it until that is over
+        if (this.#pendingSpawns.mayInclude(pid)) return; // it hides the ones behind it until that is over
         const reaped = this.onOrphan(pid);
         orNothing(() => waitid(P_PID, pid, WEXITED | WNOHANG));
         reaped?.();

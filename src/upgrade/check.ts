@@ -62,11 +62,11 @@ async function started(
   reaper: Reaper,
   launch: () => Promise<number>,
 ): Promise<{ pid: number; ended: Promise<WaitEvent> }> {
-  const birth = reaper.expect();
+  const spawn = reaper.beginSpawn();
   try {
     const pid = await launch();
     return { pid, ended: reaper.ownChildEnded(pid) };
   } finally {
-    birth.over();
+    spawn.done();
   }
 }

@@ -37,7 +37,7 @@ export async function findOne(
   const found: Facts[] = [];
   let hidden = 0;
   for await (const pid of inTurns(listPids())) {
-    if (reaper.keeps(pid)) continue;
+    if (reaper.isReserved(pid)) continue;
     const facts = Facts.of(pid, table);
     if (facts === null || !isOpenable(client, pid, table)) continue;
     if (matcher.fits(facts)) found.push(facts);

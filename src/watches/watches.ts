@@ -142,7 +142,7 @@ export class Watches {
   async #passOver(watch: Watch): Promise<void> {
     const { reaper, table } = this.#parts;
     for await (const pid of inTurns(listPids())) {
-      if (reaper.keeps(pid)) continue;
+      if (reaper.isReserved(pid)) continue;
       const facts = Facts.of(pid, table);
       if (facts !== null && watch.matcher.fits(facts)) watch.sighted.set(pid, facts.key);
     }
@@ -199,7 +199,7 @@ export class Watches {
 
   #see(pid: number): void {
     const { reaper, table } = this.#parts;
-    if (this.#byId.size === 0 || reaper.keeps(pid)) return;
+    if (this.#byId.size === 0 || reaper.isReserved(pid)) return;
     const facts = Facts.of(pid, table);
     if (facts === null) return;
     for (const watch of this.#byId.values()) {
