@@ -5,7 +5,7 @@ import type { Problem } from '../errors/problem.ts';
 import type { EventSink } from '../journal/batch.ts';
 import type { EventQuery, Journal } from '../journal/journal.ts';
 import type { Event } from '../model/event.ts';
-import { type Follower, type Sink, Subscriber, type SubscriberParts, type Switchboard } from './subscriber.ts';
+import { type Follower, type Sink, Subscriber, type SubscriberParts, type Subscriptions } from './subscriber.ts';
 
 export interface Gap {
   from: number;
@@ -35,7 +35,7 @@ export type Why = 'stopping' | 'restarting';
 type ShutDown = (why: Why) => void;
 
 /** Events on their way out: to whoever follows them live, and in pages. */
-export class Feed implements EventSink, Switchboard {
+export class Feed implements EventSink, Subscriptions {
   readonly #journal: Journal;
   readonly #bufferLimit: number;
   /** By client; those of everybody's under `null`. */
@@ -80,7 +80,7 @@ export class Feed implements EventSink, Switchboard {
     const subscriber = new Subscriber({
       ...parts,
       journal: this.#journal,
-      switchboard: this,
+      subscriptions: this,
       bufferLimit: this.#bufferLimit,
       onCut: () => {
         this.cuts += 1;

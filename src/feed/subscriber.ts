@@ -42,7 +42,7 @@ export interface Follower {
 }
 
 /** Where followers of live events are kept. */
-export interface Switchboard {
+export interface Subscriptions {
   followAll(follower: Follower): void;
   leaveAll(follower: Follower): void;
   follow(handle: string, follower: Follower): void;
@@ -54,7 +54,7 @@ export interface SubscriberParts {
   types: readonly EventType[] | undefined;
   sink: Sink;
   journal: Journal;
-  switchboard: Switchboard;
+  subscriptions: Subscriptions;
   /** The cursor from before a handle's first event; `null` where the client never had it. */
   beginningOf(handle: string): number | null;
   /** Bytes that may wait in the sink. */
@@ -172,7 +172,7 @@ export class Subscriber implements Follower {
       if (after !== undefined) {
         this.#live.delete(handle);
         this.#following.pop()?.[Symbol.dispose]();
-        this.#parts.switchboard.leave(handle, this);
+        this.#parts.subscriptions.leave(handle, this);
         this.#remember(handle, { after, to: this.#parts.journal.head });
       }
       for (const replay of this.#replays) {
@@ -198,15 +198,15 @@ export class Subscriber implements Follower {
 
   /** Goes on from the journal once the reader has taken what waits for it, and is cut off if it does not. */
   #fallBehind(position: number): void {
-    const { switchboard } = this.#parts;
+    const { subscriptions } = this.#parts;
     if (this.#all === 'live') {
-      switchboard.leaveAll(this);
+      subscriptions.leaveAll(this);
       this.#all = { handles: null, after: this.#allAfter, position };
       this.#replays.push(this.#all);
     }
     if (this.#live.size > 0) {
       const resumed = new Map(this.#live);
-      for (const handle of resumed.keys()) switchboard.leave(handle, this);
+      for (const handle of resumed.keys()) subscriptions.leave(handle, this);
       this.#live.clear();
       this.#replays.push({ handles: [...resumed.keys()], after: position, position, resumed });
     }
@@ -264,8 +264,8 @@ export class Subscriber implements Follower {
     if (this.#turn !== null) clearImmediate(this.#turn);
     this.#sent.clear();
     this.#replays.length = 0;
-    this.#parts.switchboard.leaveAll(this);
-    for (const handle of this.#live.keys()) this.#parts.switchboard.leave(handle, this);
+    this.#parts.subscriptions.leaveAll(this);
+    for (const handle of this.#live.keys()) this.#parts.subscriptions.leave(handle, this);
     this.#live.clear();
     for (const place of this.#following.splice(0)) place[Symbol.dispose]();
   }
@@ -312,7 +312,7 @@ export class Subscriber implements Follower {
     const to = this.#all === 'live' ? this.#parts.journal.head : this.#all.position;
     this.#allSent = { after: this.#allAfter, to };
     if (this.#all !== 'live') this.#replays.splice(this.#replays.indexOf(this.#all), 1);
-    this.#parts.switchboard.leaveAll(this);
+    this.#parts.subscriptions.leaveAll(this);
     this.#all = null;
   }
 
@@ -388,12 +388,12 @@ export class Subscriber implements Follower {
   #goLive(replay: Replay): void {
     if (replay === this.#all) {
       this.#all = 'live';
-      this.#parts.switchboard.followAll(this);
+      this.#parts.subscriptions.followAll(this);
       return;
     }
     for (const handle of replay.handles ?? []) {
       this.#live.set(handle, replay.resumed?.get(handle) ?? replay.after);
-      this.#parts.switchboard.follow(handle, this);
+      this.#parts.subscriptions.follow(handle, this);
     }
     if (replay.resumed !== undefined) return;
     this.#frame({ type: 'subscribed', handles: this.#announce.get(replay) ?? [] });

@@ -2,7 +2,7 @@ import { Epoll, type Wakeup } from '../kernel/epoll.ts';
 import type { Pidfd } from '../kernel/pidfd.ts';
 import type { OpenDescription, Process } from '../model/process.ts';
 import type { ParentWatch } from './adoption.ts';
-import { KeptGroups } from './kept-groups.ts';
+import { LeaderlessGroups } from './leaderless-groups.ts';
 import type { OwnChild } from './own-child.ts';
 import type { PidfdStore } from './pidfd-store.ts';
 import { UnheldStops } from './unheld-stops.ts';
@@ -10,7 +10,7 @@ import { UnheldStops } from './unheld-stops.ts';
 /** The processes that handles are held on and that have not been settled, each watched through one of its pidfds. */
 export class ProcessTable {
   readonly epoll = new Epoll<Process | ParentWatch | OwnChild | Wakeup>();
-  readonly groups = new KeptGroups();
+  readonly groups = new LeaderlessGroups();
   readonly stops = new UnheldStops();
   readonly #byPid = new Map<number, Process>();
   readonly #store: PidfdStore | null;

@@ -151,7 +151,7 @@ const GO = Buffer.from([1]);
 export class ForkServer {
   readonly #epoll: Pick<Epoll<Wakeup>, 'add' | 'remove'>;
   readonly #onStart: (pid: number) => Promise<unknown>;
-  readonly #turns = new Semaphore(MOST_QUEUED);
+  readonly #semaphore = new Semaphore(MOST_QUEUED);
   readonly #underWay = new Set<Fork>();
   #server: Server | null = null;
 
@@ -174,7 +174,7 @@ export class ForkServer {
     stdio: Stdio,
     below = Number.POSITIVE_INFINITY,
   ): Promise<{ pid: number; fork: Fork }> {
-    return this.#turns.run(async () => {
+    return this.#semaphore.run(async () => {
       for (let tries = 1; ; tries += 1) {
         const fork = this.#send(program, stdio, below);
         this.#underWay.add(fork);

@@ -21,7 +21,7 @@ interface Kept {
  * The pidfds of processes that have ended while the process group or the session that they led lives on: only through them can the
  * survivors of the group still be reached without a race. They are given up when both have ended, and under pressure, oldest first.
  */
-export class KeptGroups {
+export class LeaderlessGroups {
   /** Whether a group is to be reached although no handle is left, by its leader's pid. */
   isWanted: (pid: number) => boolean = () => false;
   readonly #kept = new Map<number, Kept>();
