@@ -14,8 +14,8 @@ import type { Daemon } from '../src/daemon.ts';
 import type { App } from '../src/http/app-type.ts';
 import { callerOf } from '../src/http/callers.ts';
 import { preferencesOf } from '../src/http/prefer.ts';
+import type { Claim } from '../src/idempotency/idempotency-keys.ts';
 import type { Handle } from '../src/model/process.ts';
-import type { Claim } from '../src/retries/retries.ts';
 import { untilEnded } from '../src/waits/poll.ts';
 
 /** PATH_MAX: a longer name is no program's, and would only fill the audit. */

@@ -92,7 +92,7 @@ export async function build(
     refuseBody,
   ];
   app.addHook('onRequest', passing(...looks));
-  idempotency(app, daemon.retries);
+  idempotency(app, daemon.idempotencyKeys);
   await app.register(swagger, {
     openapi: {
       openapi: '3.1.0',

@@ -9,6 +9,7 @@ import { Feed, type Why } from './feed/feed.ts';
 import { Handles } from './handles/handles.ts';
 import { recover } from './handles/recover.ts';
 import { Retention } from './handles/retention.ts';
+import { IdempotencyKeys } from './idempotency/idempotency-keys.ts';
 import type { Journal } from './journal/journal.ts';
 import { openJournal, outputDirectory, tokenFile } from './journal/state-directory.ts';
 import { BootTimer } from './kernel/boot-timer.ts';
@@ -26,7 +27,6 @@ import { Adoption } from './processes/adoption.ts';
 import { PidfdStore, storedPidfds } from './processes/pidfd-store.ts';
 import { ProcessTable } from './processes/process-table.ts';
 import { Reaper } from './processes/reaper.ts';
-import { Retries } from './retries/retries.ts';
 import { Signals } from './signals/signals.ts';
 import { Terminations } from './signals/terminations.ts';
 import { ForkServer } from './spawn/fork-server.ts';
@@ -53,7 +53,7 @@ export interface Daemon {
   signals: Signals;
   terminations: Terminations;
   feed: Feed;
-  retries: Retries;
+  idempotencyKeys: IdempotencyKeys;
   outputs: Outputs;
   forkServer: ForkServer;
   watches: Watches;
@@ -144,7 +144,7 @@ export function startDaemon(config: Config, { handoff, passed, notifier, feature
   const deadlines = new Deadlines(timer, boottimeMs);
   table.epoll.add(timer, new Wakeup(() => setImmediate(() => deadlines.run())));
   const terminations = new Terminations({ journal, table, reaper, signals, parking, deadlines });
-  const retries = new Retries(journal, maxKeys);
+  const idempotencyKeys = new IdempotencyKeys(journal, maxKeys);
   const retention = new Retention(journal, handles, config.keep);
 
   outputs.resume();
@@ -182,14 +182,14 @@ export function startDaemon(config: Config, { handoff, passed, notifier, feature
     signals,
     terminations,
     feed,
-    retries,
+    idempotencyKeys,
     outputs,
     forkServer,
     watches,
     drain: (why) => {
       const problem = why === 'stopping' ? stopping : restarting;
       parking.close(problem);
-      retries.close(problem);
+      idempotencyKeys.close(problem);
       feed.close(problem, why);
       outputs.close();
     },

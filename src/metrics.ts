@@ -7,7 +7,7 @@ import { droppedLines } from './files/line-writer.ts';
 export class Metrics {
   readonly #registry = new Registry();
 
-  constructor({ handles, outputs, table, parking, retries, feed, reaper, journal, policy, watches }: Daemon) {
+  constructor({ handles, outputs, table, parking, idempotencyKeys, feed, reaper, journal, policy, watches }: Daemon) {
     const gauge = (name: string, help: string, read: () => number): void => {
       new Gauge({
         name,
@@ -43,7 +43,7 @@ export class Metrics {
     gauge(
       'waitd_repeated_calls',
       'Calls that wait for the answer to another one with their key.',
-      () => retries.waiting,
+      () => idempotencyKeys.waiting,
     );
     gauge('waitd_subscribers', 'Open WebSockets and event streams.', () => feed.size);
     gauge('waitd_kept_groups', 'Descriptors kept for groups that outlive their leader.', () => table.groups.size);

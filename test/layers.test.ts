@@ -15,7 +15,7 @@ const layers = [
   'src/clients',
   'src/journal',
   'src/output',
-  'src/retries',
+  'src/idempotency',
   'src/processes',
   'src/feed',
   'src/deadlines',

@@ -1,6 +1,6 @@
 import type { FastifyInstance, FastifyReply, FastifyRequest } from 'fastify';
 import { Problem } from '../errors/problem.ts';
-import { type Answer, Claim, type Retries } from '../retries/retries.ts';
+import { type Answer, Claim, type IdempotencyKeys } from '../idempotency/idempotency-keys.ts';
 import { callerOf } from './callers.ts';
 import { untilClosed } from './until-closed.ts';
 
@@ -21,7 +21,7 @@ const HEADER = 'idempotency-key';
  * Gives requests that bear a key their answer again. A wait keeps its answer itself, together with what it collects; of the
  * other routes those that act have it kept here. Any other answer frees the key.
  */
-export function idempotency(app: FastifyInstance, retries: Retries): void {
+export function idempotency(app: FastifyInstance, keys: IdempotencyKeys): void {
   app.decorateRequest('claim', undefined);
 
   // After the schema, so that the body is compared as it is understood, whatever its spaces.
@@ -29,9 +29,9 @@ export function idempotency(app: FastifyInstance, retries: Retries): void {
     const facts = {
       client: request.client.name,
       key: checked(request.raw.headersDistinct[HEADER]),
-      fingerprint: retries.fingerprintOf(textOf(request)),
+      fingerprint: keys.fingerprintOf(textOf(request)),
     };
-    const found = await retries.claim(facts, callerOf(request, reply));
+    const found = await keys.claim(facts, callerOf(request, reply));
     if (found === 'gone') reply.hijack();
     else if (!(found instanceof Claim)) replay(reply, found);
     else {
@@ -58,7 +58,7 @@ export function idempotency(app: FastifyInstance, retries: Retries): void {
     const { id } = request.params as { id?: string };
     const handle = claim.handle ?? id;
     const done = reply.statusCode >= 200 && reply.statusCode < 300 && request.routeOptions.config.acts === true;
-    if (done && handle !== undefined) retries.settle(claim, handle, answerOf(reply, payload));
+    if (done && handle !== undefined) keys.settle(claim, handle, answerOf(reply, payload));
     else claim.end();
   };
 }

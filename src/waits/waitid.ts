@@ -3,12 +3,12 @@ import type { WaitOption } from '../../schemas/vocabulary.ts';
 import type { WaitidResult } from '../../schemas/waits.ts';
 import type { Caller } from '../clients/caller.ts';
 import { Problem } from '../errors/problem.ts';
+import type { Claim } from '../idempotency/idempotency-keys.ts';
 import type { Change, Journal } from '../journal/journal.ts';
 import { isEnd, type WaitEvent, WCONTINUED, WEXITED, WNOHANG, WNOWAIT, WSTOPPED } from '../kernel/waitid.ts';
 import { outcomeOf } from '../model/outcome.ts';
 import type { Handle, OpenDescription } from '../model/process.ts';
 import type { Reaper } from '../processes/reaper.ts';
-import type { Claim } from '../retries/retries.ts';
 import type { Parking, Unparked } from './parking.ts';
 
 const bits: Record<WaitOption, number> = { WEXITED, WSTOPPED, WCONTINUED, WNOHANG, WNOWAIT };

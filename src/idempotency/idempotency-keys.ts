@@ -16,7 +16,7 @@ export interface Answer {
   body: string;
 }
 
-export interface RetryFacts {
+export interface KeyedRequest {
   client: string;
   key: string;
   /** What the request was: the same key with another one is refused. */
@@ -29,10 +29,10 @@ export class Claim {
   handle: string | null;
   /** Resolves when it is over: answered, or free again. */
   readonly over: Promise<void>;
-  readonly #facts: RetryFacts;
+  readonly #facts: KeyedRequest;
   readonly #end: () => void;
 
-  constructor(facts: RetryFacts, handle: string | null) {
+  constructor(facts: KeyedRequest, handle: string | null) {
     const { promise, resolve } = Promise.withResolvers<void>();
     this.#facts = facts;
     this.handle = handle;
@@ -74,7 +74,7 @@ interface Underway {
 }
 
 /** Requests that may be sent again and are done once (draft-ietf-httpapi-idempotency-key-header). */
-export class Retries {
+export class IdempotencyKeys {
   readonly #journal: Journal;
   readonly #most: number;
   readonly #underway = new Map<string, Underway>();
@@ -106,7 +106,7 @@ export class Retries {
    * @throws {Problem} EINVAL, 422, where the key was another request's; EDQUOT, also where too many keys are kept; ESHUTDOWN when the
    *   daemon stops
    */
-  async claim(facts: RetryFacts, caller: Caller): Promise<Answer | Claim | 'gone'> {
+  async claim(facts: KeyedRequest, caller: Caller): Promise<Answer | Claim | 'gone'> {
     const name = `${facts.client}\n${facts.key}`;
     if (caller.gone.aborted) return 'gone';
     const underway = this.#underway.get(name);
@@ -121,7 +121,7 @@ export class Retries {
     return this.#begin(name, facts, stored, new Set());
   }
 
-  #begin(name: string, facts: RetryFacts, stored: StoredKey | null, waiting: Set<Waiting>): Claim {
+  #begin(name: string, facts: KeyedRequest, stored: StoredKey | null, waiting: Set<Waiting>): Claim {
     const claim = new Claim(facts, stored?.handle ?? null);
     const begun: Underway = { claim, waiting };
     this.#underway.set(name, begun);
@@ -158,7 +158,7 @@ export class Retries {
   }
 
   /** Gives the answer to all that wait for it. Where there is none, the key is the next one's: waking all would be quadratic. */
-  #passOn(name: string, facts: RetryFacts, underway: Underway): void {
+  #passOn(name: string, facts: KeyedRequest, underway: Underway): void {
     const { waiting } = underway;
     this.#underway.delete(name);
     this.#count(facts.client, -1);
@@ -202,7 +202,7 @@ export class Retries {
   }
 }
 
-function requireSame({ fingerprint }: RetryFacts, earlier: string): void {
+function requireSame({ fingerprint }: KeyedRequest, earlier: string): void {
   if (fingerprint === earlier) return;
   const detail = 'This Idempotency-Key was used for another request: give each request a key of its own.';
   throw new Problem('EINVAL', detail, { status: 422 });
