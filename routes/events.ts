@@ -10,8 +10,8 @@ import { Problem } from '../src/errors/problem.ts';
 import { unknownHandle } from '../src/handles/refusals.ts';
 import { mediaType } from '../src/http/accept.ts';
 import type { App } from '../src/http/app-type.ts';
-import { callerOf } from '../src/http/callers.ts';
 import { EVENTS_PATH } from '../src/http/guard.ts';
+import { callerOf } from '../src/http/in-flight-requests.ts';
 import {
   answerPings,
   closeSocket,
@@ -80,7 +80,7 @@ export function eventRoutes(app: App, { handles, feed }: Daemon): void {
         ...(handle !== undefined && { handles: handle }),
         ...(types !== undefined && { types }),
       });
-      if (page === 'gone') return reply.hijack();
+      if (page === 'aborted') return reply.hijack();
       // The frames are JSON texts already, the very ones that were pushed.
       const { frames, gap, next } = page;
       const text = `{"events":[${frames.join()}],"gap":${JSON.stringify(gap)},"next":${next}}`;
@@ -103,7 +103,7 @@ export function eventRoutes(app: App, { handles, feed }: Daemon): void {
     );
     const heartbeat = setInterval(() => raw.write(': \n\n'), HEARTBEAT_MS);
     raw.on('error', () => {}); // told by close as well
-    const leave = app.callers.add(request, () => raw.destroy());
+    const leave = app.inFlightRequests.add(request, () => raw.destroy());
     raw.once('close', () => {
       leave();
       clearInterval(heartbeat);
@@ -120,7 +120,7 @@ export function eventRoutes(app: App, { handles, feed }: Daemon): void {
       { client, types: query.type, sink: webSocketSink(socket, request.raw.socket), beginningOf: beginningOf(client) },
       (why) => closeSocket(socket, closings[why].code, closings[why].reason),
     );
-    const leave = app.callers.add(request, () => closeSocket(socket, POLICY_VIOLATION, 'credentials revoked'));
+    const leave = app.inFlightRequests.add(request, () => closeSocket(socket, POLICY_VIOLATION, 'credentials revoked'));
     socket.on('close', () => {
       leave();
       feed.detach(subscriber);

@@ -12,7 +12,7 @@ import {
 import { type Client, notAllowed } from '../src/clients/client.ts';
 import type { Daemon } from '../src/daemon.ts';
 import type { App } from '../src/http/app-type.ts';
-import { callerOf } from '../src/http/callers.ts';
+import { callerOf } from '../src/http/in-flight-requests.ts';
 import { preferencesOf } from '../src/http/prefer.ts';
 import type { Claim } from '../src/idempotency/idempotency-keys.ts';
 import type { Handle } from '../src/model/process.ts';
@@ -55,7 +55,7 @@ export function handleRoutes(app: App, { handles, signals, parking, watches }: D
       request.audited = { ...request.audited, handle: handle.id, pid: handle.process.pid };
       const { waitMs } = preferencesOf(request.headers.prefer);
       if (request.body.spawn !== undefined && waitMs !== undefined) {
-        if ((await untilEnded(parking, handle, waitMs, callerOf(request, reply))) === 'gone') return reply.hijack();
+        if ((await untilEnded(parking, handle, waitMs, callerOf(request, reply))) === 'aborted') return reply.hijack();
         reply.header('preference-applied', `wait=${waitMs / 1000}`);
       }
       return reply.code(201).header('location', `/v1/handles/${handle.id}`).send(handles.view(handle));

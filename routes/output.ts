@@ -7,7 +7,7 @@ import { OutputBytes, OutputQuery } from '../schemas/output.ts';
 import type { Daemon } from '../src/daemon.ts';
 import { Problem } from '../src/errors/problem.ts';
 import type { App } from '../src/http/app-type.ts';
-import { callerOf } from '../src/http/callers.ts';
+import { callerOf } from '../src/http/in-flight-requests.ts';
 import { rangeOf } from '../src/http/range.ts';
 import { untilClosed } from '../src/http/until-closed.ts';
 import { readOutput } from '../src/output/read-output.ts';
@@ -41,7 +41,7 @@ export function outputRoutes(app: App, { handles, outputs }: Daemon): void {
         if (header !== undefined && (follow === 1 || tail !== undefined))
           throw new Problem('EINVAL', 'A Range goes with neither follow nor tail: leave it out.');
         if (follow === 1) untilClosed(reply.raw, request.client.reserve('sockets'));
-        const output = await readOutput(outputs, handle, name, callerOf(request, reply).gone);
+        const output = await readOutput(outputs, handle, name, callerOf(request, reply).abortSignal);
         const start = tail === undefined ? output.first : await output.startOfLines(tail);
         if (reply.raw.destroyed || request.method === 'HEAD') await output.close();
         if (reply.raw.destroyed) return reply.hijack();

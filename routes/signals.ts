@@ -6,7 +6,7 @@ import { WaitidResult } from '../schemas/waits.ts';
 import { type Client, notAllowed } from '../src/clients/client.ts';
 import type { Daemon } from '../src/daemon.ts';
 import type { App } from '../src/http/app-type.ts';
-import { callerOf } from '../src/http/callers.ts';
+import { callerOf } from '../src/http/in-flight-requests.ts';
 
 const tags = ['signals'];
 
@@ -48,7 +48,7 @@ export function signalRoutes(app: App, { handles, signals, terminations }: Daemo
       const handle = handles.get(request.client, request.params.id, 'signal');
       const { graceMs } = request.body;
       const caller = callerOf(request, reply);
-      if ((await terminations.terminate(handle, graceMs, caller)) === 'gone') return reply.hijack();
+      if ((await terminations.terminate(handle, graceMs, caller)) === 'aborted') return reply.hijack();
       const { siginfo, outcome, rusage } = handle.process.ending!;
       const body: WaitidResult = { handle: handle.id, siginfo, outcome, rusage };
       return reply.send(body);

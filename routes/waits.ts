@@ -5,7 +5,7 @@ import { Poll, PollResult, Waitid, WaitidResult } from '../schemas/waits.ts';
 import type { Daemon } from '../src/daemon.ts';
 import { retryAfter } from '../src/errors/problem.ts';
 import type { App } from '../src/http/app-type.ts';
-import { callerOf } from '../src/http/callers.ts';
+import { callerOf } from '../src/http/in-flight-requests.ts';
 import { preferencesOf } from '../src/http/prefer.ts';
 import { sendProblem } from '../src/http/problems.ts';
 import type { Handle } from '../src/model/process.ts';
@@ -31,7 +31,7 @@ export function waitRoutes(app: App, { handles, waits, parking }: Daemon): void 
       const handle = handles.get(request.client, request.params.id, purpose);
       const timeoutMs = request.body.timeoutMs ?? prefer.waitMs;
       const respond = (answer: WaitAnswer): void => {
-        if (answer === 'gone') {
+        if (answer === 'aborted') {
           reply.hijack();
           return;
         }
@@ -73,7 +73,7 @@ export function waitRoutes(app: App, { handles, waits, parking }: Daemon): void 
         timeoutMs: timeoutMs ?? preferencesOf(request.headers.prefer).waitMs,
         caller: callerOf(request, reply),
       });
-      return answer === 'gone' ? reply.hijack() : reply.send(answer);
+      return answer === 'aborted' ? reply.hijack() : reply.send(answer);
     },
   });
 }

@@ -126,7 +126,7 @@ export class MainProgram {
    */
   async ended(): Promise<number> {
     const isOver = (): true | null => (this.#handle.process.ending === null ? null : true);
-    const caller = { client: null, gone: new AbortController().signal };
+    const caller = { client: null, abortSignal: new AbortController().signal };
     if (isOver() === null) await this.#parking.park([this.#handle], isOver, { timeoutMs: undefined, caller });
     const { outcome } = this.#handle.process.ending!;
     switch (outcome?.reason) {

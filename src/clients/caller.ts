@@ -1,9 +1,9 @@
 import type { Client } from './client.ts';
 
-/** Who waits for an answer. */
+/** The party that waits for the result of an operation. */
 export interface Caller {
-  /** `null`: the daemon itself. */
+  /** `null` for the daemon itself. */
   client: Client | null;
-  /** Fires when it has gone away, or is not let in any more: what it waited for is then nobody's. */
-  gone: AbortSignal;
+  /** Aborted when the caller disconnects or its credentials are revoked. Nothing may be collected for it after that. */
+  abortSignal: AbortSignal;
 }

@@ -128,7 +128,7 @@ export class Feed implements EventSink, Subscriptions {
    * A page of the past; with a timeout it waits for the first event.
    * @throws {Problem} EDQUOT; ESHUTDOWN when the daemon stops meanwhile
    */
-  async page(request: PageRequest): Promise<EventPage | 'gone'> {
+  async page(request: PageRequest): Promise<EventPage | 'aborted'> {
     const { oldest, head } = this.#journal;
     const asked = request.since ?? oldest - 1;
     const gap: Gap | null = asked > head ? { from: head + 1, to: asked, reset: true } : this.#journal.gapAfter(asked);
@@ -143,7 +143,7 @@ export class Feed implements EventSink, Subscriptions {
     if (page !== null) return page;
     if (gap !== null || request.timeoutMs === undefined) return empty();
     const arrived = await this.#arrival(request);
-    return arrived === 'gone' ? 'gone' : (read() ?? empty());
+    return arrived === 'aborted' ? 'aborted' : (read() ?? empty());
   }
 
   #arrival({
@@ -151,11 +151,11 @@ export class Feed implements EventSink, Subscriptions {
     handles,
     types,
     timeoutMs,
-    caller: { gone },
-  }: PageRequest): Promise<'arrived' | 'timed out' | 'gone'> {
+    caller: { abortSignal },
+  }: PageRequest): Promise<'arrived' | 'timed out' | 'aborted'> {
     if (this.#closed !== null) return Promise.reject(this.#closed.problem);
     const place = client.reserve('parkedWaits');
-    const { promise, resolve, reject } = Promise.withResolvers<'arrived' | 'timed out' | 'gone'>();
+    const { promise, resolve, reject } = Promise.withResolvers<'arrived' | 'timed out' | 'aborted'>();
     const follower: Follower = {
       scope: client.scope,
       offer: (event) => {
@@ -163,16 +163,16 @@ export class Feed implements EventSink, Subscriptions {
       },
     };
     const timer = setTimeout(() => resolve('timed out'), timeoutMs);
-    const onGone = (): void => resolve('gone');
-    if (gone.aborted) onGone();
-    gone.addEventListener('abort', onGone);
+    const onAbort = (): void => resolve('aborted');
+    if (abortSignal.aborted) onAbort();
+    abortSignal.addEventListener('abort', onAbort);
     this.#pages.add(reject);
     if (handles === undefined) this.followAll(follower);
     for (const handle of handles ?? []) this.follow(handle, follower);
     return promise.finally(() => {
       place[Symbol.dispose]();
       clearTimeout(timer);
-      gone.removeEventListener('abort', onGone);
+      abortSignal.removeEventListener('abort', onAbort);
       this.#pages.delete(reject);
       this.leaveAll(follower);
       for (const handle of handles ?? []) this.leave(handle, follower);

@@ -4,7 +4,7 @@ import { type Client, notAllowed } from '../clients/client.ts';
 import { type Clients, unauthenticated } from '../clients/clients.ts';
 import type { Reservation } from '../clients/quotas.ts';
 import { Problem } from '../errors/problem.ts';
-import { keepCallers } from './callers.ts';
+import { trackInFlightRequests } from './in-flight-requests.ts';
 import type { Listeners } from './listeners.ts';
 import type { Look } from './passing.ts';
 
@@ -32,7 +32,7 @@ const TOKEN_PROTOCOL = 'base64url.bearer.authorization.waitd.';
 /** Names the client of every request, before anything else is looked at. */
 export function authenticate(app: FastifyInstance, clients: Clients, listeners: () => Listeners): Look {
   const onConnection = new WeakMap<Socket, Counted>();
-  keepCallers(app, clients);
+  trackInFlightRequests(app, clients);
   app.decorateRequest('client', null as unknown as Client);
   app.addHook('onRoute', (route) => {
     const permit = route.config?.permit;

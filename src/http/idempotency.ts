@@ -1,7 +1,7 @@
 import type { FastifyInstance, FastifyReply, FastifyRequest } from 'fastify';
 import { Problem } from '../errors/problem.ts';
 import { type Answer, Claim, type IdempotencyKeys } from '../idempotency/idempotency-keys.ts';
-import { callerOf } from './callers.ts';
+import { callerOf } from './in-flight-requests.ts';
 import { untilClosed } from './until-closed.ts';
 
 declare module 'fastify' {
@@ -32,7 +32,7 @@ export function idempotency(app: FastifyInstance, keys: IdempotencyKeys): void {
       fingerprint: keys.fingerprintOf(textOf(request)),
     };
     const found = await keys.claim(facts, callerOf(request, reply));
-    if (found === 'gone') reply.hijack();
+    if (found === 'aborted') reply.hijack();
     else if (!(found instanceof Claim)) replay(reply, found);
     else {
       request.claim = found;

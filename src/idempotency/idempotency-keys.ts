@@ -63,7 +63,7 @@ export class Claim {
 /** A request with the key of one that is under way. */
 interface Waiting {
   /** Gives it the answer, or the claim that is free again. */
-  settle(outcome: Answer | Claim | 'gone'): void;
+  settle(outcome: Answer | Claim | 'aborted'): void;
   refuse(problem: Problem): void;
 }
 
@@ -106,9 +106,9 @@ export class IdempotencyKeys {
    * @throws {Problem} EINVAL, 422, where the key was another request's; EDQUOT, also where too many keys are kept; ESHUTDOWN when the
    *   daemon stops
    */
-  async claim(facts: KeyedRequest, caller: Caller): Promise<Answer | Claim | 'gone'> {
+  async claim(facts: KeyedRequest, caller: Caller): Promise<Answer | Claim | 'aborted'> {
     const name = `${facts.client}\n${facts.key}`;
-    if (caller.gone.aborted) return 'gone';
+    if (caller.abortSignal.aborted) return 'aborted';
     const underway = this.#underway.get(name);
     if (underway !== undefined) {
       requireSame(facts, underway.claim.fingerprint);
@@ -130,13 +130,13 @@ export class IdempotencyKeys {
     return claim;
   }
 
-  #wait(waiting: Set<Waiting>, { client, gone }: Caller): Promise<Answer | Claim | 'gone'> {
+  #wait(waiting: Set<Waiting>, { client, abortSignal }: Caller): Promise<Answer | Claim | 'aborted'> {
     if (this.#closed !== null) return Promise.reject(this.#closed);
     const place = client?.reserve('parkedWaits');
-    const { promise, resolve, reject } = Promise.withResolvers<Answer | Claim | 'gone'>();
+    const { promise, resolve, reject } = Promise.withResolvers<Answer | Claim | 'aborted'>();
     const leave = (): void => {
       place?.[Symbol.dispose]();
-      gone.removeEventListener('abort', onGone);
+      abortSignal.removeEventListener('abort', onAbort);
       waiting.delete(one);
       this.#waiting -= 1;
     };
@@ -150,8 +150,8 @@ export class IdempotencyKeys {
         reject(problem);
       },
     };
-    const onGone = (): void => one.settle('gone');
-    gone.addEventListener('abort', onGone);
+    const onAbort = (): void => one.settle('aborted');
+    abortSignal.addEventListener('abort', onAbort);
     waiting.add(one);
     this.#waiting += 1;
     return promise;

@@ -16,31 +16,31 @@ export interface OutputReading {
 
 /**
  * Begins to read what was captured of a handle's process: all that it wrote before this call.
- * @param gone fires when the reader goes away
+ * @param abortSignal fires when the reader goes away
  * @throws {Problem} ENODATA, EMFILE
  */
 export async function readOutput(
   outputs: Outputs,
   { description, process }: Handle,
   stream: Stream,
-  gone: AbortSignal,
+  abortSignal: AbortSignal,
 ): Promise<OutputReading> {
   if (!description.output.streams.includes(stream)) throw notCaptured();
   const { id } = description;
   const live = outputs.streamOf(id, stream);
   await outputs.flush(id, stream);
   const file = await OutputFile.open(outputs.pathOf(id, stream), live);
-  const isOver = (): boolean => gone.aborted || process.ending !== null || !outputs.isOpen(id, stream);
+  const isOver = (): boolean => abortSignal.aborted || process.ending !== null || !outputs.isOpen(id, stream);
   const watch = (): Watch => {
     const { promise: happened, resolve } = Promise.withResolvers<void>();
-    const onGone = (): void => resolve();
+    const onAbort = (): void => resolve();
     const ends = [outputs.follow(id, stream, resolve), process.watch(resolve)];
-    gone.addEventListener('abort', onGone);
+    abortSignal.addEventListener('abort', onAbort);
     return {
       happened,
       [Symbol.dispose]: () => {
         for (const end of ends) end();
-        gone.removeEventListener('abort', onGone);
+        abortSignal.removeEventListener('abort', onAbort);
       },
     };
   };

@@ -100,10 +100,10 @@ export class Terminations {
   /**
    * Terminates the process of a handle. The SIGKILL comes even if the caller goes away.
    * @param graceMs milliseconds; a deadline that is set already is moved to an earlier time, never to a later one
-   * @returns once it has ended; `gone` where the caller left before
+   * @returns once it has ended; `aborted` if the caller disconnected before that
    * @throws {Problem} EPERM where a process may not be signalled; ETIMEDOUT where it does not end; EDQUOT; ESHUTDOWN
    */
-  async terminate(handle: Handle, graceMs: number, caller: Caller): Promise<'ended' | 'gone'> {
+  async terminate(handle: Handle, graceMs: number, caller: Caller): Promise<'ended' | 'aborted'> {
     const { process } = handle;
     const { parking } = this.#parts;
     // A caller that is refused has changed nothing.
@@ -118,7 +118,7 @@ export class Terminations {
     // A leader that takes no signal never ends: no use in waiting for it longer than for the others.
     const timeoutMs = refused.includes(process.pid) ? Math.min(graceMs, REFUSED_MS) + ALLOWANCE_MS : undefined;
     const result = look() ?? (await parking.park([handle], look, { timeoutMs, caller }));
-    if (result === 'gone') return 'gone';
+    if (result === 'aborted') return 'aborted';
     const left = refused.filter((pid) => !isOver(pid));
     if (left.length > 0) throw notPermitted(left, handle);
     return 'ended';
@@ -131,7 +131,7 @@ export class Terminations {
    */
   async terminateChildren(graceMs: number): Promise<{ count: number; left: number[] }> {
     const { table } = this.#parts;
-    const caller = { client: null, gone: AbortSignal.timeout(Math.min(graceMs + LAST_WAIT_MS, LONGEST_MS)) };
+    const caller = { client: null, abortSignal: AbortSignal.timeout(Math.min(graceMs + LAST_WAIT_MS, LONGEST_MS)) };
     const handles = [...table.values()].flatMap(({ relation, ending, handles: [handle] }) =>
       relation === 'child' && ending === null && handle !== undefined ? [handle] : [],
     );

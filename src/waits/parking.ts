@@ -13,7 +13,7 @@ export interface ParkOptions {
 }
 
 /** Why a parked caller did not get what it waited for. */
-export type Unparked = 'timed out' | 'gone';
+export type Unparked = 'timed out' | 'aborted';
 
 /** Where calls wait: a promise each, never a thread. */
 export class Parking {
@@ -40,15 +40,15 @@ export class Parking {
   park<T>(
     handles: readonly Handle[],
     attempt: (changed: Handle) => T | null,
-    { timeoutMs, caller: { client, gone } }: ParkOptions,
+    { timeoutMs, caller: { client, abortSignal } }: ParkOptions,
   ): Promise<T | Unparked> {
     if (this.#closed !== null) return Promise.reject(this.#closed);
-    if (gone.aborted) return Promise.resolve('gone');
+    if (abortSignal.aborted) return Promise.resolve('aborted');
     const place = client?.reserve('parkedWaits');
     const { promise, resolve, reject } = Promise.withResolvers<T | Unparked>();
     const timer =
       timeoutMs === undefined ? undefined : setTimeout(() => settle('timed out'), Math.min(timeoutMs, LONGEST_MS));
-    const onGone = (): void => settle('gone');
+    const onAbort = (): void => settle('aborted');
     const unwatch = handles.map((handle) => {
       handle.description.retain();
       handle.process.stops.hold(handle.client);
@@ -57,7 +57,7 @@ export class Parking {
     const leave = (): void => {
       place?.[Symbol.dispose]();
       clearTimeout(timer);
-      gone.removeEventListener('abort', onGone);
+      abortSignal.removeEventListener('abort', onAbort);
       this.#parked.delete(refuse);
       for (const end of unwatch) end();
       for (const { process, client, description } of handles) {
@@ -81,7 +81,7 @@ export class Parking {
         refuse(problem);
       }
     };
-    gone.addEventListener('abort', onGone);
+    abortSignal.addEventListener('abort', onAbort);
     this.#parked.add(refuse);
     return promise;
   }

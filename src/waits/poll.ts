@@ -17,7 +17,7 @@ export interface PollRequest {
  * poll(2) over handles, of children and of foreign processes. Collects nothing.
  * @throws {Problem} EINVAL for a count that can never be reached, ESHUTDOWN
  */
-export async function poll(parking: Parking, request: PollRequest): Promise<PollResult | 'gone'> {
+export async function poll(parking: Parking, request: PollRequest): Promise<PollResult | 'aborted'> {
   const { handles, timeoutMs, caller } = request;
   const wanted = request.until === 'any' ? 1 : request.until === 'all' ? handles.length : request.until;
   if (wanted > handles.length)
@@ -51,11 +51,11 @@ export async function untilEnded(
   handle: Handle,
   timeoutMs: number,
   caller: Caller,
-): Promise<'told' | 'gone'> {
+): Promise<'told' | 'aborted'> {
   const look = (): 'told' | null => (handle.process.ending?.outcome == null ? null : 'told');
   if (look() !== null) return 'told';
   try {
-    return (await parking.park([handle], look, { timeoutMs, caller })) === 'gone' ? 'gone' : 'told';
+    return (await parking.park([handle], look, { timeoutMs, caller })) === 'aborted' ? 'aborted' : 'told';
   } catch (error) {
     if (error instanceof Problem && ['ESHUTDOWN', 'EDQUOT'].includes(error.errno)) return 'told';
     throw error;

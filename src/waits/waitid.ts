@@ -28,7 +28,7 @@ export interface WaitResult extends Partial<WaitEvent> {
   outcome: Outcome | StopEvent | null;
 }
 
-export type WaitAnswer = WaitResult | 'nothing' | 'again' | 'timed out' | 'gone';
+export type WaitAnswer = WaitResult | 'nothing' | 'again' | 'timed out' | 'aborted';
 
 export interface WaitParts {
   journal: Journal;

@@ -1,0 +1,109 @@
+import type { FastifyInstance, FastifyReply, FastifyRequest } from 'fastify';
+import type { Caller } from '../clients/caller.ts';
+import type { Client } from '../clients/client.ts';
+import type { Clients, Peer } from '../clients/clients.ts';
+
+declare module 'fastify' {
+  interface FastifyRequest {
+    /** The credentials that the request was authenticated with; `null` on routes that need none. */
+    credentials: Credentials | null;
+  }
+  interface FastifyInstance {
+    inFlightRequests: InFlightRequests;
+  }
+}
+
+export interface Credentials {
+  peer: Peer;
+  token: string | null;
+}
+
+interface InFlightRequest {
+  client: Client;
+  /** Whether the client could see the handles of others when the request came. */
+  sawAll: boolean;
+  credentials: Credentials;
+  /** Closes the connection. */
+  end(): void;
+}
+
+/** Requests that take long to answer. Each is ended when its credentials are revoked. */
+export class InFlightRequests {
+  readonly #clients: Clients;
+  readonly #requests = new Set<InFlightRequest>();
+
+  constructor(clients: Clients) {
+    this.#clients = clients;
+    clients.onChange = () => {
+      for (const request of this.#requests) if (!this.#isValid(request)) request.end();
+    };
+  }
+
+  /**
+   * Adds a request.
+   * @param end closes its connection
+   * @returns a function that removes it, to be called when it has been answered
+   */
+  add({ client, credentials }: FastifyRequest, end: () => void): () => void {
+    const request = { client, sawAll: client.seesAll, credentials: credentials!, end };
+    this.#requests.add(request);
+    return () => this.#requests.delete(request);
+  }
+
+  #isValid({ client, sawAll, credentials: { peer, token } }: InFlightRequest): boolean {
+    try {
+      return this.#clients.identify(peer, token) === client && (client.seesAll || !sawAll);
+    } catch {
+      return false;
+    }
+  }
+}
+
+/**
+ * The caller of one request. Its abort signal is made on first use, because most requests are answered at once. It is a class,
+ * because an object literal with a getter gets a hidden class of its own each time.
+ */
+class RequestCaller implements Caller {
+  readonly #request: FastifyRequest;
+  readonly #reply: FastifyReply;
+  #abortSignal: AbortSignal | null = null;
+
+  constructor(request: FastifyRequest, reply: FastifyReply) {
+    this.#request = request;
+    this.#reply = reply;
+  }
+
+  get client(): Client {
+    return this.#request.client;
+  }
+
+  get abortSignal(): AbortSignal {
+    this.#abortSignal ??= makeAbortSignal(this.#request, this.#reply);
+    return this.#abortSignal;
+  }
+}
+
+/** Returns the caller of a request, for operations that may wait. */
+export function callerOf(request: FastifyRequest, reply: FastifyReply): Caller {
+  return new RequestCaller(request, reply);
+}
+
+function makeAbortSignal(request: FastifyRequest, { raw }: FastifyReply): AbortSignal {
+  const controller = new AbortController();
+  const leave = request.server.inFlightRequests.add(request, () => raw.destroy());
+  // On the response, not the request: a request also "closes" when its body has been read.
+  raw.once('close', () => {
+    leave();
+    if (!raw.writableFinished) controller.abort();
+  });
+  if (raw.destroyed) {
+    leave();
+    controller.abort();
+  }
+  return controller.signal;
+}
+
+export function trackInFlightRequests(app: FastifyInstance, clients: Clients): void {
+  app.decorate('inFlightRequests', new InFlightRequests(clients));
+  app.decorateRequest('credentials', null);
+}
