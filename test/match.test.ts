@@ -117,8 +117,10 @@ t.test('neither the daemon itself nor a zombie nor a kernel thread matches', asy
   const daemon = await Daemon.start(t);
   t.equal((await open(daemon, { argv: `*${daemon.directory}*` })).status, 404);
   const name = mark();
-  // A sleep reaps nobody.
-  const parent = spawn('bash', ['-c', `(exec -a ${name} sleep 0) & exec sleep 1000`], { stdio: 'ignore' });
+  // A sleep reaps nobody; until its parent is one, the child waits, since a shell would reap it.
+  const wait = 'until read -r comm < /proc/$$/comm && [ "$comm" = sleep ]; do sleep 0.01; done';
+  const script = `(${wait}; exec -a ${name} sleep 0) & exec sleep 1000`;
+  const parent = spawn('bash', ['-c', script], { stdio: 'ignore' });
   t.teardown(() => parent.kill('SIGKILL'));
   const children = (): string => readFileSync(`/proc/${parent.pid}/task/${parent.pid}/children`, 'utf8').trim();
   await eventually(() => /^\d+$/.test(children()) && / Z /.test(readFileSync(`/proc/${children()}/stat`, 'utf8')));

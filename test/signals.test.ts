@@ -120,7 +120,11 @@ for (const chain of ['chain', 'chain-of-groups'])
     for (let round = 0; round < 5; round += 1) {
       const { id, process: own } = await daemon.spawn([program, 'act', chain]);
       await daemon.waitid(id);
-      t.equal((await daemon.signal(id, 'SIGKILL', 'tree')).status, 204);
+      // On a busy machine new members may come for longer than the daemon looks for them, and then it says so.
+      await eventually(async () => {
+        const { status } = await daemon.signal(id, 'SIGKILL', 'tree');
+        return status === 204 || (status !== 504 && t.fail(`status ${status}`));
+      });
       await eventually(() => sessionMembers(own.pid).length === 0);
       t.match((await daemon.signal(id, 'SIGKILL', 'tree')).body, { status: 404, errno: 'ESRCH' });
     }
