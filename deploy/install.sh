@@ -46,7 +46,7 @@ install() {
   node=$(find_node)
   for unit in waitd.socket waitd.service; do place "systemd/$unit" "$units"; done
   for example in dynamic-user.conf privileged.conf; do place "systemd/$example" "$documents/examples"; done
-  [ ! -f "$here/../docs/systemd.md" ] || place ../docs/systemd.md "$documents"
+  [ ! -f "$here/../docs/how-to/systemd.md" ] || place ../docs/how-to/systemd.md "$documents"
   [ -z "$root" ] || return 0
   if ! getent passwd waitd >/dev/null; then
     printf 'u waitd - "waits for processes" %s\n' "$state" | systemd-sysusers -

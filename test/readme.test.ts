@@ -1,40 +1,29 @@
-import { spawnSync } from 'node:child_process';
-import { readFileSync } from 'node:fs';
-import { join } from 'node:path';
 import t from 'tap';
+import { isAsShown, runBlocks } from './support/document-shell.ts';
+import { blocksOf, document } from './support/documents.ts';
 import { Daemon, temporaryDirectory } from './support/harness.ts';
 
-const readme = readFileSync(join(import.meta.dirname, '../README.md'), 'utf8');
+const readme = document('README.md');
 
-t.test('the walk in the README does what the README says', async (t) => {
+t.test('the job in the README prints what the README shows', async (t) => {
   const daemon = await Daemon.start(t);
-  const [, walk = ''] = /## A walk\n\n```sh\n([\s\S]*?)```/.exec(readme) ?? [];
-  const script = walk.replace('S=/run/waitd/waitd.sock', `S=${daemon.socket}`);
-  t.not(script, walk);
-  const { stdout, status } = spawnSync('bash', ['-euo', 'pipefail', '-c', script], {
-    cwd: temporaryDirectory(t),
-    encoding: 'utf8',
+  const blocks = blocksOf(readme);
+  const instead = { '/run/waitd/waitd.sock': daemon.socket };
+  const [printed = ''] = runBlocks(t, blocks, { directory: temporaryDirectory(t), instead });
+  const [job, output, , collected, again, events] = printed.split('\n');
+  t.match(JSON.parse(job!), { state: 'exited', outcome: { reason: 'exited', exitCode: 7 } });
+  t.equal(output, 'building');
+  t.match(JSON.parse(collected!), { outcome: { reason: 'exited', exitCode: 7 } });
+  t.match(JSON.parse(again!), { errno: 'ECHILD' });
+  t.match(JSON.parse(events!), {
+    events: [{ event: 'exited', outcome: { reason: 'exited', exitCode: 7 } }],
+    gap: null,
   });
-  t.equal(status, 0);
-  const printed = stdout
-    .trim()
-    .split('\n')
-    .map((line) => JSON.parse(line));
-  t.match(printed, [
-    { nonblocking: true, state: 'running' },
-    { errno: 'EAGAIN', retry: { afterMs: 250 } },
-    { siginfo: null },
-    { ready: [{ outcome: { reason: 'exited', exitCode: 7 } }] },
-    { outcome: { reason: 'exited', exitCode: 7 } },
-    { errno: 'ECHILD' },
-    { events: [{ event: 'opened' }, { event: 'exited' }], gap: null },
-  ]);
+  const shown = blocks.find(({ output }) => output !== null)!.output!;
+  t.ok(isAsShown(printed, shown), printed);
   t.equal(await daemon.stop(), 0);
 });
 
-t.test('every flag that the README names is one', async (t) => {
-  const { options } = await import('../src/config/options.ts');
-  const curls = new Set(['unix-socket', 'cacert', 'cert', 'key']);
-  const flags = new Set<string>(['help', ...options.map(({ flag }) => flag)]);
-  for (const [, flag] of readme.matchAll(/`?--([a-z][a-z-]+)/g)) if (!curls.has(flag!)) t.ok(flags.has(flag!), flag!);
+t.test('a reader in a hurry has less than 200 lines to read', async (t) => {
+  t.ok(readme.text.split('\n').length < 200);
 });

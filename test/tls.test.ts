@@ -192,7 +192,7 @@ t.test('on a terminal it says how to call it by TLS', async (t) => {
   child.kill('SIGTERM');
 });
 
-t.test('the call by TLS in the README is answered', async (t) => {
+t.test('the call by TLS in its how-to is answered', async (t) => {
   const daemon = await Daemon.start(t, { args: withClients });
   const pair = ours.issue('client', { names: ['DNS.1=readme'] });
   for (const [from, to] of [
@@ -201,7 +201,7 @@ t.test('the call by TLS in the README is answered', async (t) => {
     [pair.key, 'client-key.pem'],
   ] as const)
     if (from !== join(directory, to)) copyFileSync(from, join(directory, to));
-  const readme = readFileSync(join(import.meta.dirname, '../README.md'), 'utf8');
+  const readme = readFileSync(join(import.meta.dirname, '../docs/how-to/tls.md'), 'utf8');
   const [command = ''] = /^curl --cacert.*$/m.exec(readme) ?? [];
   const { stdout } = spawnSync('sh', ['-c', command.replace('7411', String(daemon.port))], {
     cwd: directory,

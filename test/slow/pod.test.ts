@@ -8,7 +8,7 @@ import { Containers, hardened } from '../support/containers.ts';
 import { eventually, Socket, temporaryDirectory } from '../support/harness.ts';
 
 const containers = Containers.up(t);
-const DOCUMENT = join(import.meta.dirname, '../../docs/sidecar.md');
+const DOCUMENT = join(import.meta.dirname, '../../docs/how-to/sidecar.md');
 const DEBIAN = 'docker.io/library/debian:bookworm-slim';
 const APP = '2000:2000';
 

@@ -14,19 +14,19 @@ const number = (version: string): number => {
   const [major = 0, minor = 0] = version.split('.').map((part) => Number.parseInt(part, 10));
   return 1000 * major + minor;
 };
-/** What the README says: of each kernel everything that it and earlier ones add. Distributions backport none of these to ours. */
+/** What the reference says: of each kernel everything that it and earlier ones add. Distributions backport none of these to ours. */
 const has = (feature: keyof Features): boolean => number(release()) >= number(since[feature]);
 const inode = has('inode') ? /^\d+$/ : null;
 
 const daemon = await Daemon.start(t);
 const { pid } = daemon;
 
-t.test('the daemon finds what the README’s table of kernels says', async (t) => {
-  const readme = readFileSync(join(import.meta.dirname, '../../../README.md'), 'utf8');
+t.test('the daemon finds what the table of kernels says', async (t) => {
+  const limits = readFileSync(join(import.meta.dirname, '../../../docs/reference/limits.md'), 'utf8');
   const features = await daemon.features();
   for (const feature of Object.keys(since) as (keyof Features)[]) {
     t.equal(features[feature], has(feature), `${feature}, which ${since[feature]} adds`);
-    t.match(readme, `| ${since[feature].padEnd(5)} | `, 'which has its row');
+    t.match(limits, `| ${since[feature].padEnd(5)} | `, 'which has its row');
   }
 });
 

@@ -1,0 +1,166 @@
+import { existsSync, mkdirSync } from 'node:fs';
+import { join } from 'node:path';
+import t, { type Test } from 'tap';
+import { errnos, eventTypes, problemErrnos, resources } from '../schemas/vocabulary.ts';
+import { environmentName, options } from '../src/config/options.ts';
+import { since } from '../src/kernel/features.ts';
+import { type DocumentShell, freePort, isAsShown, isRun, runBlocks } from './support/document-shell.ts';
+import { anchorsOf, blocksOf, document, documents, linksOf } from './support/documents.ts';
+import { Daemon, temporaryDirectory } from './support/harness.ts';
+
+/** Blocks of commands that are not run here: the document and the first line, and why. */
+const NOT_RUN: Record<string, string> = {
+  'README.md: npm ci && npm start     # serves a Unix socket and 127.0.0.1:7411':
+    'is what starts this test, by .ci/run',
+  'docs/explanation/performance.md: npm run bench                # builds the C floors, runs everything 5 times, prints medians and spreads; --help lists the options':
+    'takes half an hour',
+  'docs/how-to/container.md: docker build -t waitd --build-arg VERSION=0.1.0 --build-arg REVISION=$(git rev-parse HEAD) --build-arg CREATED=$(git log -1 --format=%cI) .':
+    'test:image builds the image and runs it so',
+  'docs/how-to/container.md: docker run --read-only my-image serve --main -- /srv/app --port 80':
+    'test:image runs programs so',
+  'docs/how-to/sidecar.md: kubectl apply -k deploy/kubernetes/native   # an init container with restartPolicy: Always, Kubernetes 1.29 or later':
+    'needs a cluster; test:kubernetes checks the manifests',
+  'docs/how-to/systemd.md: npm install -g ./waitd-0.1.0.tgz': 'test:systemd does it where systemd runs',
+  'docs/tutorial.md: npm ci && npm pack && npm install -g ./waitd-0.1.0.tgz': 'test:package installs it so',
+};
+
+/** Flags of other programs. */
+const NOT_OURS = new Set([
+  'cpu-prof',
+  'disable-sigusr',
+  'inspect',
+  'markdown',
+  'figures',
+  'no-start',
+  'uninstall',
+  'cap-add',
+]);
+
+const ROOT = join(import.meta.dirname, '..');
+
+/** A shell for documents whose reader has a daemon of the machine. */
+async function besideDaemon(t: Test): Promise<DocumentShell> {
+  const daemon = await Daemon.start(t);
+  const instead = {
+    '/run/waitd/waitd.sock': daemon.socket,
+    '/var/lib/waitd': join(daemon.directory, 'state'),
+    ':7411': `:${daemon.port}`,
+  };
+  return { directory: temporaryDirectory(t), instead };
+}
+
+/** A shell for documents that start a daemon of their own. */
+async function alone(t: Test): Promise<DocumentShell> {
+  return { directory: temporaryDirectory(t), instead: { ':7411': `:${await freePort()}` } };
+}
+
+const own = async (t: Test): Promise<DocumentShell> => {
+  const { directory, instead } = await alone(t);
+  return {
+    directory,
+    instead: { ...instead, '/run/waitd/waitd.sock': join(directory, 's'), '/var/lib/waitd': join(directory, 'state') },
+  };
+};
+
+const shells: Record<string, (t: Test) => Promise<DocumentShell>> = {
+  'docs/tutorial.md': async (t) => {
+    const shell = await alone(t);
+    mkdirSync(join(shell.directory, 'runner'));
+    return { ...shell, instead: { ...shell.instead, 'mkdir runner && ': '' } };
+  },
+  'docs/how-to/backups.md': own,
+  'docs/how-to/policy.md': own,
+  'docs/how-to/tls.md': own,
+  'docs/how-to/upgrades.md': own,
+};
+
+for (const each of documents()) {
+  const blocks = blocksOf(each);
+  // The README has a test of its own.
+  if (each.path === 'README.md' || !blocks.some(isRun)) continue;
+  t.test(`the commands of ${each.path} print what it shows`, async (t) => {
+    const printed = runBlocks(t, blocks, await (shells[each.path] ?? besideDaemon)(t));
+    for (const [at, { output }] of blocks.filter(isRun).entries())
+      if (output !== null) t.ok(isAsShown(printed[at]!, output), `${output}\n\nwas: ${printed[at]}`);
+  });
+}
+
+t.test('what is not run has a reason', async (t) => {
+  const found = documents().flatMap((each) =>
+    blocksOf(each)
+      .filter(({ info }) => info.includes('no-run'))
+      .map(({ code }) => `${each.path}: ${code.split('\n', 1)[0]}`),
+  );
+  t.same(found.sort(), Object.keys(NOT_RUN).sort());
+});
+
+t.test('every link leads to a document, and to a heading that it has', async (t) => {
+  for (const each of documents())
+    for (const { link, to, anchor } of linksOf(each)) {
+      t.ok(existsSync(join(ROOT, to)), `${each.path}: ${link}`);
+      if (anchor !== null) t.ok(anchorsOf(document(to)).has(anchor), `${each.path}: ${link}`);
+    }
+});
+
+const namesIn = (path: string, pattern: RegExp): string[] =>
+  [...document(path).text.matchAll(pattern)].map(([, name]) => name!).sort();
+
+const section = (text: string, errno: string): string =>
+  new RegExp(`^## ${errno}\\n[\\s\\S]*?(?=^## |(?![\\s\\S]))`, 'm').exec(text)?.[0] ?? '';
+
+t.test('every option is in the reference, with its variable, and there is no other', async (t) => {
+  const rows = [...document('docs/reference/options.md').text.matchAll(/^\| `--([a-z-]+)[^|]*\| `(WAITD_\w+)`/gm)];
+  t.same(
+    rows.map(([, flag, variable]) => [flag, variable]).sort(),
+    options.map(({ flag }) => [flag, environmentName(flag)]).sort(),
+  );
+});
+
+t.test('every errno has a section with its cause and cure, and there is no other', async (t) => {
+  const path = 'docs/reference/errors.md';
+  t.same(namesIn(path, /^## (E[A-Z0-9]+)$/gm), [...problemErrnos].sort());
+  for (const errno of problemErrnos)
+    t.match(
+      section(document(path).text, errno),
+      /^## \w+\n\n.* Status \d{3}.*\n\n\*\*Cause\.\*\* [\s\S]*\n\n\*\*Cure\.\*\* /,
+    );
+});
+
+t.test('every errno’s section begins with its title and its usual status', async (t) => {
+  for (const errno of problemErrnos) {
+    const [status, title] = errnos[errno];
+    t.match(section(document('docs/reference/errors.md').text, errno), `${title}. Status ${status}`);
+  }
+});
+
+t.test('every event type is in the reference, and there is no other', async (t) => {
+  const [types = ''] = /## Event types[\s\S]*?\n## /.exec(document('docs/reference/events.md').text) ?? [];
+  t.same([...types.matchAll(/^\| `(\w+)`/gm)].map(([, type]) => type).sort(), [...eventTypes].sort());
+});
+
+t.test('every metric is in the reference with its type, and there is no other', async (t) => {
+  const daemon = await Daemon.start(t);
+  const { text } = await daemon.get('/metrics');
+  const told = [...text.matchAll(/^# TYPE (\w+) (\w+)$/gm)].map(([, name, type]) => `${name} ${type}`);
+  const rows = [...document('docs/reference/metrics.md').text.matchAll(/^\| `(\w+)` +\| (\w+)/gm)];
+  t.same(rows.map(([, name, type]) => `${name} ${type}`).sort(), told.sort());
+  t.equal(await daemon.stop(), 0);
+});
+
+t.test('every right, quota, path and limit has its place in the reference', async (t) => {
+  const daemon = await Daemon.start(t);
+  const { paths } = (await daemon.get('/openapi.json')).body;
+  const api = document('docs/reference/api.md').text;
+  for (const path of Object.keys(paths)) t.ok(api.includes(path) || api.includes(path.replace(/^.*\}/, '')), path);
+  for (const resource of resources) t.ok(api.includes(`\`${resource}\``), resource);
+  const kernels = document('docs/reference/limits.md').text;
+  for (const version of Object.values(since)) t.match(kernels, `| ${version.padEnd(5)} | `);
+  t.equal(await daemon.stop(), 0);
+});
+
+t.test('every flag of waitd that a document names is one', async (t) => {
+  const flags = new Set<string>(['help', 'version', ...options.map(({ flag }) => flag)]);
+  for (const each of documents())
+    for (const [, flag = ''] of each.text.matchAll(/`--([a-z][a-z-]+)/g))
+      t.ok(flags.has(flag) || NOT_OURS.has(flag), `${each.path}: --${flag}`);
+});
