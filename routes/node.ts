@@ -11,8 +11,8 @@ import {
   HEADERS_LIMIT,
   HEADERS_TIMEOUT_MS,
   KEEP_ALIVE_TIMEOUT_MS,
+  maxUnauthenticated,
   REQUEST_TIMEOUT_MS,
-  strangersAmong,
   URL_LIMIT,
 } from '../src/http/limits.ts';
 import { Metrics } from '../src/metrics.ts';
@@ -89,7 +89,7 @@ export function nodeRoutes(app: App, daemon: Daemon): void {
           headersTimeoutMs: HEADERS_TIMEOUT_MS,
           requestTimeoutMs: REQUEST_TIMEOUT_MS,
           keepAliveTimeoutMs: KEEP_ALIVE_TIMEOUT_MS,
-          unauthenticatedConnections: strangersAmong(daemon.descriptors),
+          unauthenticatedConnections: maxUnauthenticated(daemon.descriptors),
           socketBufferBytes: config.socketBuffer,
           events: config.maxEvents,
           keys: config.maxKeys,

@@ -51,7 +51,7 @@ export function authenticate(app: FastifyInstance, clients: Clients, listeners: 
     const { socket } = request.raw;
     const credentials = { peer: listeners().peerOf(socket), token: bearerToken(request) };
     const client = clients.identify(credentials.peer, credentials.token);
-    listeners().noteKnown(socket);
+    listeners().noteAuthenticated(socket);
     request.client = client;
     request.credentials = credentials;
     if (onConnection.get(socket)?.client !== client) countConnection(onConnection, socket, client);

@@ -49,7 +49,7 @@ export const PING_INTERVAL_MS = 30_000;
 /** Finds a client that is gone without a word; a parked wait has no other timeout. */
 export const TCP_KEEP_ALIVE_MS = 30_000;
 
-/** How many connections by TCP, and as many by Unix sockets, may be open on which nobody has shown yet who is asking. */
-export function strangersAmong(descriptors: number): number {
+/** Returns how many unauthenticated connections may be open over TCP, and as many again over Unix sockets. */
+export function maxUnauthenticated(descriptors: number): number {
   return Math.floor(descriptors / 4);
 }

@@ -10,7 +10,7 @@ import { peerOf } from '../kernel/peer.ts';
 import { BACKLOG } from './bind-address.ts';
 import { descriptorOf } from './descriptor-of.ts';
 import { HalfOpen } from './half-open.ts';
-import { strangersAmong, TCP_KEEP_ALIVE_MS } from './limits.ts';
+import { maxUnauthenticated, TCP_KEEP_ALIVE_MS } from './limits.ts';
 import { closeGently } from './linger.ts';
 import { type BoundPlace, type HandedOn, nameOf } from './places.ts';
 
@@ -59,9 +59,9 @@ export class Listeners {
   readonly #tls: TlsServer | null;
   readonly #served: Served[] = [];
   readonly #sockets = new Set<Socket>();
-  /** Those on which nobody has shown yet who is asking, the oldest first, and since when. */
-  readonly #strangers = { tcp: new Map<Socket, number>(), unix: new Map<Socket, number>() };
-  readonly #mostStrangers: number;
+  /** Unauthenticated connections in the order of their accept, each with its time. */
+  readonly #unauthenticated = { tcp: new Map<Socket, number>(), unix: new Map<Socket, number>() };
+  readonly #maxUnauthenticated: number;
   readonly #peers = new WeakMap<object, Peer>();
   /** Of those by TCP: a connection that has closed does not tell its own any more. */
   readonly #addresses = new WeakMap<object, string>();
@@ -74,7 +74,7 @@ export class Listeners {
     this.#http = http;
     this.#tls = tls;
     this.#descriptors = descriptors;
-    this.#mostStrangers = strangersAmong(descriptors);
+    this.#maxUnauthenticated = maxUnauthenticated(descriptors);
     // The server makes its list of connections when it listens, and it never will.
     http.emit('listening');
     stopTimeouts(http);
@@ -139,9 +139,9 @@ export class Listeners {
     socket.once('close', () => {
       this.#sockets.delete(socket);
       if (this.#sockets.size === 0) stopTimeouts(this.#http);
-      this.#forgetStranger(socket);
+      this.#forgetUnauthenticated(socket);
     });
-    this.#boundStrangers(socket, isUnix ? 'unix' : 'tcp');
+    this.#limitUnauthenticated(socket, isUnix ? 'unix' : 'tcp');
     // SO_PEERCRED is of the moment of connect(2), so it holds for the life of the connection.
     if (isUnix) this.#serve(socket, (fd) => ({ uid: peerOf(fd).uid, needsToken }));
     else if (this.#tls === null) this.#serve(socket, () => 'tcp');
@@ -165,27 +165,27 @@ export class Listeners {
     this.#halfOpen.watch(socket, carrier, carrier.remoteAddress === undefined);
   }
 
-  /** Whoever only connects must not take what those need who may. */
-  #boundStrangers(socket: Socket, kind: 'tcp' | 'unix'): void {
-    const strangers = this.#strangers[kind];
+  /** Closes the oldest unauthenticated connection beyond the limit, so that they cannot use up all descriptors. */
+  #limitUnauthenticated(socket: Socket, kind: 'tcp' | 'unix'): void {
+    const connections = this.#unauthenticated[kind];
     const now = performance.now();
-    strangers.set(socket, now);
-    if (strangers.size <= this.#mostStrangers) return;
-    const [oldest, since] = strangers.entries().next().value!;
-    // A burst of clients that may all ask connects before the first of them is read from.
+    connections.set(socket, now);
+    if (connections.size <= this.#maxUnauthenticated) return;
+    const [oldest, since] = connections.entries().next().value!;
+    // Legitimate clients may connect in a burst, before the first of them is read from.
     if (kind === 'unix' && now - since < UNIX_PATIENCE_MS) return;
-    strangers.delete(oldest);
+    connections.delete(oldest);
     oldest.destroy();
   }
 
-  #forgetStranger(socket: Socket): void {
-    this.#strangers.tcp.delete(socket);
-    this.#strangers.unix.delete(socket);
+  #forgetUnauthenticated(socket: Socket): void {
+    this.#unauthenticated.tcp.delete(socket);
+    this.#unauthenticated.unix.delete(socket);
   }
 
-  /** Somebody has shown on this connection who is asking. */
-  noteKnown(socket: Socket): void {
-    this.#forgetStranger(carrierOf(socket));
+  /** Takes a connection out of the unauthenticated ones. */
+  noteAuthenticated(socket: Socket): void {
+    this.#forgetUnauthenticated(carrierOf(socket));
   }
 
   /** Accepts nobody any more; a Unix socket's file goes. */

@@ -151,13 +151,13 @@ export function refuseOddities(server: Server): void {
   });
   server.on('checkExpectation', (request: IncomingMessage, response: ServerResponse) => {
     const problem = new Problem('EPROTO', 'Only Expect: 100-continue is met.', { status: 417 });
-    const { headers, body } = lastWords(problem, requestId(request));
+    const { headers, body } = finalResponse(problem, requestId(request));
     response.writeHead(417, headers).end(body);
   });
 }
 
-/** A problem that ends its connection. */
-function lastWords(problem: Problem, id: string): { headers: Record<string, string>; body: string } {
+/** Builds a problem response after which the connection closes. */
+function finalResponse(problem: Problem, id: string): { headers: Record<string, string>; body: string } {
   const body = JSON.stringify(problem.toDocument(id));
   const headers = {
     'content-type': 'application/problem+json',
@@ -179,7 +179,7 @@ function endWith(socket: Duplex, problem: Problem, id: string = randomUUID()): v
     socket.destroy();
     return;
   }
-  const { headers, body } = lastWords(problem, id);
+  const { headers, body } = finalResponse(problem, id);
   const lines = Object.entries(headers).map(([name, value]) => `${name}: ${value}`);
   const head = [`HTTP/1.1 ${problem.status} ${STATUS_CODES[problem.status]}`, ...lines, '', ''].join('\r\n');
   linger(socket as Socket, head + body);
