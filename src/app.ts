@@ -22,6 +22,7 @@ import { audit, auditWatches } from './http/audit.ts';
 import { authenticate } from './http/authenticate.ts';
 import { readBodies, refuseBody } from './http/bodies.ts';
 import { answerPreflight, asPages, originCheck } from './http/browsers.ts';
+import { inOrder } from './http/checks.ts';
 import { endRefusedUpgrade, guard, meetsUpgrade, refuseUnknown, SUBPROTOCOL } from './http/guard.ts';
 import { idempotency } from './http/idempotency.ts';
 import {
@@ -35,7 +36,6 @@ import {
 } from './http/limits.ts';
 import { Listeners } from './http/listeners.ts';
 import { oneAtATime } from './http/one-at-a-time.ts';
-import { passing } from './http/passing.ts';
 import { answerProblems, errorHandler, refuseOddities, refuseUnparsed } from './http/problems.ts';
 import { parseQuery, refuseQueries } from './http/query.ts';
 import { requestId } from './http/request-id.ts';
@@ -81,7 +81,7 @@ export async function build(
   refuseQueries(app);
   answerProblems(app);
   auditWatches(daemon.watches, auditLog);
-  const looks = [
+  const checks = [
     endRefusedUpgrade,
     ...audit(app, auditLog, theListeners),
     originCheck(daemon.config.allowedOrigins, theListeners),
@@ -91,7 +91,7 @@ export async function build(
     refuseUnknown(app),
     refuseBody,
   ];
-  app.addHook('onRequest', passing(...looks));
+  app.addHook('onRequest', inOrder(...checks));
   idempotency(app, daemon.idempotencyKeys);
   await app.register(swagger, {
     openapi: {

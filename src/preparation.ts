@@ -10,7 +10,14 @@ import { sentenceOf } from './errors/sentence.ts';
 import { type Made, makeDirectory } from './files/made.ts';
 import { requirePrivate } from './files/require-private.ts';
 import { bindAddress } from './http/bind-address.ts';
-import { type BoundPlace, closeUnwanted, notPassed, type Place, placesAfter, placesWith } from './http/places.ts';
+import {
+  type BoundEndpoint,
+  closeUnwanted,
+  type Endpoint,
+  endpointsAfterUpgrade,
+  endpointsAtStart,
+  notPassed,
+} from './http/listen-addresses.ts';
 import { tlsServer } from './http/tls.ts';
 import { markFile } from './journal/mark.ts';
 import {
@@ -31,7 +38,7 @@ export interface Prepared {
   features: Features;
   /** Of the state directory. */
   lock: Descriptor;
-  places: BoundPlace[];
+  endpoints: BoundEndpoint[];
   /** Disposing of it removes what the start has made so far. */
   made: Made;
 }
@@ -65,10 +72,10 @@ export async function prepare(
     const listeners = handoff?.listeners ?? null;
     const held = handoff === null ? null : new Descriptor(handoff.lock);
     const taken = await take(config, { listeners, held, passed }, made, false, async (step) => step());
-    const { features, lock, places } = taken;
-    if (listeners !== null) closeUnwanted(places, listeners);
+    const { features, lock, endpoints } = taken;
+    if (listeners !== null) closeUnwanted(endpoints, listeners);
     for (const file of filesMadeLater(config)) if (!existsSync(file)) made.defer(() => rmSync(file, { force: true }));
-    return { features: features!, lock: lock!, places, made };
+    return { features: features!, lock: lock!, endpoints, made };
   } catch (error) {
     made.dispose();
     throw error;
@@ -110,7 +117,7 @@ export async function rehearse(config: Config): Promise<string[]> {
 
 /**
  * Takes first what is only looked at, then the state directory, last the listening sockets.
- * @param trial leaves what a dead daemon has left in its place
+ * @param trial leaves what a dead daemon has left behind
  */
 async function take(
   config: Config,
@@ -118,43 +125,43 @@ async function take(
   made: Made,
   trial: boolean,
   attempt: Attempt,
-): Promise<{ features: Features | undefined; lock: Descriptor | null | undefined; places: BoundPlace[] }> {
+): Promise<{ features: Features | undefined; lock: Descriptor | null | undefined; endpoints: BoundEndpoint[] }> {
   const isFirst = listeners === null;
-  const places = await attempt(() => placesFor(config, { listeners, passed }));
+  const endpoints = await attempt(() => endpointsFor(config, { listeners, passed }));
   const features = await attempt(probe);
-  for (const look of looksAt(config, isFirst)) await attempt(look);
+  for (const check of checksOf(config, isFirst)) await attempt(check);
   const lock = await attempt(() => takeStateDirectory(config.stateDir, made, held));
-  const bound: BoundPlace[] = [];
-  for (const place of places ?? []) {
-    const socket = await attempt(() => socketFor(place, config, made, trial));
-    if (socket !== undefined) bound.push({ address: place.address, socket });
+  const bound: BoundEndpoint[] = [];
+  for (const endpoint of endpoints ?? []) {
+    const socket = await attempt(() => socketFor(endpoint, config, made, trial));
+    if (socket !== undefined) bound.push({ address: endpoint.address, socket });
   }
-  return { features, lock, places: bound };
+  return { features, lock, endpoints: bound };
 }
 
-function placesFor(config: Config, { listeners, passed }: Pick<Surroundings, 'listeners' | 'passed'>): Place[] {
-  if (listeners === null) return placesWith(config, passed);
-  return listeners === 'any' ? [] : placesAfter(config, listeners);
+function endpointsFor(config: Config, { listeners, passed }: Pick<Surroundings, 'listeners' | 'passed'>): Endpoint[] {
+  if (listeners === null) return endpointsAtStart(config, passed);
+  return listeners === 'any' ? [] : endpointsAfterUpgrade(config, listeners);
 }
 
-async function socketFor({ address, socket }: Place, { socket: access }: Config, made: Made, trial: boolean) {
+async function socketFor({ address, socket }: Endpoint, { socket: access }: Config, made: Made, trial: boolean) {
   if (socket !== undefined) return socket;
   if ('passed' in address) throw notPassed(address);
   return bindAddress(address, access, made, trial);
 }
 
 /** What can be found out without making anything; what is read here is read again when it is used. */
-function looksAt(config: Config, isFirst: boolean): (() => unknown)[] {
+function checksOf(config: Config, isFirst: boolean): (() => unknown)[] {
   const { policy, tls, tokens, audit, main } = config;
   const token = tokenFile(config.stateDir);
-  const looks: (() => unknown)[] = [];
-  if (policy !== undefined) looks.push(() => readPolicy(policy));
-  if (tls !== null) looks.push(() => tlsServer(tls, silent));
-  if (tokens !== undefined) looks.push(() => readTokens(tokens));
-  if (usesFirstToken(config) && existsSync(token)) looks.push(() => requirePrivate(token, 'tokens'));
-  if (audit !== undefined && isPath(audit)) looks.push(() => requireWritable(audit));
-  if (main !== null && isFirst) looks.push(() => requireProgram(main));
-  return looks;
+  const checks: (() => unknown)[] = [];
+  if (policy !== undefined) checks.push(() => readPolicy(policy));
+  if (tls !== null) checks.push(() => tlsServer(tls, silent));
+  if (tokens !== undefined) checks.push(() => readTokens(tokens));
+  if (usesFirstToken(config) && existsSync(token)) checks.push(() => requirePrivate(token, 'tokens'));
+  if (audit !== undefined && isPath(audit)) checks.push(() => requireWritable(audit));
+  if (main !== null && isFirst) checks.push(() => requireProgram(main));
+  return checks;
 }
 
 const isPath = (audit: string): boolean => audit !== 'stdout' && audit !== 'off';

@@ -5,8 +5,8 @@ import type { Config } from './config/config.ts';
 import { type Daemon, restarting, startDaemon, stopping } from './daemon.ts';
 import type { Why } from './feed/feed.ts';
 import type { App } from './http/app-type.ts';
+import type { BoundEndpoint, InheritedSocket } from './http/listen-addresses.ts';
 import type { Listeners } from './http/listeners.ts';
-import type { BoundPlace, HandedOn } from './http/places.ts';
 import { checkRoom } from './journal/database.ts';
 import type { Notice } from './journal/journal.ts';
 import { boottimeMs } from './kernel/clock.ts';
@@ -63,7 +63,7 @@ export class Service {
   readonly #manager: ServiceManager;
   #failures: number[];
   #main: MainProgram | null = null;
-  #handedOn: HandedOn[] | null = null;
+  #handedSockets: InheritedSocket[] | null = null;
   #ending: 'stop' | 'upgrade' | 'fault' | null = null;
   #checking = false;
 
@@ -84,7 +84,7 @@ export class Service {
     const handoff = takeHandoff();
     const passed = takePassed();
     const notifier = Notifier.fromEnvironment();
-    const { made, places, ...taken } = await prepare(config, { handoff, passed });
+    const { made, endpoints, ...taken } = await prepare(config, { handoff, passed });
     let daemon: Daemon | null = null;
     try {
       daemon = startDaemon(config, { handoff, passed, notifier, ...taken });
@@ -95,7 +95,7 @@ export class Service {
       const { app, listeners } = await build(daemon, logger, audit());
       const failures = handoff?.failures ?? [];
       const service = new Service({ daemon, app, listeners, logger, manager, failures });
-      await service.#serve(config, handoff, places);
+      await service.#serve(config, handoff, endpoints);
       return service;
     } catch (error) {
       daemon?.close();
@@ -104,7 +104,7 @@ export class Service {
     }
   }
 
-  async #serve(config: Config, handoff: Handoff | null, places: readonly BoundPlace[]): Promise<void> {
+  async #serve(config: Config, handoff: Handoff | null, endpoints: readonly BoundEndpoint[]): Promise<void> {
     const { journal } = this.#daemon;
     const tell = ({ what, ...facts }: Notice): void => this.#logger.error(facts, notices[what]);
     const found = journal.takeNotice();
@@ -121,8 +121,8 @@ export class Service {
         this.#logger.error({ reason: message }, 'the policy is refused, and the one before still holds');
     }
 
-    for (const place of places) {
-      const { address, tls } = await this.#listeners.listen(place);
+    for (const endpoint of endpoints) {
+      const { address, tls } = await this.#listeners.listen(endpoint);
       this.addresses.push(address);
       this.#logger.info({ address, ...(tls && { tls }) }, 'listening');
     }
@@ -237,12 +237,12 @@ export class Service {
   async #replace(graceMs: number): Promise<void> {
     // While they settle, everybody else is served.
     await this.#daemon.handles.settleSpawns(restarting);
-    this.#handedOn ??= this.#listeners.handOn();
+    this.#handedSockets ??= this.#listeners.handOver();
     if (graceMs > 0) await this.#quiet('restarting', graceMs);
     if (this.#ending === 'stop') return;
     try {
       const main = this.#main?.id ?? null;
-      execute({ ...this.#daemon.handOver(), listeners: this.#handedOn, main, failures: this.#failures });
+      execute({ ...this.#daemon.handOver(), listeners: this.#handedSockets, main, failures: this.#failures });
     } catch (err) {
       this.#logger.fatal({ err }, 'the next image could not be begun');
       process.exit(1);

@@ -2,8 +2,8 @@ import type { FastifyInstance, FastifyReply, FastifyRequest } from 'fastify';
 import type { Logger } from 'pino';
 import type { ProblemErrno } from '../../schemas/vocabulary.ts';
 import type { Watches } from '../watches/watches.ts';
+import type { Check } from './checks.ts';
 import type { Listeners } from './listeners.ts';
-import type { Look } from './passing.ts';
 
 declare module 'fastify' {
   interface FastifyRequest {
@@ -31,7 +31,7 @@ declare module 'fastify' {
 const refusals: ReadonlySet<ProblemErrno> = new Set<ProblemErrno>(['EACCES', 'EPERM', 'EDQUOT']);
 
 /** A line for everything that is done or refused: who, what, with which result, under which request id. */
-export function audit(app: FastifyInstance, log: Logger | null, listeners: () => Listeners): Look[] {
+export function audit(app: FastifyInstance, log: Logger | null, listeners: () => Listeners): Check[] {
   app.decorateRequest('audited', null as unknown as FastifyRequest['audited']);
   app.decorateRequest('errno', null);
   app.decorateRequest('operation', null);
@@ -47,11 +47,11 @@ export function audit(app: FastifyInstance, log: Logger | null, listeners: () =>
     reply.raw.once('close', () => write(log, request, reply, peer));
   };
   if (log === null) return [];
-  const look: Look = (request, reply, config) => {
+  const check: Check = (request, reply, config) => {
     // Not on the response: one whose caller has gone away has none, and was done all the same.
     if (config.audit !== undefined) writeWhenClosed(log, request, reply);
   };
-  return [look];
+  return [check];
 }
 
 /** Handles that are opened without a request: by a watch. */

@@ -4,9 +4,9 @@ import { type Client, notAllowed } from '../clients/client.ts';
 import { type Clients, unauthenticated } from '../clients/clients.ts';
 import type { Reservation } from '../clients/quotas.ts';
 import { Problem } from '../errors/problem.ts';
+import type { Check } from './checks.ts';
 import { trackInFlightRequests } from './in-flight-requests.ts';
 import type { Listeners } from './listeners.ts';
-import type { Look } from './passing.ts';
 
 declare module 'fastify' {
   interface FastifyRequest {
@@ -30,7 +30,7 @@ declare module 'fastify' {
 const TOKEN_PROTOCOL = 'base64url.bearer.authorization.waitd.';
 
 /** Names the client of every request, before anything else is looked at. */
-export function authenticate(app: FastifyInstance, clients: Clients, listeners: () => Listeners): Look {
+export function authenticate(app: FastifyInstance, clients: Clients, listeners: () => Listeners): Check {
   const onConnection = new WeakMap<Socket, Counted>();
   trackInFlightRequests(app, clients);
   app.decorateRequest('client', null as unknown as Client);

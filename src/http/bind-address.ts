@@ -12,7 +12,7 @@ import { startListening } from '../kernel/listening.ts';
 import { tryLock } from '../kernel/lock.ts';
 import { bindTcp } from '../kernel/tcp-socket.ts';
 import { bindUnix } from '../kernel/unix-socket.ts';
-import type { ListeningSocket } from './places.ts';
+import type { ListeningSocket } from './listen-addresses.ts';
 
 /** Beyond the backlog of the kernel's default, so that a burst of clients need not retry. */
 export const BACKLOG = 4096;

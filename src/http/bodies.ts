@@ -3,15 +3,15 @@ import type { FastifyRequest } from 'fastify';
 import { MOST_ERRORS } from '../../schemas/bounded.ts';
 import { Problem } from '../errors/problem.ts';
 import type { App } from './app-type.ts';
+import type { Check } from './checks.ts';
 import { BODY_LIMIT } from './limits.ts';
 import { requireShallow } from './nesting.ts';
-import type { Look } from './passing.ts';
 
 /** Requests whose client waits for `100 Continue`, with the response that sends it. */
 const expecting = new WeakMap<IncomingMessage, ServerResponse>();
 
 /** Refuses a body by its headers, before a byte of it is read or asked for. */
-export const refuseBody: Look = ({ raw: { headers } }) => {
+export const refuseBody: Check = ({ raw: { headers } }) => {
   const { 'content-length': length, 'transfer-encoding': transfer, 'content-encoding': encoding } = headers;
   const isEmpty = transfer === undefined && (length === undefined || Number(length) === 0);
   const type = headers['content-type'];

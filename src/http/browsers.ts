@@ -1,7 +1,7 @@
 import type { FastifyInstance, FastifyRequest } from 'fastify';
 import { Problem } from '../errors/problem.ts';
+import type { Check } from './checks.ts';
 import type { Listeners } from './listeners.ts';
-import type { Look } from './passing.ts';
 
 /** What a page from elsewhere may read of an answer, beside what CORS lets it read anyway. */
 const EXPOSED = [
@@ -52,7 +52,7 @@ const BROWSERS_HEADERS = ['sec-fetch-site', 'sec-fetch-dest', 'sec-fetch-user', 
  * No browser connects to a Unix socket: what one sent was passed on by a proxy, whose uid would then speak for every page. So there
  * only listed origins may call, and without an Origin the Host must be that of a listed one, unless a token tells who asks.
  */
-export function originCheck(allowed: readonly string[], listeners: () => Listeners): Look {
+export function originCheck(allowed: readonly string[], listeners: () => Listeners): Check {
   return (request, reply) => {
     const { origin } = request.headers;
     // The answer to the one is no answer to the other.
@@ -88,7 +88,7 @@ function isOwn({ protocol, headers }: FastifyRequest, origin: string): boolean {
 }
 
 /** A browser asks before it makes a call that no form could make. It asks without credentials, and learns nothing but that. */
-export const answerPreflight: Look = (request, reply) => {
+export const answerPreflight: Check = (request, reply) => {
   if (!isPreflight(request) || !reply.hasHeader('access-control-allow-origin')) return undefined;
   reply.code(204).headers(PREFLIGHT).send();
   return 'answered';

@@ -3,9 +3,9 @@ import { isIPv4, isIPv6 } from 'node:net';
 import type { FastifyInstance, FastifyRequest } from 'fastify';
 import { Problem } from '../errors/problem.ts';
 import { protocolsOf } from './authenticate.ts';
+import type { Check } from './checks.ts';
 import { URL_LIMIT } from './limits.ts';
 import type { Listeners } from './listeners.ts';
-import type { Look } from './passing.ts';
 import { answerDueOn, sendProblem, usualHeaders } from './problems.ts';
 
 declare module 'fastify' {
@@ -19,7 +19,7 @@ export const SUBPROTOCOL = 'waitd.v1';
 export const EVENTS_PATH = '/v1/events';
 
 /** What HTTP asks of every request and answer, before any route sees it. */
-export function guard(allowedHosts: readonly string[], listeners: () => Listeners): Look {
+export function guard(allowedHosts: readonly string[], listeners: () => Listeners): Check {
   return (request, reply, config) => {
     reply.headers(usualHeaders(request.id));
     if (listeners().draining) reply.header('connection', 'close');
@@ -87,7 +87,7 @@ function notUpgraded(request: IncomingMessage): Problem {
 }
 
 /** A connection whose upgrade comes to an answer ends with that. */
-export const endRefusedUpgrade: Look = ({ raw: request }, reply) => {
+export const endRefusedUpgrade: Check = ({ raw: request }, reply) => {
   if (!upgrading.has(request)) return undefined;
   reply.header('connection', 'close');
   reply.raw.once('finish', () => request.socket.destroy());
@@ -177,7 +177,7 @@ function checkUpgrade({ raw, headers, routeOptions }: FastifyRequest): void {
 const TOKEN = /^[!#$%&'*+\-.^_`|~0-9A-Za-z]+$/;
 
 /** 404 and 405, before any body is looked at. The paths are collected as they are registered. */
-export function refuseUnknown(app: FastifyInstance): Look {
+export function refuseUnknown(app: FastifyInstance): Check {
   const routes = new Map<string, Set<string>>();
   app.addHook('onRoute', ({ url, method }) => {
     const methods = routes.get(url) ?? new Set();

@@ -12,7 +12,7 @@ import { descriptorOf } from './descriptor-of.ts';
 import { HalfOpen } from './half-open.ts';
 import { maxUnauthenticated, TCP_KEEP_ALIVE_MS } from './limits.ts';
 import { closeGently } from './linger.ts';
-import { type BoundPlace, type HandedOn, nameOf } from './places.ts';
+import { type BoundEndpoint, type InheritedSocket, nameOf } from './listen-addresses.ts';
 
 /** How long a request may be under way to us, on this machine or from near it. */
 const UNDER_WAY_MS = 100;
@@ -23,7 +23,7 @@ const KEPT_FOR_HEALTH = 48;
 /** How long a connection by a Unix socket has to ask, where there are many that do not. */
 const UNIX_PATIENCE_MS = 2000;
 
-/** A place that is served. */
+/** An endpoint that accepts connections. */
 interface Served {
   /** As the settings name it. */
   name: string;
@@ -50,7 +50,7 @@ export interface ListenersParts {
 }
 
 /**
- * The places where the daemon is served. Each accepts, notes who is at the other end, and hands the connection to the one
+ * The endpoints of the daemon. Each accepts connections, records who is at the other end, and hands the connection to the one
  * HTTP server, which need not listen itself (node:http documents this use of its `connection` event). With TLS the connection
  * goes to the HTTP server once its handshake is done, as node:https does it.
  */
@@ -114,7 +114,7 @@ export class Listeners {
    * Serves those who connect to a socket that listens already.
    * @returns with the port that was picked
    */
-  async listen({ address, socket }: BoundPlace): Promise<Found> {
+  async listen({ address, socket }: BoundEndpoint): Promise<Found> {
     const at = listensAt(socket.fd)!;
     const isUnix = 'unix' in at;
     const server = createServer({
@@ -197,8 +197,8 @@ export class Listeners {
     }
   }
 
-  /** What {@link handOn} would hand on. */
-  get served(): HandedOn[] {
+  /** What {@link handOver} would hand on. */
+  get served(): InheritedSocket[] {
     return this.#served.map(({ name, server, made, file }) => ({
       address: name,
       fd: descriptorOf(server),
@@ -208,7 +208,7 @@ export class Listeners {
   }
 
   /** Accepts nobody any more, while the sockets stay for the next image: whoever connects waits in their queue. */
-  handOn(): HandedOn[] {
+  handOver(): InheritedSocket[] {
     const sockets = this.served;
     return this.#served.map(({ server }, at) => {
       const handed = { ...sockets[at]!, fd: duplicateOverExec(descriptorOf(server)) };

@@ -4,37 +4,37 @@ import { identify, removeSocketFile, type SocketFile } from '../files/made.ts';
 import { listensAt } from '../kernel/listening.ts';
 import type { Passed } from '../kernel/notify.ts';
 
-/** A listening socket that is there already. */
+/** A listening socket that exists already. */
 export interface ListeningSocket {
   fd: number;
-  /** By a daemon; else by the service manager. */
+  /** Whether a daemon made it; else the service manager did. */
   made: boolean;
   /** The file of a Unix socket that a daemon made: it goes when the daemon stops. */
   file?: SocketFile | undefined;
 }
 
-/** The same from an earlier image of this process, with what its place is called in the settings. It lives over execve(2). */
-export interface HandedOn extends ListeningSocket {
+/** A listening socket that survived execve(2), with the address as the settings name it. */
+export interface InheritedSocket extends ListeningSocket {
   address: string;
 }
 
-/** Where the daemon is to serve: with a socket that is there, or one that is to be made. */
-export interface Place {
+/** An address to serve, with its socket if that exists already. */
+export interface Endpoint {
   address: Address;
   socket?: ListeningSocket;
 }
 
-/** A place whose socket listens. */
-export type BoundPlace = Required<Place>;
+/** An endpoint whose socket listens. */
+export type BoundEndpoint = Required<Endpoint>;
 
-/** An address as it is named in the settings. */
+/** Returns an address as the settings name it. */
 export function nameOf(address: Address): string {
   if ('passed' in address) return `fd:${address.passed}`;
   if ('unix' in address) return `unix:${address.unix}`;
   return `tcp:${address.host.includes(':') ? `[${address.host}]` : address.host}:${address.port}`;
 }
 
-/** What is served where nothing is said: what was passed, if anything was. */
+/** The defaults without `--listen`: passed sockets, else the built-in addresses. */
 function defaultsOf(names: readonly string[], builtIn: readonly Address[]): readonly Address[] {
   const passed = [...new Set(names)].filter((name) => name.startsWith('fd:'));
   if (passed.length > 0) return passed.map((name) => ({ passed: name.slice('fd:'.length) }));
@@ -43,27 +43,30 @@ function defaultsOf(names: readonly string[], builtIn: readonly Address[]): read
 
 export interface Wanted {
   listen: readonly Address[];
-  /** Whether somebody has said so. */
+  /** Whether `--listen` was given. */
   listenGiven: boolean;
 }
 
-/** After an upgrade: the sockets of the image before. */
-export function placesAfter({ listen, listenGiven }: Wanted, sockets: readonly HandedOn[]): Place[] {
+/** Returns the endpoints after an upgrade, with the sockets of the image before. */
+export function endpointsAfterUpgrade(
+  { listen, listenGiven }: Wanted,
+  sockets: readonly InheritedSocket[],
+): Endpoint[] {
   const names = sockets.map(({ address }) => address);
   const wanted = listenGiven ? listen : defaultsOf(names, listen);
-  // Twice tcp:…:0 is two sockets of one name.
+  // `tcp:…:0` given twice makes two sockets of one name.
   const once = new Map(wanted.map((address) => [nameOf(address), address]));
-  return [...once.values()].flatMap((address): Place[] => {
+  return [...once.values()].flatMap((address): Endpoint[] => {
     const found = sockets.filter((socket) => socket.address === nameOf(address));
     if (found.length === 0) return [{ address }];
     return found.map((socket) => ({ address, socket: { ...socket, file: socket.file ?? fileOf(address, socket) } }));
   });
 }
 
-/** Closes those that no place has any more, and removes their files. */
-export function closeUnwanted(places: readonly Place[], sockets: readonly HandedOn[]): void {
+/** Closes inherited sockets that no endpoint uses any more, and removes their files. */
+export function closeUnwanted(endpoints: readonly Endpoint[], sockets: readonly InheritedSocket[]): void {
   for (const { address, fd, file } of sockets) {
-    if (places.some((place) => nameOf(place.address) === address)) continue;
+    if (endpoints.some((endpoint) => nameOf(endpoint.address) === address)) continue;
     if (file !== undefined) removeSocketFile(file);
     closeSync(fd);
   }
@@ -73,17 +76,17 @@ export function notPassed(address: Address): Error {
   return new Error(`--listen ${nameOf(address)}: the service manager passed no such socket`);
 }
 
-/** Images of earlier versions hand no file over. */
+/** Earlier versions hand over no file. */
 function fileOf(address: Address, { made }: ListeningSocket): SocketFile | undefined {
   return made && 'unix' in address && existsSync(address.unix) ? identify(address.unix) : undefined;
 }
 
 /**
- * At a first start: the sockets that the service manager passed (sd_listen_fds(3)) serve the addresses that they are bound to, and
- * those that name them.
- * @throws {Error} for a socket that nobody wants or that is wanted twice, that does not listen, or that was not passed
+ * Returns the endpoints at a first start. A socket that the service manager passed (sd_listen_fds(3)) serves the address that it is
+ * bound to, or the `fd:` address that names it.
+ * @throws {Error} if a passed socket is not listed, is listed twice or does not listen, or if a listed one was not passed
  */
-export function placesWith({ listen, listenGiven }: Wanted, passed: readonly Passed[]): Place[] {
+export function endpointsAtStart({ listen, listenGiven }: Wanted, passed: readonly Passed[]): Endpoint[] {
   const sockets = passed
     .filter(({ isPidfd }) => !isPidfd)
     .map(({ fd, name }) => {
@@ -108,7 +111,7 @@ export function placesWith({ listen, listenGiven }: Wanted, passed: readonly Pas
     throw new Error(
       `no --listen wants the passed socket ${unwanted.names.join(', ')}: add --listen ${unwanted.names[0]}`,
     );
-  return wanted.flatMap((address): Place[] => {
+  return wanted.flatMap((address): Endpoint[] => {
     const found = sockets.filter(({ names }) => names.includes(nameOf(address)));
     if (found.length > 0) return found.map(({ socket }) => ({ address, socket }));
     if ('passed' in address) throw notPassed(address);
