@@ -160,7 +160,7 @@ export function startDaemon(config: Config, { handoff, passed, notifier, feature
   }
   terminations.resume();
   reaper.start();
-  outputs.onEnded = (description) => handles.endOutput(description);
+  outputs.onEnded((description) => handles.endOutput(description));
   handles.resumeOutput();
   handles.resumeCgroups();
   retention.start();

@@ -90,8 +90,8 @@ export class Service {
       daemon = startDaemon(config, { handoff, passed, notifier, ...taken });
       const parts = daemon;
       const manager = new ServiceManager(notifier, () => statusOf(parts));
-      daemon.handles.onCount = () => manager.changed();
-      daemon.feed.onCount = () => manager.changed();
+      daemon.handles.onCount(() => manager.changed());
+      daemon.feed.onCount(() => manager.changed());
       const { app, listeners } = await build(daemon, logger, audit());
       const failures = handoff?.failures ?? [];
       const service = new Service({ daemon, app, listeners, logger, manager, failures });
@@ -115,10 +115,11 @@ export class Service {
       const unwatched = (reason: string): void =>
         this.#logger.warn({ reason }, 'changes of the policy are only looked for from time to time');
       if (policy.unwatched !== null) unwatched(policy.unwatched);
-      policy.onUnwatched = unwatched;
-      policy.onRead = ({ clients }) => this.#logger.info({ clients: clients.size }, 'there is another policy');
-      policy.onRefused = ({ message }) =>
-        this.#logger.error({ reason: message }, 'the policy is refused, and the one before still holds');
+      policy.onUnwatched(unwatched);
+      policy.onRead(({ clients }) => this.#logger.info({ clients: clients.size }, 'there is another policy'));
+      policy.onRefused(({ message }) =>
+        this.#logger.error({ reason: message }, 'the policy is refused, and the one before still holds'),
+      );
     }
 
     for (const endpoint of endpoints) {

@@ -40,10 +40,10 @@ t.test('without an inotify instance a policy is read again all the same, and the
     const watch = new PolicyWatch(file, () => {});
     watch.read();
     console.log(watch.unwatched);
-    watch.onRead = ({ clients }) => {
+    watch.onRead(({ clients }) => {
       console.log([...clients.keys()].join());
       process.exit();
-    };
+    });
     writeFileSync(file, '{"clients":{"two":{}}}');
     setTimeout(() => {}, 60_000);`;
   const { stdout, stderr } = spawnSync(

@@ -1,4 +1,5 @@
 import { Problem } from '../errors/problem.ts';
+import { Listeners } from '../model/listeners.ts';
 import { Client } from './client.ts';
 import type { Entry, Policy } from './policy.ts';
 import type { Quotas } from './quotas.ts';
@@ -36,8 +37,7 @@ export class Clients {
   readonly #byName = new Map<string, Client>();
   #policy: Policy | null;
   #policyTokens = new Tokens();
-  /** Told when there is another policy: who was let in may not be any more. */
-  onChange: () => void = () => {};
+  readonly #changed = new Listeners();
 
   constructor({ tokens, anonymousTcp, policy }: ClientsParts) {
     this.#tokens = tokens;
@@ -56,7 +56,15 @@ export class Clients {
       client.rights = entry?.rights ?? nobody;
       client.quotas = entry?.quotas ?? {};
     }
-    this.onChange();
+    this.#changed.emit();
+  }
+
+  /**
+   * Subscribes to policy changes. A client that was admitted before may be refused after one.
+   * @returns a function that ends the subscription
+   */
+  onChange(listener: () => void): () => void {
+    return this.#changed.on(listener);
   }
 
   /**

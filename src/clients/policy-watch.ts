@@ -2,6 +2,7 @@ import { type FSWatcher, realpathSync, watch } from 'node:fs';
 import { dirname } from 'node:path';
 import { readRegular } from '../files/read-regular.ts';
 import { inotifyShortage } from '../kernel/inotify-shortage.ts';
+import { Listeners } from '../model/listeners.ts';
 import type { Policy } from './policy.ts';
 import { readPolicy } from './policy-file.ts';
 
@@ -15,16 +16,13 @@ const POLL_MS = 2000;
 export class PolicyWatch {
   readonly #path: string;
   readonly #apply: (policy: Policy) => void;
-  /** Told when another version holds. */
-  onRead: (policy: Policy) => void = () => {};
-  /** Told when a version is refused: the one before still holds. */
-  onRefused: (error: Error) => void = () => {};
+  readonly #applied = new Listeners<[policy: Policy]>();
+  readonly #refused = new Listeners<[error: Error]>();
+  readonly #unwatchable = new Listeners<[reason: string]>();
   /** Whether what the file says now is not what holds. */
   stale = false;
   /** Why changes are only looked for from time to time; `null` where the kernel tells of them. */
   unwatched: string | null = null;
-  /** Told when that begins. */
-  onUnwatched: (reason: string) => void = () => {};
   #poll: NodeJS.Timeout | null = null;
   #watchers: FSWatcher[] = [];
   #text: string | null = null;
@@ -43,6 +41,21 @@ export class PolicyWatch {
   read(): Policy {
     this.#text = textOf(this.#path);
     return readPolicy(this.#path);
+  }
+
+  /** Subscribes to versions that have been applied. @returns a function that ends the subscription */
+  onRead(listener: (policy: Policy) => void): () => void {
+    return this.#applied.on(listener);
+  }
+
+  /** Subscribes to versions that are refused; the one before stays in force. @returns a function that ends the subscription */
+  onRefused(listener: (error: Error) => void): () => void {
+    return this.#refused.on(listener);
+  }
+
+  /** Subscribes to the moment from which the file is polled. @returns a function that ends the subscription */
+  onUnwatched(listener: (reason: string) => void): () => void {
+    return this.#unwatchable.on(listener);
   }
 
   /** The directories, since what is watched by name alone is lost when another file takes its name. */
@@ -70,12 +83,12 @@ export class PolicyWatch {
     if (shortage !== null) this.#poll = setInterval(() => this.#look(), POLL_MS).unref();
     const begins = shortage !== null && this.unwatched === null;
     this.unwatched = shortage;
-    if (begins) this.onUnwatched(shortage!);
+    if (begins) this.#unwatchable.emit(shortage!);
   }
 
   #refuse(error: Error): void {
     this.stale = true;
-    this.onRefused(error);
+    this.#refused.emit(error);
   }
 
   #look(): void {
@@ -88,7 +101,7 @@ export class PolicyWatch {
       const policy = readPolicy(this.#path);
       this.#apply(policy);
       this.stale = false;
-      this.onRead(policy);
+      this.#applied.emit(policy);
     } catch (error) {
       this.#refuse(error as Error);
     }

@@ -5,6 +5,7 @@ import type { Problem } from '../errors/problem.ts';
 import type { EventSink } from '../journal/batch.ts';
 import type { EventQuery, Journal } from '../journal/journal.ts';
 import type { Event } from '../model/event.ts';
+import { Listeners } from '../model/listeners.ts';
 import { type Follower, type Sink, Subscriber, type SubscriberParts, type Subscriptions } from './subscriber.ts';
 
 export interface Gap {
@@ -44,8 +45,7 @@ export class Feed implements EventSink, Subscriptions {
   readonly #subscribers = new Map<Subscriber, ShutDown>();
   readonly #pages = new Set<(problem: Problem) => void>();
   #closed: { problem: Problem; why: Why } | null = null;
-  /** Told when there are more or fewer of them. */
-  onCount: () => void = () => {};
+  readonly #counted = new Listeners();
   /** How many were cut off because they read too slowly. */
   cuts = 0;
 
@@ -53,6 +53,11 @@ export class Feed implements EventSink, Subscriptions {
   constructor(journal: Journal, bufferLimit: number) {
     this.#journal = journal;
     this.#bufferLimit = bufferLimit;
+  }
+
+  /** Subscribes to changes of {@link size}. @returns a function that ends the subscription */
+  onCount(listener: () => void): () => void {
+    return this.#counted.on(listener);
   }
 
   /** How many sockets and streams are open. */
@@ -87,7 +92,7 @@ export class Feed implements EventSink, Subscriptions {
       },
     });
     this.#subscribers.set(subscriber, shutDown);
-    this.onCount();
+    this.#counted.emit();
     if (this.#closed !== null) shutDown(this.#closed.why);
     return subscriber;
   }
@@ -95,7 +100,7 @@ export class Feed implements EventSink, Subscriptions {
   detach(subscriber: Subscriber): void {
     subscriber.end();
     if (!this.#subscribers.delete(subscriber)) return;
-    this.onCount();
+    this.#counted.emit();
   }
 
   /**

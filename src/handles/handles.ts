@@ -14,6 +14,7 @@ import { isErrno } from '../kernel/errno.ts';
 import type { Features } from '../kernel/features.ts';
 import type { Pidfd } from '../kernel/pidfd.ts';
 import { readArgv, readStat, startedAt } from '../kernel/proc.ts';
+import { Listeners } from '../model/listeners.ts';
 import {
   type Gone,
   Handle,
@@ -120,22 +121,30 @@ export class Handles {
   /** Of /dev/null, for all that have no other streams. */
   readonly #nothing = new Descriptor(openSync('/dev/null', fs.O_RDWR));
   #refusal: Problem | null = null;
-  /** Told when there are more or fewer. */
-  onCount: () => void = () => {};
-  /** Told of a process that has become the program that was asked for. Before, it was nobody's business. */
-  onBegun: (pid: number) => void = () => {};
+  readonly #counted = new Listeners();
+  readonly #begun = new Listeners<[pid: number]>();
 
   constructor(parts: HandlesParts) {
     this.#parts = parts;
     this.#forkServer = parts.forkServer;
     this.#ids = new HandleIds(parts.journal.identity.key);
     parts.journal.living = () => this.#live.values();
-    parts.reaper.onRetired = (process) => {
+    parts.reaper.onRetired((process) => {
       for (const handle of process.handles) {
         this.#forget(handle);
         parts.cgroups.release(handle.description.id);
       }
-    };
+    });
+  }
+
+  /** Subscribes to changes of {@link size}. @returns a function that ends the subscription */
+  onCount(listener: () => void): () => void {
+    return this.#counted.on(listener);
+  }
+
+  /** Subscribes to spawned processes that have begun to execute their program. @returns a function that ends the subscription */
+  onBegun(listener: (pid: number) => void): () => void {
+    return this.#begun.on(listener);
   }
 
   /** How many are on live processes. */
@@ -146,7 +155,7 @@ export class Handles {
   #forget(handle: Handle): boolean {
     if (!this.#live.delete(handle.id)) return false;
     this.#countLive(handle.client, -1);
-    this.onCount();
+    this.#counted.emit();
     return true;
   }
 
@@ -248,7 +257,7 @@ export class Handles {
       const handle = this.#place(intent);
       reaper.attach(handle.process);
       over.dispose();
-      this.onBegun(launched.pid);
+      this.#begun.emit(launched.pid);
       return handle;
     } finally {
       this.#spawning.delete(spawning);
@@ -524,7 +533,7 @@ export class Handles {
     handle.process.attach(handle);
     this.#live.set(handle.id, handle);
     this.#countLive(handle.client, 1);
-    this.onCount();
+    this.#counted.emit();
   }
 
   #describe(process: Process, pidfd: Pidfd, nonblocking: boolean): OpenDescription {

@@ -56,15 +56,17 @@ export function audit(app: FastifyInstance, log: Logger | null, listeners: () =>
 
 /** Handles that are opened without a request: by a watch. */
 export function auditWatches(watches: Watches, log: Logger | null): void {
-  watches.onOpened = (handle, watch) =>
-    log?.info({
+  if (log === null) return;
+  watches.onOpened((handle, watch) =>
+    log.info({
       audit: 'open',
       client: handle.client,
       watch,
       handle: handle.id,
       pid: handle.process.pid,
       result: 'ok',
-    });
+    }),
+  );
 }
 
 /** A text, with the colon that makes it the name of a field, or what opens and closes an object or an array. */

@@ -34,9 +34,9 @@ export class InFlightRequests {
 
   constructor(clients: Clients) {
     this.#clients = clients;
-    clients.onChange = () => {
+    clients.onChange(() => {
       for (const request of this.#requests) if (!this.#isValid(request)) request.end();
-    };
+    });
   }
 
   /**

@@ -19,6 +19,7 @@ import type { Epoll, Wakeup } from '../kernel/epoll.ts';
 import { isErrno } from '../kernel/errno.ts';
 import { firstData } from '../kernel/file.ts';
 import { makePipe } from '../kernel/pipe.ts';
+import { Listeners } from '../model/listeners.ts';
 import type { OpenDescription, Stream } from '../model/process.ts';
 import { CapturedStream } from './captured-stream.ts';
 import type { Keeper } from './keeper.ts';
@@ -81,13 +82,17 @@ export class Outputs {
   readonly #captures = new Map<number, Capture>();
   readonly #followers = new Map<string, Set<() => void>>();
   #closed = false;
-  /** Called when nobody can write to a description's streams any more. */
-  onEnded: (description: OpenDescription) => void = () => {};
+  readonly #ended = new Listeners<[description: OpenDescription]>();
   /** How many bytes were dropped because of the limit. */
   dropped = 0;
 
   constructor(parts: OutputsParts) {
     this.#parts = parts;
+  }
+
+  /** Subscribes to descriptions whose captured streams have all ended. @returns a function that ends the subscription */
+  onEnded(listener: (description: OpenDescription) => void): () => void {
+    return this.#ended.on(listener);
   }
 
   pathOf(id: number, stream: Stream): string {
@@ -156,7 +161,7 @@ export class Outputs {
     const { id } = description;
     this.#owners.set(id, client);
     const capture = this.#captures.get(id);
-    if (capture === undefined) this.onEnded(description);
+    if (capture === undefined) this.#ended.emit(description);
     else {
       capture.description = description;
       for (const [name, stream] of capture.streams) {
@@ -170,7 +175,7 @@ export class Outputs {
     const capture = this.#captures.get(id);
     if (capture === undefined || [...capture.streams.values()].some(({ open }) => open)) return;
     this.#captures.delete(id);
-    if (capture.description !== null) this.onEnded(capture.description);
+    if (capture.description !== null) this.#ended.emit(capture.description);
   }
 
   /** Bytes that are kept for a client, or have a place. */

@@ -20,6 +20,7 @@ import {
   WSTOPPED,
   waitid,
 } from '../kernel/waitid.ts';
+import { Listeners } from '../model/listeners.ts';
 import { outcomeOf, outcomeOfStatus } from '../model/outcome.ts';
 import type { Ending, Process } from '../model/process.ts';
 import { type Adoption, ParentWatch } from './adoption.ts';
@@ -57,17 +58,33 @@ export class Reaper {
   readonly #ownChildren = new Map<number, OwnChild>();
   #childSignal: NodeJS.Timeout | null = null;
   #lastLook = 0;
-  /** Told of every process of which nothing more will come. */
-  onRetired: (process: Process) => void = () => {};
-  /** Told of every process that has ended, once that is written. */
-  onEnded: (process: Process) => void = () => {};
-  /** Told of a child without a handle that is about to be reaped. What it returns is called once it was. */
-  onOrphan: (pid: number) => (() => void) | null = () => null;
+  readonly #retired = new Listeners<[process: Process]>();
+  readonly #ended = new Listeners<[process: Process]>();
+  readonly #orphan = new Listeners<[pid: number, reaped: DisposableStack]>();
   /** How many ended, by reason; how many orphans were reaped. */
   readonly counts = { exited: 0, killed: 0, dumped: 0, unknown: 0, orphans: 0 };
 
   constructor(parts: ReaperParts) {
     this.#parts = parts;
+  }
+
+  /** Subscribes to processes of which nothing more will be reported. @returns a function that ends the subscription */
+  onRetired(listener: (process: Process) => void): () => void {
+    return this.#retired.on(listener);
+  }
+
+  /** Subscribes to processes that have ended, once the end is written. @returns a function that ends the subscription */
+  onEnded(listener: (process: Process) => void): () => void {
+    return this.#ended.on(listener);
+  }
+
+  /**
+   * Subscribes to children without a handle that have exited and are reaped next.
+   * @param listener may defer functions on `reaped`, which run right after that
+   * @returns a function that ends the subscription
+   */
+  onOrphan(listener: (pid: number, reaped: DisposableStack) => void): () => void {
+    return this.#orphan.on(listener);
   }
 
   /** Begins to look after children. */
@@ -195,7 +212,7 @@ export class Reaper {
         else this.#unwritten.add(process);
       }
     });
-    for (const { token } of ended) if (token.ending !== null) this.onEnded(token);
+    for (const { token } of ended) if (token.ending !== null) this.#ended.emit(token);
   }
 
   /**
@@ -251,7 +268,7 @@ export class Reaper {
       }
     }
     this.#parts.table.retire(process);
-    this.onRetired(process);
+    this.#retired.emit(process);
   }
 
   #recovered(): void {
@@ -330,9 +347,9 @@ export class Reaper {
       else if (this.#reserved.has(pid)) return;
       else if (process === undefined) {
         if (this.#pendingSpawns.mayInclude(pid)) return; // it hides the ones behind it until that is over
-        const reaped = this.onOrphan(pid);
+        using reaped = new DisposableStack();
+        this.#orphan.emit(pid, reaped);
         orNothing(() => waitid(P_PID, pid, WEXITED | WNOHANG));
-        reaped?.();
         this.#parts.table.stops.take(pid);
         if (!this.#discarded.delete(pid)) this.counts.orphans += 1;
       } else if (this.#unwritten.has(process))

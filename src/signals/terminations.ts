@@ -74,9 +74,8 @@ export class Terminations {
   constructor(parts: TerminationParts) {
     this.#parts = parts;
     parts.journal.terminating = () => [...this.#byPid.values()].filter(({ isKilled }) => !isKilled).map(written);
-    parts.table.groups.isWanted = (pid) => this.#byPid.has(pid);
-    parts.reaper.onEnded = (process) => this.#ended(process);
-    parts.reaper.onOrphan = (pid) => this.#keepGroupOf(pid);
+    parts.reaper.onEnded((process) => this.#ended(process));
+    parts.reaper.onOrphan((pid, reaped) => this.#keepGroupOf(pid, reaped));
   }
 
   get size(): number {
@@ -179,6 +178,7 @@ export class Terminations {
     const deadline = this.#parts.deadlines.add(killAt, () => this.#kill(pid));
     const termination = { ...facts, isKilled: false, look: null, verdict: null, deadline };
     this.#byPid.set(pid, termination);
+    this.#parts.table.groups.want(pid);
     return termination;
   }
 
@@ -224,8 +224,9 @@ export class Terminations {
     if (!termination.isKilled) journal.commit([{ write: 'terminated', pid: termination.pid }]);
     deadlines.cancel(termination.deadline);
     if (termination.look !== null) deadlines.cancel(termination.look);
-    if (this.#byPid.get(termination.pid) === termination) this.#byPid.delete(termination.pid);
-    table.groups.count({ id: termination.process, pid: termination.pid }, 0);
+    if (this.#byPid.get(termination.pid) !== termination) return;
+    this.#byPid.delete(termination.pid);
+    table.groups.unwant({ id: termination.process, pid: termination.pid });
   }
 
   /** The promise ends with the process, or with the group that it led. */
@@ -248,15 +249,15 @@ export class Terminations {
   }
 
   /** A child that nobody holds has ended, and is about to be reaped: after that its group could no longer be reached. */
-  #keepGroupOf(pid: number): (() => void) | null {
+  #keepGroupOf(pid: number, reaped: DisposableStack): void {
     const termination = this.#byPid.get(pid);
-    if (termination === undefined) return null;
+    if (termination === undefined) return;
     const pidfd = termination.scope === 'group' ? openIfThere(pid) : null;
-    return () => {
+    reaped.defer(() => {
       const { groups } = this.#parts.table;
       if (pidfd !== null) groups.offer({ id: termination.process, pid, handles: new Set() }, pidfd);
       this.#lookAtGroup(termination, SHORTEST_LOOK_MS);
-    };
+    });
   }
 
   #leadsStill({ scope, process }: TerminationFacts): boolean {

@@ -12,6 +12,7 @@ import type { WatchChange } from '../journal/watch-rows.ts';
 import { SystemError } from '../kernel/errno.ts';
 import type { Features } from '../kernel/features.ts';
 import { listPids } from '../kernel/proc.ts';
+import { Listeners } from '../model/listeners.ts';
 import type { Handle } from '../model/process.ts';
 import { viewOfWatch, Watch } from '../model/watch.ts';
 import type { ProcessTable } from '../processes/process-table.ts';
@@ -45,14 +46,18 @@ export class Watches {
   #monitor: ProcessMonitor | null = null;
   #spentMs = 0;
   #stale: { watch: string; pid: number }[] = [];
-  /** Told of every handle that a watch opens. */
-  onOpened: (handle: Handle, watch: string) => void = () => {};
+  readonly #opened = new Listeners<[handle: Handle, watch: string]>();
 
   constructor(parts: WatchesParts) {
     this.#parts = parts;
     parts.journal.watching = () => [...this.#byId.values()].flatMap(changesOf);
     // It was passed over while it was not yet the program.
-    parts.handles.onBegun = (pid) => this.#see(pid);
+    parts.handles.onBegun((pid) => this.#see(pid));
+  }
+
+  /** Subscribes to the handles that watches open. @returns a function that ends the subscription */
+  onOpened(listener: (handle: Handle, watch: string) => void): () => void {
+    return this.#opened.on(listener);
   }
 
   get size(): number {
@@ -229,7 +234,7 @@ export class Watches {
     }
     watch.sighted.set(pid, key);
     watch.opened += 1;
-    this.onOpened(handle, id);
+    this.#opened.emit(handle, id);
   }
 
   #gone(pid: number): void {
