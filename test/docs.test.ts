@@ -1,4 +1,4 @@
-import { existsSync, mkdirSync } from 'node:fs';
+import { existsSync, mkdirSync, readdirSync } from 'node:fs';
 import { join } from 'node:path';
 import t, { type Test } from 'tap';
 import { errnos, eventTypes, problemErrnos, resources } from '../schemas/vocabulary.ts';
@@ -13,6 +13,7 @@ import { Daemon, temporaryDirectory } from './support/harness.ts';
 const NOT_RUN: Record<string, string> = {
   'README.md: npm ci && npm start     # serves a Unix socket and 127.0.0.1:7411':
     'is what starts this test, by .ci/run',
+  'CONTRIBUTING.md: npm ci': 'is what runs this test',
   'docs/explanation/performance.md: npm run bench                # builds the C floors, runs everything 5 times, prints medians and spreads; --help lists the options':
     'takes half an hour',
   'docs/how-to/container.md: docker build -t waitd --build-arg VERSION=0.1.0 --build-arg REVISION=$(git rev-parse HEAD) --build-arg CREATED=$(git log -1 --format=%cI) .':
@@ -176,4 +177,10 @@ t.test('every flag of waitd that a document names is one', async (t) => {
   for (const each of documents())
     for (const [, flag = ''] of each.text.matchAll(/`--([a-z][a-z-]+)/g))
       t.ok(flags.has(flag) || NOT_OURS.has(flag), `${each.path}: --${flag}`);
+});
+
+t.test('every folder of the sources has its layer in the architecture', async (t) => {
+  const { text } = document('docs/explanation/architecture.md');
+  const folders = readdirSync(join(ROOT, 'src'), { withFileTypes: true }).filter((entry) => entry.isDirectory());
+  for (const { name } of folders) t.ok(text.includes(`\`src/${name}\``), name);
 });
