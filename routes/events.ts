@@ -4,14 +4,13 @@ import type { WebSocket } from 'ws';
 import { z } from 'zod';
 import { problems } from '../schemas/common.ts';
 import { ClientFrame, EventPage, EventQuery, ServerFrame } from '../schemas/events.ts';
-import type { Client } from '../src/clients/client.ts';
+import { EventOperations } from '../src/api/events.ts';
 import type { Daemon } from '../src/daemon.ts';
 import { Problem } from '../src/errors/problem.ts';
-import { unknownHandle } from '../src/handles/refusals.ts';
 import { mediaType } from '../src/http/accept.ts';
 import type { App } from '../src/http/app-type.ts';
 import { EVENTS_PATH } from '../src/http/guard.ts';
-import { callerOf } from '../src/http/in-flight-requests.ts';
+import { callOf } from '../src/http/in-flight-requests.ts';
 import {
   answerPings,
   closeSocket,
@@ -35,8 +34,8 @@ const closings = {
 };
 
 /** Events, three ways: WebSocket, event stream, page. */
-export function eventRoutes(app: App, { handles, feed }: Daemon): void {
-  const beginningOf = (client: Client) => (id: string) => handles.beginningOf(client, id);
+export function eventRoutes(app: App, daemon: Daemon): void {
+  const operations = new EventOperations(daemon);
 
   app.route({
     method: 'GET',
@@ -60,26 +59,17 @@ export function eventRoutes(app: App, { handles, feed }: Daemon): void {
     },
     // A socket that may not be is refused before it is one.
     preHandler: async ({ ws, raw, client, query }) => {
-      if (ws) untilClosed(raw.socket, feed.reserve(client, (query as Query).handle?.length ?? 0));
+      if (ws) untilClosed(raw.socket, operations.reserve(client, query as Query));
     },
     handler: async (request, reply) => {
       const type = mediaType(request.headers.accept, ['application/json', 'text/event-stream']);
       if (type === undefined)
         throw new Problem('EPROTO', 'Accept application/json or text/event-stream.', { status: 406 });
       const { client, query } = request;
-      for (const id of query.handle ?? []) if (handles.beginningOf(client, id) === null) throw unknownHandle(id);
+      operations.requireKnown(client, query);
       if (type === 'text/event-stream')
         return request.method === 'HEAD' ? headOfStream(reply) : stream(request, reply, query);
-      const { since, handle, type: types, limit, timeoutMs } = query;
-      const page = await feed.page({
-        client,
-        since,
-        limit,
-        timeoutMs,
-        caller: callerOf(request, reply),
-        ...(handle !== undefined && { handles: handle }),
-        ...(types !== undefined && { types }),
-      });
+      const page = await operations.page.run(callOf(request, reply), query);
       if (page === 'aborted') return reply.hijack();
       // The frames are JSON texts already, the very ones that were pushed.
       const { frames, gap, next } = page;
@@ -94,20 +84,16 @@ export function eventRoutes(app: App, { handles, feed }: Daemon): void {
 
   function stream(request: FastifyRequest, reply: FastifyReply, query: Query): FastifyReply {
     const since = lastEventId(request) ?? query.since;
-    untilClosed(reply.raw, feed.reserve(request.client, query.handle?.length ?? 0));
+    untilClosed(reply.raw, operations.reserve(request.client, query));
     const { raw } = headOfStream(reply);
-    const { client } = request;
-    const subscriber = feed.attach(
-      { client, types: query.type, sink: eventStreamSink(raw), beginningOf: beginningOf(client) },
-      () => raw.end(),
-    );
+    const subscriber = operations.attach(request.client, query, eventStreamSink(raw), () => raw.end());
     const heartbeat = setInterval(() => raw.write(': \n\n'), HEARTBEAT_MS);
     raw.on('error', () => {}); // told by close as well
     const leave = app.inFlightRequests.add(request, () => raw.destroy());
     raw.once('close', () => {
       leave();
       clearInterval(heartbeat);
-      feed.detach(subscriber);
+      operations.detach(subscriber);
     });
     subscriber.start(query.handle, since);
     return reply;
@@ -115,15 +101,14 @@ export function eventRoutes(app: App, { handles, feed }: Daemon): void {
 
   /** Listeners first: a frame that comes before they are there is lost, and a throw in one ends the daemon. */
   function converse(socket: WebSocket, request: FastifyRequest, query: Query): void {
-    const { client } = request;
-    const subscriber = feed.attach(
-      { client, types: query.type, sink: webSocketSink(socket, request.raw.socket), beginningOf: beginningOf(client) },
-      (why) => closeSocket(socket, closings[why].code, closings[why].reason),
+    const sink = webSocketSink(socket, request.raw.socket);
+    const subscriber = operations.attach(request.client, query, sink, (why) =>
+      closeSocket(socket, closings[why].code, closings[why].reason),
     );
     const leave = app.inFlightRequests.add(request, () => closeSocket(socket, POLICY_VIOLATION, 'credentials revoked'));
     socket.on('close', () => {
       leave();
-      feed.detach(subscriber);
+      operations.detach(subscriber);
     });
     socket.on('message', (data, isBinary) => {
       if (!subscriber.admit()) return;

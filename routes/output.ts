@@ -4,18 +4,19 @@ import type { FastifyReply } from 'fastify';
 import { problems } from '../schemas/common.ts';
 import { HandleParams } from '../schemas/handles.ts';
 import { OutputBytes, OutputQuery } from '../schemas/output.ts';
+import { OutputOperations } from '../src/api/output.ts';
 import type { Daemon } from '../src/daemon.ts';
 import { Problem } from '../src/errors/problem.ts';
 import type { App } from '../src/http/app-type.ts';
-import { callerOf } from '../src/http/in-flight-requests.ts';
+import { callOf } from '../src/http/in-flight-requests.ts';
 import { rangeOf } from '../src/http/range.ts';
 import { untilClosed } from '../src/http/until-closed.ts';
-import { readOutput } from '../src/output/read-output.ts';
 
 const streams = ['stdout', 'stderr'] as const;
 
 /** What a process wrote, where that was captured. */
-export function outputRoutes(app: App, { handles, outputs }: Daemon): void {
+export function outputRoutes(app: App, daemon: Daemon): void {
+  const operations = new OutputOperations(daemon);
   for (const name of streams)
     app.get(`/v1/handles/:id/${name}`, {
       schema: {
@@ -32,7 +33,9 @@ export function outputRoutes(app: App, { handles, outputs }: Daemon): void {
         },
       },
       handler: async (request, reply) => {
-        const handle = handles.get(request.client, request.params.id);
+        const call = callOf(request, reply);
+        const { id } = request.params;
+        operations.requireHandle(call, id);
         const { follow, tail } = request.query;
         // Without a validator nothing shows that the bytes are still the same, and then all of them are given (RFC 9110 13.1.5).
         // Of HEAD there is no part.
@@ -40,8 +43,8 @@ export function outputRoutes(app: App, { handles, outputs }: Daemon): void {
         const header = isForPart ? request.headers.range : undefined;
         if (header !== undefined && (follow === 1 || tail !== undefined))
           throw new Problem('EINVAL', 'A Range goes with neither follow nor tail: leave it out.');
-        if (follow === 1) untilClosed(reply.raw, request.client.reserve('sockets'));
-        const output = await readOutput(outputs, handle, name, callerOf(request, reply).abortSignal);
+        if (follow === 1) untilClosed(reply.raw, operations.reserve(call));
+        const output = await operations.read.run(call, { id, stream: name });
         const start = tail === undefined ? output.first : await output.startOfLines(tail);
         if (reply.raw.destroyed || request.method === 'HEAD') await output.close();
         if (reply.raw.destroyed) return reply.hijack();

@@ -3,21 +3,19 @@ import { problems } from '../schemas/common.ts';
 import { HandleParams } from '../schemas/handles.ts';
 import { Signal, Terminate } from '../schemas/signals.ts';
 import { WaitidResult } from '../schemas/waits.ts';
-import { type Client, notAllowed } from '../src/clients/client.ts';
+import { SignalOperations } from '../src/api/signals.ts';
 import type { Daemon } from '../src/daemon.ts';
 import type { App } from '../src/http/app-type.ts';
-import { callerOf } from '../src/http/in-flight-requests.ts';
+import { callOf } from '../src/http/in-flight-requests.ts';
 
 const tags = ['signals'];
 
-function permitSignal({ rights }: Client): void {
-  if (!rights.signal) throw notAllowed('send signals');
-}
-
 /** Signals, and the orderly end. */
-export function signalRoutes(app: App, { handles, signals, terminations }: Daemon): void {
+export function signalRoutes(app: App, daemon: Daemon): void {
+  const operations = new SignalOperations(daemon);
+
   app.post('/v1/handles/:id/signal', {
-    config: { acts: true, audit: 'signal', permit: permitSignal },
+    config: { operation: operations.signal },
     schema: {
       tags,
       summary: 'Signal the process, its group or its tree',
@@ -26,17 +24,13 @@ export function signalRoutes(app: App, { handles, signals, terminations }: Daemo
       response: { 204: z.null().meta({ description: 'Sent' }), ...problems(404, 410, 422, 501, 504) },
     },
     handler: async (request, reply) => {
-      const { signal, scope } = request.body;
-      request.audited = { signal, scope };
-      const handle = handles.get(request.client, request.params.id, 'signal');
-      if (scope === 'tree') await signals.sendToTree(handle, signal);
-      else signals.send(handle, signal, scope);
+      await operations.signal.run(callOf(request, reply), { id: request.params.id, ...request.body });
       return reply.code(204).send(null);
     },
   });
 
   app.post('/v1/handles/:id/terminate', {
-    config: { acts: true, audit: 'terminate', permit: permitSignal },
+    config: { operation: operations.terminate },
     schema: {
       tags,
       summary: 'SIGTERM, SIGCONT, and SIGKILL after the grace; answers once it has ended',
@@ -45,13 +39,8 @@ export function signalRoutes(app: App, { handles, signals, terminations }: Daemo
       response: { 200: WaitidResult, ...problems(404, 410, 422, 504) },
     },
     handler: async (request, reply) => {
-      const handle = handles.get(request.client, request.params.id, 'signal');
-      const { graceMs } = request.body;
-      const caller = callerOf(request, reply);
-      if ((await terminations.terminate(handle, graceMs, caller)) === 'aborted') return reply.hijack();
-      const { siginfo, outcome, rusage } = handle.process.ending!;
-      const body: WaitidResult = { handle: handle.id, siginfo, outcome, rusage };
-      return reply.send(body);
+      const ended = await operations.terminate.run(callOf(request, reply), { id: request.params.id, ...request.body });
+      return ended === 'aborted' ? reply.hijack() : reply.send(ended);
     },
   });
 }

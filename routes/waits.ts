@@ -1,21 +1,20 @@
-import type { FastifyReply } from 'fastify';
 import { problems } from '../schemas/common.ts';
 import { HandleParams } from '../schemas/handles.ts';
 import { Poll, PollResult, Waitid, WaitidResult } from '../schemas/waits.ts';
+import { type WaitidAnswer, WaitOperations } from '../src/api/waits.ts';
 import type { Daemon } from '../src/daemon.ts';
 import { retryAfter } from '../src/errors/problem.ts';
 import type { App } from '../src/http/app-type.ts';
-import { callerOf } from '../src/http/in-flight-requests.ts';
+import { callOf } from '../src/http/in-flight-requests.ts';
 import { preferencesOf } from '../src/http/prefer.ts';
 import { sendProblem } from '../src/http/problems.ts';
-import type { Handle } from '../src/model/process.ts';
-import { poll } from '../src/waits/poll.ts';
-import { bodyOf, requireEvent, type WaitAnswer } from '../src/waits/waitid.ts';
 
 const tags = ['waits'];
 
 /** waitid(2) on one handle, and poll(2) over many. */
-export function waitRoutes(app: App, { handles, waits, parking }: Daemon): void {
+export function waitRoutes(app: App, daemon: Daemon): void {
+  const operations = new WaitOperations(daemon);
+
   app.post('/v1/handles/:id/waitid', {
     schema: {
       tags,
@@ -25,33 +24,24 @@ export function waitRoutes(app: App, { handles, waits, parking }: Daemon): void 
       response: { 200: WaitidResult, 202: WaitidResult, ...problems(404, 409, 410, 422) },
     },
     handler: (request, reply) => {
-      const prefer = preferencesOf(request.headers.prefer);
-      requireEvent(request.body.options);
-      const purpose = request.body.options.includes('WNOWAIT') ? 'see' : 'take';
-      const handle = handles.get(request.client, request.params.id, purpose);
-      const timeoutMs = request.body.timeoutMs ?? prefer.waitMs;
-      const respond = (answer: WaitAnswer): void => {
-        if (answer === 'aborted') {
-          reply.hijack();
-          return;
-        }
-        if ((answer === 'timed out' || answer === 'again') && prefer.respondAsync) {
-          answerLater(reply, waits, handle);
-          return;
-        }
+      const { waitMs, respondAsync } = preferencesOf(request.headers.prefer);
+      const { options, timeoutMs = waitMs } = request.body;
+      const respond = (answer: WaitidAnswer): void => {
+        if (answer === 'aborted') reply.hijack();
         // Not thrown: that would cost as much as the call itself.
-        if (answer === 'again') {
-          sendProblem(reply, waits.again(handle));
-          return;
+        else if ('again' in answer) sendProblem(reply, answer.again);
+        else if (answer.retry !== undefined)
+          reply
+            .code(202)
+            .headers({ ...retryAfter(answer.retry), 'preference-applied': 'respond-async' })
+            .send(answer.result);
+        else {
+          if (waitMs !== undefined && timeoutMs === waitMs) reply.header('preference-applied', `wait=${waitMs / 1000}`);
+          reply.send(answer.result);
         }
-        if (prefer.waitMs !== undefined && timeoutMs === prefer.waitMs)
-          reply.header('preference-applied', `wait=${prefer.waitMs / 1000}`);
-        const body: WaitidResult = bodyOf(handle, typeof answer === 'string' ? { outcome: null } : answer);
-        reply.send(answer === 'timed out' ? { ...body, timedOut: true } : body);
       };
-      const caller = callerOf(request, reply);
-      const answer = waits.waitid(handle, { options: request.body.options, timeoutMs, caller, claim: request.claim });
-      // Most are answered at once, and then a promise would only cost.
+      const call = callOf(request, reply);
+      const answer = operations.waitid.run(call, { id: request.params.id, options, timeoutMs, respondAsync });
       if (answer instanceof Promise) return answer.then(respond);
       respond(answer);
       return undefined;
@@ -66,24 +56,9 @@ export function waitRoutes(app: App, { handles, waits, parking }: Daemon): void 
       response: { 200: PollResult, ...problems(404, 410, 422) },
     },
     handler: async (request, reply) => {
-      const { handles: ids, timeoutMs, ...rest } = request.body;
-      const answer = await poll(parking, {
-        ...rest,
-        handles: ids.map((id) => handles.get(request.client, id)),
-        timeoutMs: timeoutMs ?? preferencesOf(request.headers.prefer).waitMs,
-        caller: callerOf(request, reply),
-      });
+      const { timeoutMs = preferencesOf(request.headers.prefer).waitMs } = request.body;
+      const answer = await operations.poll.run(callOf(request, reply), { ...request.body, timeoutMs });
       return answer === 'aborted' ? reply.hijack() : reply.send(answer);
     },
   });
-}
-
-/** 202 of `respond-async`: nothing yet, and the same hint as with EAGAIN. */
-function answerLater(reply: FastifyReply, waits: Daemon['waits'], handle: Handle): void {
-  const retry = waits.retry(handle);
-  const body: WaitidResult = { ...bodyOf(handle, { outcome: null }), retry };
-  reply
-    .code(202)
-    .headers({ ...retryAfter(retry), 'preference-applied': 'respond-async' })
-    .send(body);
 }

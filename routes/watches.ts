@@ -1,20 +1,19 @@
 import { z } from 'zod';
 import { problems } from '../schemas/common.ts';
 import { CreateWatch, WatchList, WatchParams, WatchView } from '../schemas/watches.ts';
-import { type Client, notAllowed } from '../src/clients/client.ts';
+import { WatchOperations } from '../src/api/watches.ts';
 import type { Daemon } from '../src/daemon.ts';
 import type { App } from '../src/http/app-type.ts';
+import { callOf } from '../src/http/in-flight-requests.ts';
 
 const tags = ['watches'];
 
-function permitWatch({ rights }: Client): void {
-  if (rights.open === 'none') throw notAllowed('open processes');
-}
-
 /** Watches: they open what appears. */
-export function watchRoutes(app: App, { watches }: Daemon): void {
+export function watchRoutes(app: App, daemon: Daemon): void {
+  const operations = new WatchOperations(daemon);
+
   app.post('/v1/watches', {
-    config: { acts: true, audit: 'watch', permit: permitWatch },
+    config: { operation: operations.create },
     schema: {
       tags,
       summary: 'Open a handle on every process that matches, from now on',
@@ -22,9 +21,8 @@ export function watchRoutes(app: App, { watches }: Daemon): void {
       response: { 201: WatchView, ...problems(404, 422) },
     },
     handler: async (request, reply) => {
-      const watch = await watches.create(request.client, request.body, request.claim);
-      request.audited = { watch: watch.facts.id };
-      return reply.code(201).header('location', `/v1/watches/${watch.facts.id}`).send(watches.view(watch));
+      const watch = await operations.create.run(callOf(request, reply), request.body);
+      return reply.code(201).header('location', `/v1/watches/${watch.id}`).send(watch);
     },
   });
 
@@ -36,19 +34,19 @@ export function watchRoutes(app: App, { watches }: Daemon): void {
       response: { 200: WatchList, ...problems() },
     },
     handler: (request, reply) => {
-      reply.send({ watches: watches.list(request.client).map((watch) => watches.view(watch)) });
+      reply.send({ watches: operations.list.run(callOf(request, reply), undefined) });
     },
   });
 
   app.get('/v1/watches/:id', {
     schema: { tags, summary: 'Read', params: WatchParams, response: { 200: WatchView, ...problems(404) } },
     handler: (request, reply) => {
-      reply.send(watches.view(watches.get(request.client, request.params.id)));
+      reply.send(operations.get.run(callOf(request, reply), request.params.id));
     },
   });
 
   app.delete('/v1/watches/:id', {
-    config: { audit: 'unwatch' },
+    config: { operation: operations.delete },
     schema: {
       tags,
       summary: 'Delete; the handles that it has opened stay',
@@ -56,7 +54,7 @@ export function watchRoutes(app: App, { watches }: Daemon): void {
       response: { 204: z.null().meta({ description: 'Deleted' }), ...problems(404) },
     },
     handler: (request, reply) => {
-      watches.delete(watches.get(request.client, request.params.id, 'change'));
+      operations.delete.run(callOf(request, reply), request.params.id);
       reply.code(204).send(null);
     },
   });

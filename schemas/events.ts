@@ -14,6 +14,7 @@ export const EventQuery = z.strictObject({
   limit,
   timeoutMs: durationMs.optional(),
 });
+export type EventQuery = z.output<typeof EventQuery>;
 
 export const EventFrame = z
   .object({

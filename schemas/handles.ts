@@ -144,10 +144,12 @@ export const CreateHandle = z
     id: 'CreateHandle',
     examples: [{ spawn: { argv: ['sleep', '5'] }, nonblocking: true, labels: { job: '42' } }],
   });
+export type CreateHandle = z.output<typeof CreateHandle>;
 
 export const UpdateHandle = z
   .strictObject({ nonblocking: z.boolean().optional(), labels: labels(labelValue.nullable()).optional() })
   .meta({ id: 'UpdateHandle', examples: [{ nonblocking: true, labels: { job: '43', old: null } }] });
+export type UpdateHandle = z.output<typeof UpdateHandle>;
 
 export const HandleView = z
   .object({
@@ -210,6 +212,8 @@ export const ListHandles = z.strictObject({
     .transform((text) => Number(text.slice(1)))
     .optional(),
 });
+export type ListHandles = z.output<typeof ListHandles>;
 
 export const HandleParams = z.object({ id: handleId });
 export const CloseQuery = z.strictObject({ signal: signal.optional() });
+export type CloseQuery = z.output<typeof CloseQuery>;

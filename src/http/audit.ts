@@ -1,14 +1,14 @@
 import type { FastifyInstance, FastifyReply, FastifyRequest } from 'fastify';
 import type { Logger } from 'pino';
 import type { ProblemErrno } from '../../schemas/vocabulary.ts';
+import type { AuditFacts } from '../api/operation.ts';
 import type { Watches } from '../watches/watches.ts';
 import type { Check } from './checks.ts';
 import type { Listeners } from './listeners.ts';
 
 declare module 'fastify' {
   interface FastifyRequest {
-    /** What is told of it beside who, what and how it went. No argument, no environment, no label: those may be secrets. */
-    audited: Record<string, string | number | boolean | null | undefined>;
+    audited: AuditFacts;
     /** Of the problem that it was answered with. */
     errno: ProblemErrno | null;
     /** What it asks for, as far as that is known; `null` where the body was not there. */
@@ -17,13 +17,6 @@ declare module 'fastify' {
   interface FastifyInstance {
     /** Told of every problem that is answered with. */
     onRefusal(request: FastifyRequest, reply: FastifyReply, errno: ProblemErrno): void;
-  }
-  interface FastifyContextConfig {
-    /**
-     * What it does, where that is audited. Where that depends on the body: the name of each field of it that says so, which is also
-     * what is done.
-     */
-    audit?: string | readonly string[];
   }
 }
 
@@ -37,7 +30,7 @@ export function audit(app: FastifyInstance, log: Logger | null, listeners: () =>
   app.decorateRequest('operation', null);
   app.decorate('onRefusal', (request: FastifyRequest, reply: FastifyReply, errno: ProblemErrno): void => {
     if (log === null) return;
-    const { audit } = request.routeOptions.config;
+    const audit = request.routeOptions.config.operation?.audit;
     if (typeof audit === 'object' && request.body == null) peek(request, audit);
     if (refusals.has(errno) && audit === undefined) writeWhenClosed(log, request, reply);
   });
@@ -49,7 +42,7 @@ export function audit(app: FastifyInstance, log: Logger | null, listeners: () =>
   if (log === null) return [];
   const check: Check = (request, reply, config) => {
     // Not on the response: one whose caller has gone away has none, and was done all the same.
-    if (config.audit !== undefined) writeWhenClosed(log, request, reply);
+    if (config.operation?.audit !== undefined) writeWhenClosed(log, request, reply);
   };
   return [check];
 }
@@ -90,7 +83,7 @@ function peek(request: FastifyRequest, fields: readonly string[]): void {
 
 /** One verb for one operation, whether it is done or refused. */
 function operationOf({ routeOptions, body, operation }: FastifyRequest): string {
-  const { audit = REFUSAL } = routeOptions.config;
+  const { audit = REFUSAL } = routeOptions.config.operation ?? {};
   if (typeof audit === 'string') return audit;
   const given = typeof body === 'object' && body !== null ? audit.find((field) => field in body) : undefined;
   return given ?? operation ?? REFUSAL;

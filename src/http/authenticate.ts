@@ -1,5 +1,6 @@
 import type { Socket } from 'node:net';
 import type { FastifyInstance, FastifyRequest } from 'fastify';
+import type { Rules } from '../api/operation.ts';
 import { type Client, notAllowed } from '../clients/client.ts';
 import { type Clients, unauthenticated } from '../clients/clients.ts';
 import type { Reservation } from '../clients/quotas.ts';
@@ -18,11 +19,8 @@ declare module 'fastify' {
     open?: boolean;
     /** Only for clients that have this right. */
     needs?: 'metrics';
-    /**
-     * Refuses what this client may not do at all. It is asked before the body is checked, so that a client without rights cannot
-     * have the daemon work through a long one.
-     */
-    permit?: (client: Client, body: unknown) => void;
+    /** What the route carries out. Its rules hold here. */
+    operation?: Rules;
   }
 }
 
@@ -35,7 +33,7 @@ export function authenticate(app: FastifyInstance, clients: Clients, listeners: 
   trackInFlightRequests(app, clients);
   app.decorateRequest('client', null as unknown as Client);
   app.addHook('onRoute', (route) => {
-    const permit = route.config?.permit;
+    const permit = route.config?.operation?.permit;
     if (permit === undefined) return;
     const before = [route.preValidation ?? []].flat();
     route.preValidation = [

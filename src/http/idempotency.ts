@@ -1,17 +1,13 @@
 import type { FastifyInstance, FastifyReply, FastifyRequest } from 'fastify';
 import { Problem } from '../errors/problem.ts';
 import { type Answer, Claim, type IdempotencyKeys } from '../idempotency/idempotency-keys.ts';
-import { callerOf } from './in-flight-requests.ts';
+import { callOf } from './in-flight-requests.ts';
 import { untilClosed } from './until-closed.ts';
 
 declare module 'fastify' {
   interface FastifyRequest {
     /** Of a request that bears an Idempotency-Key, until it is answered. */
     claim?: Claim | undefined;
-  }
-  interface FastifyContextConfig {
-    /** Its 2xx is the answer to something that was done, and is given again to the same key. */
-    acts?: boolean;
   }
 }
 
@@ -31,7 +27,7 @@ export function idempotency(app: FastifyInstance, keys: IdempotencyKeys): void {
       key: checked(request.raw.headersDistinct[HEADER]),
       fingerprint: keys.fingerprintOf(textOf(request)),
     };
-    const found = await keys.claim(facts, callerOf(request, reply));
+    const found = await keys.claim(facts, callOf(request, reply));
     if (found === 'aborted') reply.hijack();
     else if (!(found instanceof Claim)) replay(reply, found);
     else {
@@ -57,7 +53,8 @@ export function idempotency(app: FastifyInstance, keys: IdempotencyKeys): void {
   const conclude = (request: FastifyRequest, reply: FastifyReply, payload: unknown, claim: Claim): void => {
     const { id } = request.params as { id?: string };
     const handle = claim.handle ?? id;
-    const done = reply.statusCode >= 200 && reply.statusCode < 300 && request.routeOptions.config.acts === true;
+    const done =
+      reply.statusCode >= 200 && reply.statusCode < 300 && request.routeOptions.config.operation?.acts === true;
     if (done && handle !== undefined) keys.settle(claim, handle, answerOf(reply, payload));
     else claim.end();
   };

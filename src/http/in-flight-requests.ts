@@ -1,7 +1,8 @@
 import type { FastifyInstance, FastifyReply, FastifyRequest } from 'fastify';
-import type { Caller } from '../clients/caller.ts';
+import type { AuditFacts, Call } from '../api/operation.ts';
 import type { Client } from '../clients/client.ts';
 import type { Clients, Peer } from '../clients/clients.ts';
+import type { Claim } from '../idempotency/idempotency-keys.ts';
 
 declare module 'fastify' {
   interface FastifyRequest {
@@ -60,10 +61,10 @@ export class InFlightRequests {
 }
 
 /**
- * The caller of one request. Its abort signal is made on first use, because most requests are answered at once. It is a class,
- * because an object literal with a getter gets a hidden class of its own each time.
+ * The call that one request makes. Its abort signal is made on first use, because most requests are answered at once. It is a class,
+ * because an object literal with getters gets a hidden class of its own each time.
  */
-class RequestCaller implements Caller {
+class RequestCall implements Call {
   readonly #request: FastifyRequest;
   readonly #reply: FastifyReply;
   #abortSignal: AbortSignal | null = null;
@@ -77,15 +78,23 @@ class RequestCaller implements Caller {
     return this.#request.client;
   }
 
+  get claim(): Claim | undefined {
+    return this.#request.claim;
+  }
+
   get abortSignal(): AbortSignal {
     this.#abortSignal ??= makeAbortSignal(this.#request, this.#reply);
     return this.#abortSignal;
   }
+
+  note(facts: AuditFacts): void {
+    this.#request.audited = { ...this.#request.audited, ...facts };
+  }
 }
 
-/** Returns the caller of a request, for operations that may wait. */
-export function callerOf(request: FastifyRequest, reply: FastifyReply): Caller {
-  return new RequestCaller(request, reply);
+/** Returns the call of an operation that a request makes. */
+export function callOf(request: FastifyRequest, reply: FastifyReply): Call {
+  return new RequestCall(request, reply);
 }
 
 function makeAbortSignal(request: FastifyRequest, { raw }: FastifyReply): AbortSignal {

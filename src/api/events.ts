@@ -1,0 +1,62 @@
+import type { EventQuery } from '../../schemas/events.ts';
+import type { Client } from '../clients/client.ts';
+import type { Reservation } from '../clients/quotas.ts';
+import type { EventPage, Feed, Why } from '../feed/feed.ts';
+import type { Sink, Subscriber } from '../feed/subscriber.ts';
+import type { Handles } from '../handles/handles.ts';
+import { unknownHandle } from '../handles/refusals.ts';
+import type { Operation } from './operation.ts';
+
+interface Parts {
+  handles: Handles;
+  feed: Feed;
+}
+
+/** Events: in pages, and pushed to a subscriber. */
+export class EventOperations {
+  readonly #parts: Parts;
+
+  constructor(parts: Parts) {
+    this.#parts = parts;
+  }
+
+  readonly page: Operation<EventQuery, Promise<EventPage | 'aborted'>> = {
+    run: (call, { since, handle, type, limit, timeoutMs }) =>
+      this.#parts.feed.page({
+        client: call.client,
+        since,
+        limit,
+        timeoutMs,
+        caller: call,
+        ...(handle !== undefined && { handles: handle }),
+        ...(type !== undefined && { types: type }),
+      }),
+  };
+
+  /** @throws {Problem} EBADF where the client never had one of the handles that a query names */
+  requireKnown(client: Client, { handle = [] }: Pick<EventQuery, 'handle'>): void {
+    for (const id of handle) if (this.#parts.handles.beginningOf(client, id) === null) throw unknownHandle(id);
+  }
+
+  /**
+   * Takes the place of a subscriber before it is one.
+   * @returns to be disposed of when its connection has closed
+   * @throws {Problem} EDQUOT
+   */
+  reserve(client: Client, { handle = [] }: Pick<EventQuery, 'handle'>): Reservation {
+    return this.#parts.feed.reserve(client, handle.length);
+  }
+
+  /**
+   * Attaches a subscriber, which begins with {@link Subscriber.start} and must be detached.
+   * @param shutDown ends its connection when the daemon stops or is replaced
+   */
+  attach(client: Client, { type }: Pick<EventQuery, 'type'>, sink: Sink, shutDown: (why: Why) => void): Subscriber {
+    const beginningOf = (id: string): number | null => this.#parts.handles.beginningOf(client, id);
+    return this.#parts.feed.attach({ client, types: type, sink, beginningOf }, shutDown);
+  }
+
+  detach(subscriber: Subscriber): void {
+    this.#parts.feed.detach(subscriber);
+  }
+}

@@ -1,0 +1,116 @@
+import type { CloseQuery, CreateHandle, HandleView, ListHandles, UpdateHandle } from '../../schemas/handles.ts';
+import { type Client, notAllowed } from '../clients/client.ts';
+import type { Handles } from '../handles/handles.ts';
+import type { Handle } from '../model/process.ts';
+import type { Signals } from '../signals/signals.ts';
+import type { Parking } from '../waits/parking.ts';
+import { untilEnded } from '../waits/poll.ts';
+import type { Watches } from '../watches/watches.ts';
+import type { Call, Operation } from './operation.ts';
+
+/** PATH_MAX. A longer name is no program's, and would only fill the audit. */
+const LONGEST_PATH = 4096;
+
+/** The ways to make a handle, of which a body names one. */
+const WAYS = ['spawn', 'open', 'dup'] as const;
+
+interface Parts {
+  handles: Handles;
+  signals: Signals;
+  parking: Parking;
+  watches: Watches;
+}
+
+interface Create {
+  body: CreateHandle;
+  /** How long to wait for the end of a spawned process before the answer, in milliseconds. */
+  waitMs: number | undefined;
+}
+
+interface Created {
+  handle: HandleView;
+  /** Whether the answer has waited as the call asked. */
+  waited: boolean;
+}
+
+interface List {
+  handles: HandleView[];
+  /** The cursor of the next page. */
+  next: string | null;
+}
+
+/** A dup needs no right but that to its handle. */
+function permitWay({ rights }: Client, input: unknown): void {
+  const way = typeof input === 'object' && input !== null ? WAYS.find((each) => each in input) : undefined;
+  if (way === 'spawn' && rights.spawn === false) throw notAllowed('spawn');
+  if (way === 'open' && rights.open === 'none') throw notAllowed('open processes');
+}
+
+/** Operations on handles: spawn, open and dup make them, and they are listed, read, changed and closed. */
+export class HandleOperations {
+  readonly #parts: Parts;
+
+  constructor(parts: Parts) {
+    this.#parts = parts;
+  }
+
+  readonly create: Operation<Create, Promise<Created | 'aborted'>> = {
+    audit: WAYS,
+    acts: true,
+    permit: permitWay,
+    run: async (call, { body, waitMs }) => {
+      const { spawn, open } = body;
+      call.note({ program: spawn?.argv[0].slice(0, LONGEST_PATH), user: spawn?.user, pid: open?.pid });
+      const handle = await this.#make(call, body);
+      call.note({ handle: handle.id, pid: handle.process.pid });
+      const waits = spawn !== undefined && waitMs !== undefined;
+      if (waits && (await untilEnded(this.#parts.parking, handle, waitMs, call)) === 'aborted') return 'aborted';
+      return { handle: this.#parts.handles.view(handle), waited: waits };
+    },
+  };
+
+  readonly list: Operation<ListHandles, List> = {
+    run: ({ client }, { state, label, limit, cursor }) => {
+      const { handles, next } = this.#parts.handles.list(client, { state, labels: label, limit, before: cursor });
+      return { handles, next: next === null ? null : `c${next}` };
+    },
+  };
+
+  readonly get: Operation<string, HandleView> = {
+    run: ({ client }, id) => this.#parts.handles.view(this.#parts.handles.get(client, id)),
+  };
+
+  readonly update: Operation<{ id: string; body: UpdateHandle }, HandleView> = {
+    audit: 'change',
+    run: ({ client }, { id, body }) => {
+      const { handles } = this.#parts;
+      const handle = handles.get(client, id, 'change');
+      handles.update(handle, body.nonblocking, body.labels);
+      return handles.view(handle);
+    },
+  };
+
+  readonly close: Operation<{ id: string } & CloseQuery, void> = {
+    audit: 'close',
+    run: (call, { id, signal }) => {
+      const { client } = call;
+      const { handles, signals } = this.#parts;
+      call.note({ signal });
+      const handle = handles.get(client, id, 'change');
+      if (signal !== undefined) signals.sendIfThere(handles.get(client, id, 'signal'), signal);
+      handles.close(handle);
+    },
+  };
+
+  #make({ client, claim }: Call, body: Create['body']): Handle | Promise<Handle> {
+    const { handles, watches } = this.#parts;
+    const { spawn, open, dup, nonblocking = false, labels } = body;
+    // An earlier call with this claim made it before the daemon died.
+    if (claim?.handle != null) return handles.get(client, claim.handle);
+    if (spawn) return handles.spawn(client, spawn, { nonblocking, labels, claim });
+    if (open?.match) return watches.openOne(client, open.match, { nonblocking, labels, claim });
+    if (open)
+      return handles.open(client, { pid: open.pid!, inode: open.inode ?? undefined }, { nonblocking, labels, claim });
+    return handles.dup(client, dup!, { labels, claim });
+  }
+}
