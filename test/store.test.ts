@@ -58,7 +58,9 @@ function sleeper(t: Test): { pid: number; end(): Promise<unknown> } {
 t.test('after a crash it is known how processes ended that had no parent any more', async (t) => {
   const { start, said } = await withStore(t);
   const daemon = await start();
-  const exits = await daemon.spawn(['sh', '-c', 'sleep 0.5; exit 7'], { nonblocking: true });
+  const exits = await daemon.spawn(['sh', '-c', 'trap "exit 7" TERM; while :; do sleep 0.1; done'], {
+    nonblocking: true,
+  });
   const killed = await daemon.spawn(['sleep', '100']);
   const twin = (await daemon.post('/v1/handles', { open: { pid: killed.process.pid } })).body;
   const living = await daemon.spawn(['sleep', '100']);
@@ -69,6 +71,7 @@ t.test('after a crash it is known how processes ended that had no parent any mor
   t.ok(said.filter((line) => line.includes('FDSTORE=1')).every((line) => line.includes('FDPOLL=0')));
   daemon.child.kill('SIGKILL');
   await daemon.exited;
+  process.kill(exits.process.pid, 'SIGTERM');
   process.kill(killed.process.pid, 'SIGKILL');
   // To be reaped by init, which here and there it leaves undone; then nobody can know how they ended.
   const areGone = (): boolean => [exits, killed].every(({ process: child }) => stateOf(child.pid) === null);
