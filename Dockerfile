@@ -37,6 +37,8 @@ COPY --from=build /production node_modules
 COPY --from=build /app/dist dist
 COPY --from=build /sbom.cdx.json ./
 COPY package.json LICENSE ./
+# What /problems/ERRNO answers.
+COPY docs/reference/errors.md docs/reference/
 # By number, so that Kubernetes can tell that it is not root.
 USER 1000:1000
 ENV NODE_ENV=production \

@@ -13,6 +13,7 @@ import { eventRoutes } from '../routes/events.ts';
 import { handleRoutes } from '../routes/handles.ts';
 import { nodeRoutes } from '../routes/node.ts';
 import { outputRoutes } from '../routes/output.ts';
+import { problemRoutes } from '../routes/problems.ts';
 import { signalRoutes } from '../routes/signals.ts';
 import { waitRoutes } from '../routes/waits.ts';
 import { watchRoutes } from '../routes/watches.ts';
@@ -139,6 +140,7 @@ export async function build(
   outputRoutes(app, daemon);
   watchRoutes(app, daemon);
   nodeRoutes(app, daemon);
+  problemRoutes(app);
   // Made once: anyone may ask for it.
   let document: string | null = null;
   app.get('/openapi.json', { config: { open: true }, schema: { hide: true } }, (_request, reply) => {

@@ -147,6 +147,22 @@ t.test('every errno’s section begins with its title and its usual status', asy
   }
 });
 
+t.test('/problems/ERRNO answers with the section of the reference, without credentials', async (t) => {
+  const daemon = await Daemon.start(t);
+  const { text } = document('docs/reference/errors.md');
+  const anonymous = { tcp: true, headers: { authorization: '' } };
+  for (const errno of problemErrnos) {
+    const answer = await daemon.get(`/problems/${errno}`, anonymous);
+    t.match(answer, { status: 200, headers: { 'content-type': 'text/markdown; charset=utf-8' } });
+    t.equal(answer.text, section(text, errno));
+  }
+  const { body } = await daemon.get('/v1/handles/h_nosuch');
+  t.match((await daemon.get(body.type)).text, /^## EBADF\n/);
+  for (const unknown of ['ENOSUCH', 'eagain', 'toString', '..%2f..%2fpackage.json'])
+    t.match(await daemon.get(`/problems/${unknown}`, anonymous), { status: 404, body: { errno: 'EPROTO' } }, unknown);
+  t.equal(await daemon.stop(), 0);
+});
+
 t.test('every event type is in the reference, and there is no other', async (t) => {
   const [types = ''] = /## Event types[\s\S]*?\n## /.exec(document('docs/reference/events.md').text) ?? [];
   t.same([...types.matchAll(/^\| `(\w+)`/gm)].map(([, type]) => type).sort(), [...eventTypes].sort());

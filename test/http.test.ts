@@ -196,6 +196,7 @@ t.test('the OpenAPI document has every route, every status, and an example of ev
   t.same(Object.keys(api.paths).sort(), [
     '/livez',
     '/metrics',
+    '/problems/{errno}',
     '/readyz',
     '/v1/events',
     '/v1/handles',

@@ -213,6 +213,10 @@ const matrix: Record<
   'GET /openapi.json': {
     expected: { anonymous: 200, wrong: 200, expired: 200, other: 200, observer: 200, owner: 200, admin: 200 },
   },
+  'GET /problems/{errno}': {
+    path: '/problems/EAGAIN',
+    expected: { anonymous: 200, wrong: 200, expired: 200, other: 200, observer: 200, owner: 200, admin: 200 },
+  },
   'GET /docs': {
     expected: { anonymous: 200, wrong: 200, expired: 200, other: 200, observer: 200, owner: 200, admin: 200 },
   },

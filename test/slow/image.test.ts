@@ -181,6 +181,7 @@ t.test('it says what it is, and what is in it', (t) => {
     const name = path.slice(path.lastIndexOf('node_modules/') + 'node_modules/'.length);
     t.ok(listed.has(`${name}@${lock.packages[path].version}`), `${path} is in the bill of materials`);
   }
+  t.match(cat('/app/docs/reference/errors.md'), /^## EAGAIN$/m, 'what /problems/EAGAIN answers');
   const unwanted = containers.podman(
     'run',
     '--rm',

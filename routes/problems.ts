@@ -1,0 +1,34 @@
+import { z } from 'zod';
+import { problems } from '../schemas/common.ts';
+import { isProblemErrno, Problem } from '../src/errors/problem.ts';
+import type { App } from '../src/http/app-type.ts';
+import { ProblemPages } from '../src/http/problem-pages.ts';
+
+/** What the `type` of a problem leads to: its cause and its cure. It is the same for everyone, so it needs no credentials. */
+export function problemRoutes(app: App): void {
+  const pages = new ProblemPages();
+
+  app.get('/problems/:errno', {
+    config: { open: true },
+    schema: {
+      tags: ['problems'],
+      summary: 'What an errno means, and what to do about it',
+      params: z.object({
+        errno: z
+          .string()
+          .max(100)
+          .meta({ examples: ['EAGAIN'] }),
+      }),
+      response: {
+        200: { description: 'Its cause and cure', content: { 'text/markdown': { schema: z.string() } } },
+        ...problems(404),
+      },
+    },
+    handler: (request, reply) => {
+      const { errno } = request.params;
+      if (!isProblemErrno(errno))
+        throw new Problem('EPROTO', 'No problem has this errno: /openapi.json lists all.', { status: 404 });
+      reply.type('text/markdown; charset=utf-8').serializer(String).send(pages.of(errno));
+    },
+  });
+}
