@@ -152,10 +152,10 @@ export function startDaemon(config: Config, { handoff, passed, notifier, feature
   const pauses = new Map(handoff?.pauses.map(({ process, pauses }) => [process, pauses]));
   recover({ journal, table, handles, adoption, reaper, feed, features, inherited, pauses, stored, store, outputs });
   for (const stop of handoff?.stops ?? []) table.stops.note(stop.siginfo.pid, stop);
-  const promised = new Set(journal.terminations().map(({ process }) => process));
+  const promised = new Set(journal.queries.terminations().map(({ process }) => process));
   for (const { fd, ...group } of handoff?.groups ?? []) {
     const pidfd = new Pidfd(fd);
-    if (journal.holds(group.process) || promised.has(group.process)) table.groups.restore({ ...group, pidfd });
+    if (journal.queries.holds(group.process) || promised.has(group.process)) table.groups.restore({ ...group, pidfd });
     else pidfd.close();
   }
   terminations.resume();

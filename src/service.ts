@@ -8,7 +8,7 @@ import type { App } from './http/app-type.ts';
 import type { BoundEndpoint, InheritedSocket } from './http/listen-addresses.ts';
 import type { Listeners } from './http/listeners.ts';
 import { checkRoom } from './journal/database.ts';
-import type { Notice } from './journal/journal.ts';
+import type { Notice } from './journal/notices.ts';
 import { boottimeMs } from './kernel/clock.ts';
 import { Notifier, takePassed } from './kernel/notify.ts';
 import { MainProgram } from './main-program.ts';
@@ -107,9 +107,7 @@ export class Service {
   async #serve(config: Config, handoff: Handoff | null, endpoints: readonly BoundEndpoint[]): Promise<void> {
     const { journal } = this.#daemon;
     const tell = ({ what, ...facts }: Notice): void => this.#logger.error(facts, notices[what]);
-    const found = journal.takeNotice();
-    if (found !== null) tell(found);
-    journal.onNotice = tell;
+    journal.onNotice(tell);
     const { policy } = this.#daemon;
     if (policy !== null) {
       const unwatched = (reason: string): void =>

@@ -1,5 +1,6 @@
 import t from 'tap';
-import { type Change, Journal } from '../src/journal/journal.ts';
+import type { Change } from '../src/journal/change.ts';
+import { Journal } from '../src/journal/journal.ts';
 
 t.test('what is kept of keys is counted in the tables', async (t) => {
   const directory = t.testdir();
@@ -9,11 +10,11 @@ t.test('what is kept of keys is counted in the tables', async (t) => {
     key: { client, key: name, fingerprint: 'f', handle: 'h_1', answer },
   });
   journal.commit([key('a', '1', null), key('a', '2', 'x'.repeat(3000)), key('b', '1', 'short')]);
-  t.strictSame({ ...journal.keyUnits('a') }, { own: 4, all: 5 });
+  t.strictSame({ ...journal.queries.keyUnits('a') }, { own: 4, all: 5 });
   journal.commit([key('a', '1', 'x'.repeat(1024))]);
-  t.strictSame({ ...journal.keyUnits('a') }, { own: 5, all: 6 });
-  t.strictSame({ ...journal.keyUnits('nobody') }, { own: 0, all: 6 });
+  t.strictSame({ ...journal.queries.keyUnits('a') }, { own: 5, all: 6 });
+  t.strictSame({ ...journal.queries.keyUnits('nobody') }, { own: 0, all: 6 });
   while (journal.trim(0, 0, journal.now() + 1));
-  t.strictSame({ ...journal.keyUnits('a') }, { own: 0, all: 0 });
+  t.strictSame({ ...journal.queries.keyUnits('a') }, { own: 0, all: 0 });
   journal.close();
 });

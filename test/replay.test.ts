@@ -4,9 +4,10 @@ import { join } from 'node:path';
 import { DatabaseSync } from 'node:sqlite';
 import fc from 'fast-check';
 import t from 'tap';
-import { type Change, type HandedJournal, Journal } from '../src/journal/journal.ts';
+import { type Change, changesOfHandle, type TerminationFacts } from '../src/journal/change.ts';
+import { Journal } from '../src/journal/journal.ts';
 import { Log } from '../src/journal/log.ts';
-import type { TerminationFacts } from '../src/journal/termination-rows.ts';
+import type { HandedJournal } from '../src/journal/replay.ts';
 import { encode } from '../src/model/event.ts';
 import { Handle, OpenDescription, Process } from '../src/model/process.ts';
 
@@ -58,17 +59,17 @@ class Model {
       handle.description.output.ended = n % 3 === 0;
       return [...before, { write: 'output', description: handle.description }];
     },
-    gone: (n) => {
+    tombstone: (n) => {
       const { before, handle } = this.#pick(n);
       this.#handles.splice(this.#handles.indexOf(handle), 1);
       handle.process.handles.delete(handle);
       const closed = this.#event(handle, 'closed');
-      const gone = n % 2 === 0 ? 'closed' : 'expired';
-      return [...before, closed, { write: 'gone', handle, gone, last: this.#journal.head }];
+      const endedBy = n % 2 === 0 ? 'closed' : 'expired';
+      return [...before, closed, { write: 'tombstone', handle, endedBy, last: this.#journal.head }];
     },
-    never: (n) => {
+    withdrawn: (n) => {
       const { before, intent } = this.#takeIntent(n);
-      return [...before, { write: 'never', handle: intent }];
+      return [...before, { write: 'withdrawn', handle: intent }];
     },
     placed: (n) => {
       const { before, intent } = this.#takeIntent(n);
@@ -115,9 +116,9 @@ class Model {
       const { before, watch } = this.#takeWatch(n);
       return [...before, { write: 'unwatched', watch: watch.id }];
     },
-    'never watched': (n) => {
+    'watch withdrawn': (n) => {
       const { before, watch } = this.#takeWatch(n);
-      return [...before, { write: 'never watched', watch: watch.id }];
+      return [...before, { write: 'watch withdrawn', watch: watch.id }];
     },
     termination: (n) => {
       const { before, handle } = this.#pick(n);
@@ -259,7 +260,7 @@ t.test('a log that is applied twice leaves every table as one application does',
     mkdirSync(live, { recursive: true });
     const journal = open(live);
     const model = new Model(journal);
-    journal.living = () => model.living;
+    journal.addSource(() => model.living.flatMap(changesOfHandle));
     const { clear } = Log.prototype;
     // A log that cannot be truncated keeps the lines that the tables have, and those of later commits follow them.
     withTruncation(isTruncated ? clear : () => {}, () => {

@@ -3,7 +3,8 @@ import type { Client } from '../clients/client.ts';
 import type { Reservation } from '../clients/quotas.ts';
 import type { Problem } from '../errors/problem.ts';
 import type { EventSink } from '../journal/batch.ts';
-import type { EventQuery, Journal } from '../journal/journal.ts';
+import type { Journal } from '../journal/journal.ts';
+import type { EventQuery } from '../journal/queries.ts';
 import type { Event } from '../model/event.ts';
 import { Listeners } from '../model/listeners.ts';
 import { type Follower, type Sink, Subscriber, type SubscriberParts, type Subscriptions } from './subscriber.ts';
@@ -139,7 +140,7 @@ export class Feed implements EventSink, Subscriptions {
     const gap: Gap | null = asked > head ? { from: head + 1, to: asked, reset: true } : this.#journal.gapAfter(asked);
     const since = Math.min(gap?.to ?? asked, head);
     const read = (): EventPage | null => {
-      const { events, more } = this.#journal.events({ ...request, client: request.client.scope, since });
+      const { events, more } = this.#journal.queries.events({ ...request, client: request.client.scope, since });
       const next = more ? events.at(-1)!.seq : this.#journal.head;
       return events.length === 0 ? null : { frames: events.map((event) => event.frame), gap, next };
     };

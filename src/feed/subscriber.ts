@@ -363,7 +363,7 @@ export class Subscriber implements Follower {
       this.#frame({ type: 'gap', ...gap }, gap.to);
       replay.position = gap.to;
     }
-    const { events: page, more } = journal.events({
+    const { events: page, more } = journal.queries.events({
       client: this.scope,
       ...(replay.handles !== null && { handles: replay.handles }),
       ...(types !== undefined && { types }),

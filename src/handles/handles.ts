@@ -7,8 +7,9 @@ import { Reservation, requireQuota } from '../clients/quotas.ts';
 import { Problem } from '../errors/problem.ts';
 import type { Claim } from '../idempotency/idempotency-keys.ts';
 import { Batch, type EventSink } from '../journal/batch.ts';
+import { changesOfHandle, type Sighting } from '../journal/change.ts';
 import type { Journal } from '../journal/journal.ts';
-import type { Sighting } from '../journal/watch-rows.ts';
+import type { Tombstone } from '../journal/queries.ts';
 import { Descriptor } from '../kernel/descriptor.ts';
 import { isErrno } from '../kernel/errno.ts';
 import type { Features } from '../kernel/features.ts';
@@ -16,7 +17,7 @@ import type { Pidfd } from '../kernel/pidfd.ts';
 import { readArgv, readStat, startedAt } from '../kernel/proc.ts';
 import { Listeners } from '../model/listeners.ts';
 import {
-  type Gone,
+  type EndedBy,
   Handle,
   type Labels,
   OpenDescription,
@@ -128,7 +129,7 @@ export class Handles {
     this.#parts = parts;
     this.#forkServer = parts.forkServer;
     this.#ids = new HandleIds(parts.journal.identity.key);
-    parts.journal.living = () => this.#live.values();
+    parts.journal.addSource(() => this.#live.values().flatMap(changesOfHandle));
     parts.reaper.onRetired((process) => {
       for (const handle of process.handles) {
         this.#forget(handle);
@@ -233,7 +234,7 @@ export class Handles {
       using over = new DisposableStack();
       over.defer(reaper.reserve(launched.pid, pending));
       const intent = intend(launched);
-      const withdraw = (): void => void journal.commit([{ write: 'never', handle: intent }]);
+      const withdraw = (): void => void journal.commit([{ write: 'withdrawn', handle: intent }]);
       const written = journal.commit([
         { write: 'process', process: intent.process },
         { write: 'handle', handle: intent },
@@ -365,7 +366,7 @@ export class Handles {
 
   /**
    * A handle that is the client's own, or that it may see.
-   * @throws {Problem} EBADF where there never was one for it, ESTALE where it is gone, EPERM
+   * @throws {Problem} EBADF where there never was one for it, ESTALE where it was closed or has expired, EPERM
    */
   get(client: Client, id: string, purpose: Purpose = 'see'): Handle {
     const handle = this.#find(client, id);
@@ -373,8 +374,8 @@ export class Handles {
       requirePurpose(client, handle, purpose);
       return handle;
     }
-    const gone = this.#gone(client, id);
-    if (gone !== null) throw stale(id, gone.how === 'closed' ? 'was closed' : 'has expired');
+    const tombstone = this.#tombstone(client, id);
+    if (tombstone !== null) throw stale(id, tombstone.endedBy === 'closed' ? 'was closed' : 'has expired');
     if (this.#ids.isOurs(client.name, id)) throw stale(id, 'was closed or has expired long ago');
     throw unknownHandle(id);
   }
@@ -383,13 +384,13 @@ export class Handles {
     const live = this.#live.get(id);
     if (live?.client === client.name) return live;
     if (!this.#mayKnow(client, id)) return null;
-    const handle = live ?? this.#parts.journal.handle(id);
+    const handle = live ?? this.#parts.journal.queries.handle(id);
     return handle?.client === client.name || client.seesAll ? handle : null;
   }
 
-  #gone(client: Client, id: string): ReturnType<Journal['gone']> {
-    const gone = this.#mayKnow(client, id) ? this.#parts.journal.gone(id) : null;
-    return gone?.client === client.name || client.seesAll ? gone : null;
+  #tombstone(client: Client, id: string): Tombstone | null {
+    const tombstone = this.#mayKnow(client, id) ? this.#parts.journal.queries.tombstone(id) : null;
+    return tombstone?.client === client.name || client.seesAll ? tombstone : null;
   }
 
   /** An id tells by itself whose it is, so another client's is not even looked up: the time that takes tells nothing of it. */
@@ -397,9 +398,9 @@ export class Handles {
     return seesAll || this.#ids.isOurs(name, id) || !this.#ids.isSealed(id);
   }
 
-  /** The event cursor from before a handle's first event, gone ones included; `null` where it never was there for this client. */
+  /** The event cursor from before a handle's first event, also for a closed or expired one; `null` where this client never had it. */
   beginningOf(client: Client, id: string): number | null {
-    const known = this.#find(client, id) ?? this.#gone(client, id);
+    const known = this.#find(client, id) ?? this.#tombstone(client, id);
     if (known !== null) return known.seq;
     return this.#ids.isOurs(client.name, id) ? 0 : null;
   }
@@ -410,7 +411,13 @@ export class Handles {
     let bytes = 0;
     const ended = state === undefined ? {} : { ended: state === 'exited' };
     for (let from = before ?? Number.MAX_SAFE_INTEGER; ; ) {
-      const page = this.#parts.journal.list({ client: client.scope, labels, before: from, limit: limit + 1, ...ended });
+      const page = this.#parts.journal.queries.list({
+        client: client.scope,
+        labels,
+        before: from,
+        limit: limit + 1,
+        ...ended,
+      });
       for (const { id, seq } of page) {
         if (handles.length === limit || bytes >= PAGE_BYTES) return { handles, next: handles.at(-1)!.seq };
         from = seq;
@@ -458,12 +465,12 @@ export class Handles {
     );
   }
 
-  #end(handles: readonly Handle[], gone: Gone): void {
+  #end(handles: readonly Handle[], endedBy: EndedBy): void {
     const { journal, feed } = this.#parts;
     const batch = new Batch(journal);
     for (const handle of handles) {
-      batch.event(gone, handle, handle.process.ending ?? {});
-      batch.write({ write: 'gone', handle, gone, last: journal.head });
+      batch.event(endedBy, handle, handle.process.ending ?? {});
+      batch.write({ write: 'tombstone', handle, endedBy, last: journal.head });
     }
     batch.commit(feed, () => {
       for (const handle of handles) this.#letGo(handle);
@@ -488,7 +495,7 @@ export class Handles {
 
   /** The open handles on a description. */
   #on(description: OpenDescription): Handle[] {
-    return this.#parts.journal
+    return this.#parts.journal.queries
       .handlesOf(description.process)
       .filter((handle) => handle.description.id === description.id)
       .map((handle) => this.#live.get(handle.id) ?? handle);
@@ -514,8 +521,10 @@ export class Handles {
   /** Goes on with captured output whose end an earlier daemon had not told, and does away with what belongs to nobody. */
   resumeOutput(): void {
     const { journal, outputs } = this.#parts;
-    const owners = journal.outputs();
-    const capturing = journal.capturing().map(({ id, description }) => this.#live.get(id)?.description ?? description);
+    const owners = journal.queries.outputs();
+    const capturing = journal.queries
+      .capturing()
+      .map(({ id, description }) => this.#live.get(id)?.description ?? description);
     outputs.sweep(owners);
     for (const description of new Map(capturing.map((each) => [each.id, each])).values())
       outputs.track(description, owners.get(description.id)!);
@@ -523,7 +532,7 @@ export class Handles {
 
   view(handle: Handle): HandleView {
     const { process, client } = handle;
-    const collected = process.ending !== null && this.#parts.journal.isCollected(process, client);
+    const collected = process.ending !== null && this.#parts.journal.queries.isCollected(process, client);
     return viewOfHandle(handle, stateOf(process), collected);
   }
 

@@ -38,7 +38,7 @@ export interface RecoverParts {
  */
 export function recover(parts: RecoverParts): void {
   const { journal, feed } = parts;
-  const byProcess = Map.groupBy(journal.unended(), ({ handle }) => handle.process);
+  const byProcess = Map.groupBy(journal.queries.unended(), ({ handle }) => handle.process);
   const batch = new Batch(journal);
   for (const [process, found] of byProcess) {
     const held = found.map(({ handle }) => handle);

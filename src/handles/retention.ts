@@ -56,11 +56,11 @@ export class Retention {
     // What cannot be written down is not forgotten either.
     if (this.#journal.fault !== null) return pause;
     const now = this.#journal.now();
-    const over = this.#journal.expired(now - collected, now - uncollected, BATCH);
+    const over = this.#journal.queries.expired(now - collected, now - uncollected, BATCH);
     if (over.length > 0) this.#handles.expire(over);
     const more = this.#journal.trim(now - events, now - collected, now - KEEP_KEYS_MS);
     if (over.length === BATCH || more) return 0;
-    const oldest = this.#journal.oldestKept();
+    const oldest = this.#journal.queries.oldestKept();
     const due = Math.min(
       (oldest.collected ?? now) + collected,
       (oldest.ended ?? now) + uncollected,

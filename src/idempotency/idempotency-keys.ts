@@ -1,7 +1,8 @@
 import { createHmac } from 'node:crypto';
 import type { Caller } from '../clients/caller.ts';
 import { Problem } from '../errors/problem.ts';
-import type { Journal, StoredKey } from '../journal/journal.ts';
+import type { StoredKey } from '../journal/change.ts';
+import type { Journal } from '../journal/journal.ts';
 
 /** A longer answer is not kept, in characters: its request is answered with what was made, and is done once all the same. */
 const LONGEST_ANSWER = 2 ** 20;
@@ -114,7 +115,7 @@ export class IdempotencyKeys {
       requireSame(facts, underway.claim.fingerprint);
       return this.#wait(underway.waiting, caller);
     }
-    const stored = this.#journal.key(facts.client, facts.key);
+    const stored = this.#journal.queries.key(facts.client, facts.key);
     if (stored !== null) requireSame(facts, stored.fingerprint);
     if (stored?.answer != null) return JSON.parse(stored.answer) as Answer;
     if (stored === null) this.#requireRoom(facts.client);
@@ -163,7 +164,7 @@ export class IdempotencyKeys {
     this.#underway.delete(name);
     this.#count(facts.client, -1);
     if (waiting.size === 0) return;
-    const stored = this.#journal.key(facts.client, facts.key);
+    const stored = this.#journal.queries.key(facts.client, facts.key);
     if (stored?.answer != null) {
       const answer = JSON.parse(stored.answer) as Answer;
       for (const one of waiting) one.settle(answer);
@@ -187,7 +188,7 @@ export class IdempotencyKeys {
 
   /** Half of them are for others, whatever one client does. */
   #requireRoom(client: string): void {
-    const { own, all } = this.#journal.keyUnits(client);
+    const { own, all } = this.#journal.queries.keyUnits(client);
     const mine = own + (this.#underwayOf.get(client) ?? 0);
     if (mine < this.#most / 2 && all + this.#underway.size < this.#most) return;
     const whose = mine < this.#most / 2 ? 'of all clients' : 'of yours';

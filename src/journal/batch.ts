@@ -1,7 +1,8 @@
 import type { EventType } from '../../schemas/vocabulary.ts';
 import { type Event, type EventFacts, encode, type When } from '../model/event.ts';
 import type { Handle, Process } from '../model/process.ts';
-import type { Change, Journal } from './journal.ts';
+import type { Change } from './change.ts';
+import type { Journal } from './journal.ts';
 
 /** Where events go once they are written. */
 export interface EventSink {

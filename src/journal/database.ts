@@ -71,6 +71,11 @@ export class Database {
     return versionOf(this.#db);
   }
 
+  /** Whether a transaction is open. */
+  get isTransaction(): boolean {
+    return this.#db.isTransaction;
+  }
+
   /** Brings its tables to this version. */
   migrate(): void {
     migrate(this.#db);

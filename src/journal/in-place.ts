@@ -1,25 +1,41 @@
 import { statSync } from 'node:fs';
 import { basename } from 'node:path';
 
+/** The minimum time between two checks of a path that is written to often: a check costs as much as a write. */
+const CHECK_MS = 20;
+
 /**
- * Finds out whether files that are open are still those that their paths name. What is written to a file that was removed, or that
- * another one has taken the place of, is on no disk for the next start.
+ * Checks whether paths still name the files that were opened. What is written to a file that was removed or replaced is lost for the
+ * next start.
  */
 export class InPlace {
   readonly #inodes = new Map<string, string>();
+  readonly #nextChecks = new Map<string, number>();
 
-  /** Expects the file that is there now. */
+  /** Expects the file that the path names now. */
   expect(path: string): void {
     this.#inodes.set(path, inodeOf(path));
   }
 
-  /** @returns the name of one that is not in its place, `null` where all are */
-  missing(paths: Iterable<string> = this.#inodes.keys()): string | null {
-    for (const path of paths) if (inodeOf(path) !== this.#inodes.get(path)) return basename(path);
-    return null;
+  /** @throws {OutOfPlace} where a path names no file, or another one */
+  check(): void {
+    for (const path of this.#inodes.keys()) if (!this.#has(path)) throw new OutOfPlace(basename(path));
+  }
+
+  /** Checks one path, at most every {@link CHECK_MS}. @returns whether the path named the same file now. After a failed check the result is true until the next one. */
+  isInPlace(path: string): boolean {
+    const now = performance.now();
+    if (now < (this.#nextChecks.get(path) ?? 0)) return true;
+    this.#nextChecks.set(path, now + CHECK_MS);
+    return this.#has(path);
+  }
+
+  #has(path: string): boolean {
+    return inodeOf(path) === this.#inodes.get(path);
   }
 }
 
+/** Identifies a file; for a path without one, returns the error. */
 function inodeOf(path: string): string {
   try {
     const { dev, ino } = statSync(path);
@@ -29,7 +45,7 @@ function inodeOf(path: string): string {
   }
 }
 
-/** A file of the journal that is not in its place any more. */
+/** A file of the journal was removed or replaced while it was open. */
 export class OutOfPlace extends Error {
   constructor(name: string) {
     super(

@@ -1,7 +1,7 @@
 import { closeSync, fstatSync, ftruncateSync, openSync, readFileSync, statSync, writeSync } from 'node:fs';
 import { join } from 'node:path';
 import { setAsideFile } from './database.ts';
-import type { Statement } from './statements.ts';
+import type { Statement } from './statement.ts';
 
 /** What one commit has written. */
 export interface Line {

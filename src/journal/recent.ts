@@ -1,22 +1,23 @@
 import type { Handle, Process } from '../model/process.ts';
-import type { Change } from './journal.ts';
+import type { Change } from './change.ts';
 
-/** How many handles, and how many processes, the journal remembers beside what is on disk. */
+/** The most handles, and the most processes, that are cached. */
 const MOST = 1024;
 
 /**
- * What was written of late, in memory: most of what is asked for has just ended, and is asked for by whoever waits for it. A
- * handle in here is the one object that there is of it, so it is never older than the disk.
+ * Caches what was written last: a client that asks for a handle mostly does so right after the process ended. A cached handle is the
+ * only object of it, so it is never older than the disk.
  */
 export class Recent {
   readonly #handles = new Map<string, Handle>();
-  /** Who has collected a process, where all that have are known. */
+  /** The clients that have collected a process, only where all of them are known. */
   readonly #collectors = new Map<number, Set<string>>();
 
   handle(id: string): Handle | undefined {
     return this.#handles.get(id);
   }
 
+  /** Returns the clients that have collected a process, `undefined` where only the tables know. */
   collectorsOf({ id }: Process): ReadonlySet<string> | undefined {
     return this.#collectors.get(id);
   }
@@ -30,15 +31,15 @@ export class Recent {
     switch (change.write) {
       case 'handle':
       case 'placed':
-        this.#keep(change.handle);
+        this.#put(change.handle);
         break;
       case 'process': {
         const { process } = change;
-        // Of one that has ended before, some may be gone.
-        for (const handle of process.handles) if (handle.description.pidfd !== null) this.#keep(handle);
-        // What has not ended, nobody can have collected.
+        // A process that ended earlier may have closed handles in its set.
+        for (const handle of process.handles) if (handle.description.pidfd !== null) this.#put(handle);
+        // Before the end, no client can have collected the status.
         if (process.ending === null && !this.#collectors.has(process.id))
-          bounded(this.#collectors, process.id, new Set());
+          putBounded(this.#collectors, process.id, new Set());
         break;
       }
       case 'collected':
@@ -46,25 +47,25 @@ export class Recent {
         break;
       case 'description':
       case 'output':
-        // Another object of the same description was changed.
+        // The change was made to another object of the same description.
         for (const [id, { description }] of this.#handles)
           if (description.id === change.description.id && description !== change.description) this.#handles.delete(id);
         break;
-      case 'gone':
-      case 'never':
+      case 'tombstone':
+      case 'withdrawn':
         this.#handles.delete(change.handle.id);
         break;
     }
   }
 
-  #keep(handle: Handle): void {
+  #put(handle: Handle): void {
     this.#handles.delete(handle.id);
-    bounded(this.#handles, handle.id, handle);
+    putBounded(this.#handles, handle.id, handle);
   }
 }
 
-/** The oldest goes where there are enough. */
-function bounded<K, V>(map: Map<K, V>, key: K, value: V): void {
+/** Adds an entry; a full map loses its oldest one. */
+function putBounded<K, V>(map: Map<K, V>, key: K, value: V): void {
   if (map.size >= MOST) map.delete(map.keys().next().value as K);
   map.set(key, value);
 }

@@ -7,7 +7,8 @@ import { isErrno } from '../kernel/errno.ts';
 import { tryLock } from '../kernel/lock.ts';
 import { checkRoom, checkVersion, kindOf } from './database.ts';
 import { checkIdentity } from './identity.ts';
-import { Journal, type JournalOptions } from './journal.ts';
+import { Journal } from './journal.ts';
+import type { JournalOptions } from './start.ts';
 
 /** What a daemon keeps in its state directory, and must be able to read and to write. */
 const OWN = ['lock', 'node.json', 'journal.sqlite', 'journal.sqlite-wal', 'journal.log', 'token', 'output'];

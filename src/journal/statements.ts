@@ -1,21 +1,11 @@
 import type { Handle, Process } from '../model/process.ts';
-import type { Change } from './journal.ts';
+import type { Change } from './change.ts';
 import { outputBits } from './rows.ts';
+import type { Moment, Statement } from './statement.ts';
 import { terminationStatementsOf } from './termination-rows.ts';
 import { watchStatementsOf } from './watch-rows.ts';
 
-/** A statement and its values, as they go to SQLite. */
-export type Statement = [sql: string, values: (string | number | null)[]];
-
-/** What a change is written with. */
-export interface Moment {
-  /** The boot that pids and inodes belong to. */
-  boot: string;
-  /** On the journal's clock. */
-  at: number;
-}
-
-/** The statements of a change, with the state that its objects have now. */
+/** Returns the statements of a change, with the state that its objects have now. */
 export function statementsOf(change: Change, moment: Moment): Statement[] {
   switch (change.write) {
     case 'process':
@@ -32,12 +22,12 @@ export function statementsOf(change: Change, moment: Moment): Statement[] {
       const values = [outputBits(output), process.id, id];
       return [['UPDATE handles SET output = ? WHERE process = ? AND description = ?', values]];
     }
-    case 'gone': {
-      const { handle, gone, last } = change;
+    case 'tombstone': {
+      const { handle, endedBy, last } = change;
       const { id, client, seq } = handle;
-      return [...removal(handle), ['INSERT INTO gone VALUES (?, ?, ?, ?, ?)', [id, client, seq, gone, last]]];
+      return [...removal(handle), ['INSERT INTO gone VALUES (?, ?, ?, ?, ?)', [id, client, seq, endedBy, last]]];
     }
-    case 'never':
+    case 'withdrawn':
       return [...removal(change.handle), ['DELETE FROM keys WHERE handle = ?', [change.handle.id]]];
     case 'placed': {
       const values = [change.handle.seq, change.before];
@@ -50,7 +40,7 @@ export function statementsOf(change: Change, moment: Moment): Statement[] {
       return [['INSERT OR IGNORE INTO collected VALUES (?, ?, ?)', [change.process.id, change.client, moment.at]]];
     case 'key': {
       const { client, key, fingerprint, handle, answer } = change.key;
-      // An update, as a replacement would pass the triggers by.
+      // An update: the triggers would not run for a replacement.
       const sql = `INSERT INTO keys VALUES (?, ?, ?, ?, ?, ?) ON CONFLICT (client, key) DO UPDATE SET
         fingerprint = excluded.fingerprint, handle = excluded.handle, answer = excluded.answer, at = excluded.at`;
       return [[sql, [client, key, fingerprint, handle, answer, moment.at]]];
@@ -79,7 +69,7 @@ function processStatement(process: Process, boot: string): Statement {
   ];
 }
 
-/** What lives is written to new tables before the changes that led to it: a handle that has its seq already keeps it. */
+/** Empty tables get all that exists before the changes that led to it: a handle that already has its seq keeps it. */
 function handleStatements({ seq, id, client, description, createdAt, labels }: Handle): Statement[] {
   return [
     [
@@ -105,7 +95,7 @@ function handleStatements({ seq, id, client, description, createdAt, labels }: H
   ];
 }
 
-/** A handle, and with it what nobody else needs. */
+/** Removes a handle, and the records that no other handle needs. */
 function removal({ seq, process }: Handle): Statement[] {
   const unheld = 'NOT EXISTS (SELECT 1 FROM handles WHERE process = ?)';
   return [

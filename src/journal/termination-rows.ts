@@ -1,25 +1,7 @@
 import type { SQLInputValue } from 'node:sqlite';
 import type { SignalScope } from '../kernel/pidfd.ts';
-import type { Statement } from './statements.ts';
-
-/** A process that is to be killed at a time. It tells by itself which process is meant: it outlives the handles on it. */
-export interface TerminationFacts {
-  pid: number;
-  /** Of pidfs; `null` before Linux 6.9. */
-  inode: string | null;
-  /** When it started, in clock ticks since boot; `null` where it had ended. */
-  startTicks: number | null;
-  /** The journal's number for it. */
-  process: number;
-  scope: SignalScope;
-  /** Milliseconds on CLOCK_BOOTTIME. */
-  killAt: number;
-}
-
-/** What is written of terminations. */
-export type TerminationChange =
-  | { write: 'termination'; termination: Readonly<TerminationFacts> }
-  | { write: 'terminated'; pid: number };
+import type { TerminationChange, TerminationFacts } from './change.ts';
+import type { Statement } from './statement.ts';
 
 export const TERMINATIONS_MIGRATION = `
   CREATE TABLE terminations (
@@ -27,7 +9,7 @@ export const TERMINATIONS_MIGRATION = `
     kill_at REAL NOT NULL) STRICT;
   `;
 
-/** The statements of a change of terminations. */
+/** Returns the statements of a change of a termination. */
 export function terminationStatementsOf(change: TerminationChange, boot: string): Statement[] {
   if (change.write === 'terminated') return [['DELETE FROM terminations WHERE pid = ?', [change.pid]]];
   const { pid, inode, startTicks, process, scope, killAt } = change.termination;
@@ -44,7 +26,7 @@ interface TerminationRow {
   kill_at: number;
 }
 
-/** The pending terminations of this boot: a pid means nothing beyond it. */
+/** Returns the pending terminations of this boot. A pid of another boot means nothing. */
 export function terminationsOf(
   all: <T>(sql: string, values: SQLInputValue[]) => T[],
   boot: string,

@@ -2,33 +2,16 @@ import type { SQLInputValue } from 'node:sqlite';
 import type { Match } from '../../schemas/handles.ts';
 import type { Labels } from '../model/process.ts';
 import type { WatchFacts } from '../model/watch.ts';
-import type { Statement } from './statements.ts';
+import type { Sighting, WatchChange } from './change.ts';
+import type { Statement } from './statement.ts';
 
-/** A process that a watch has nothing more to do with. */
-export interface Sighting {
-  watch: string;
-  pid: number;
-  /** Tells it from another of its pid. */
-  key: string;
-}
-
-/** What is written of watches. */
-export type WatchChange =
-  | { write: 'watch'; watch: WatchFacts }
-  /** With what was opened, where something was: its seq, and how many the watch has opened with it. */
-  | ({ write: 'sighted'; handle?: number; opened?: number } & Sighting)
-  | { write: 'unsighted'; watch: string; pid: number }
-  | { write: 'unwatched'; watch: string }
-  /** A watch that could not be written down: as if it had never been asked for. */
-  | { write: 'never watched'; watch: string };
-
-/** A watch as it lies in the journal. */
+/** A watch as it was written. */
 export interface StoredWatch {
   facts: WatchFacts;
   sighted: Pick<Sighting, 'pid' | 'key'>[];
 }
 
-/** The statements of a change of watches. */
+/** Returns the statements of a change of a watch. */
 export function watchStatementsOf(change: WatchChange, boot: string): Statement[] {
   switch (change.write) {
     case 'watch': {
@@ -56,7 +39,7 @@ export function watchStatementsOf(change: WatchChange, boot: string): Statement[
       return [['DELETE FROM sighted WHERE watch = ? AND pid = ?', [change.watch, change.pid]]];
     case 'unwatched':
       return removal(change.watch);
-    case 'never watched':
+    case 'watch withdrawn':
       return [...removal(change.watch), ['DELETE FROM keys WHERE handle = ?', [change.watch]]];
   }
 }
@@ -81,6 +64,7 @@ interface WatchRow {
 
 type All = <T>(sql: string, values: SQLInputValue[]) => T[];
 
+/** Returns all watches, with their sightings of this boot. */
 export function watchesOf(all: All, boot: string): StoredWatch[] {
   const sighted = Map.groupBy(
     all<Sighting>('SELECT watch, pid, key FROM sighted WHERE boot = ?', [boot]),

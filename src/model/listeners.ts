@@ -14,6 +14,10 @@ export class Listeners<Args extends unknown[] = []> {
     };
   }
 
+  get size(): number {
+    return this.#listeners.size;
+  }
+
   /** Calls every listener. An error of one is thrown to the caller, and those after it are not called. */
   emit(...args: Args): void {
     for (const listener of this.#listeners) listener(...args);

@@ -183,8 +183,8 @@ export class OpenDescription {
 
 export type Labels = Readonly<Record<string, string>>;
 
-/** How a handle ended; its id then answers ESTALE. */
-export type Gone = 'closed' | 'expired';
+/** What ended a handle; its id then answers ESTALE. */
+export type EndedBy = 'closed' | 'expired';
 
 export interface HandleFacts {
   id: string;

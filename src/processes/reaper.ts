@@ -91,7 +91,7 @@ export class Reaper {
   start(): void {
     const { table, journal } = this.#parts;
     table.epoll.start(() => this.wake());
-    journal.onRecovered = () => this.#recovered();
+    journal.onRecovered(() => this.#recovered());
     // Before anything else can end: with SIGCHLD ignored, which exec hands down, the kernel would throw every status away.
     process.on('SIGCHLD', this.#onChildSignal);
     this.lookAfterChildren();

@@ -3,8 +3,8 @@ import { constants } from 'node:os';
 import type { Caller } from '../clients/caller.ts';
 import type { Deadline, Deadlines } from '../deadlines/deadlines.ts';
 import type { Problem } from '../errors/problem.ts';
-import type { Change, Journal } from '../journal/journal.ts';
-import type { TerminationFacts } from '../journal/termination-rows.ts';
+import type { Change, TerminationFacts } from '../journal/change.ts';
+import type { Journal } from '../journal/journal.ts';
 import { boottimeMs } from '../kernel/clock.ts';
 import { isErrno } from '../kernel/errno.ts';
 import { Pidfd } from '../kernel/pidfd.ts';
@@ -73,7 +73,12 @@ export class Terminations {
 
   constructor(parts: TerminationParts) {
     this.#parts = parts;
-    parts.journal.terminating = () => [...this.#byPid.values()].filter(({ isKilled }) => !isKilled).map(written);
+    parts.journal.addSource(() =>
+      this.#byPid
+        .values()
+        .filter(({ isKilled }) => !isKilled)
+        .map(written),
+    );
     parts.reaper.onEnded((process) => this.#ended(process));
     parts.reaper.onOrphan((pid, reaped) => this.#keepGroupOf(pid, reaped));
   }
@@ -85,7 +90,7 @@ export class Terminations {
   /** Takes up what an earlier daemon has promised, for what still is the process that was meant. */
   resume(): void {
     const { journal, table } = this.#parts;
-    for (const facts of journal.terminations()) {
+    for (const facts of journal.queries.terminations()) {
       const target = this.#targetOf(facts);
       if (target === null) journal.commit([{ write: 'terminated', pid: facts.pid }]);
       else {

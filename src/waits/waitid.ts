@@ -4,7 +4,8 @@ import type { WaitidResult } from '../../schemas/waits.ts';
 import type { Caller } from '../clients/caller.ts';
 import { Problem } from '../errors/problem.ts';
 import type { Claim } from '../idempotency/idempotency-keys.ts';
-import type { Change, Journal } from '../journal/journal.ts';
+import type { Change } from '../journal/change.ts';
+import type { Journal } from '../journal/journal.ts';
 import { isEnd, type WaitEvent, WCONTINUED, WEXITED, WNOHANG, WNOWAIT, WSTOPPED } from '../kernel/waitid.ts';
 import { outcomeOf } from '../model/outcome.ts';
 import type { Handle, OpenDescription } from '../model/process.ts';
@@ -101,7 +102,7 @@ export class Waits {
     const { siginfo, rusage, outcome } = process.ending!;
     if ((bits & WEXITED) === 0) throw this.#noChild(handle, 'it has ended, and WEXITED was not asked for');
     if (siginfo === null) throw this.#noChild(handle, 'it ended while the daemon was not its parent');
-    if (journal.isCollected(process, client)) throw this.#noChild(handle, 'its status has been collected');
+    if (journal.queries.isCollected(process, client)) throw this.#noChild(handle, 'its status has been collected');
     const result = { siginfo, rusage: rusage!, outcome };
     if ((bits & WNOWAIT) === 0)
       journal.commit([{ write: 'collected', process, client }, ...(claim ? [keep(claim, handle, result)] : [])]);

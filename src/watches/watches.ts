@@ -7,8 +7,8 @@ import { Problem } from '../errors/problem.ts';
 import type { Handles, OpenOptions } from '../handles/handles.ts';
 import { unwritable } from '../handles/refusals.ts';
 import type { Claim } from '../idempotency/idempotency-keys.ts';
+import type { WatchChange } from '../journal/change.ts';
 import type { Journal } from '../journal/journal.ts';
-import type { WatchChange } from '../journal/watch-rows.ts';
 import { SystemError } from '../kernel/errno.ts';
 import type { Features } from '../kernel/features.ts';
 import { listPids } from '../kernel/proc.ts';
@@ -50,7 +50,7 @@ export class Watches {
 
   constructor(parts: WatchesParts) {
     this.#parts = parts;
-    parts.journal.watching = () => [...this.#byId.values()].flatMap(changesOf);
+    parts.journal.addSource(() => this.#byId.values().flatMap(changesOf));
     // It was passed over while it was not yet the program.
     parts.handles.onBegun((pid) => this.#see(pid));
   }
@@ -72,7 +72,7 @@ export class Watches {
   /** Goes on with what an earlier daemon was to watch: what has appeared meanwhile is opened. */
   resume(): void {
     const { journal } = this.#parts;
-    for (const { facts, sighted } of journal.watches()) {
+    for (const { facts, sighted } of journal.queries.watches()) {
       const watch = new Watch(facts);
       for (const { pid, key } of sighted) watch.sighted.set(pid, key);
       this.#byId.set(facts.id, watch);
@@ -133,7 +133,7 @@ export class Watches {
     const { journal } = this.#parts;
     const key = claim === undefined ? [] : [{ write: 'key' as const, key: claim.keep(id, null) }];
     if (!journal.commit([...changesOf(watch), ...key])) {
-      journal.commit([{ write: 'never watched', watch: id }]);
+      journal.commit([{ write: 'watch withdrawn', watch: id }]);
       this.#endIfUnwanted();
       throw unwritable(journal.fault);
     }
