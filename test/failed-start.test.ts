@@ -26,7 +26,7 @@ t.test('a start that fails says why in one sentence, and leaves nothing', async 
     ['a live socket', [...state, '--listen', `unix:${d}/live`], /another daemon is serving .*live: stop it/],
     ['a file where the socket goes', [...state, '--listen', `unix:${d}/file`], /is no socket: listen elsewhere/],
     ['a file on the way to the socket', [...state, '--listen', `unix:${d}/file/s`], /cannot be made: .*ENOTDIR/],
-    ['a state directory that is a file', ['--state-dir', `${d}/file`, ...socket], /is no directory: remove/],
+    ['a state directory that is a file', ['--state-dir', `${d}/file`, ...socket], /is not a directory: remove/],
     ['a state directory with too long a name', ['--state-dir', `${d}/${'x'.repeat(300)}`, ...socket], /ENAMETOOLONG/],
     ['no tokens file', [...state, ...socket, '--tokens', `${d}/none`], /none: no such file or directory/],
     ['a tokens file that others read', [...state, ...socket, '--tokens', `${d}/open`], /chmod 0600/],

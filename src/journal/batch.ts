@@ -4,14 +4,14 @@ import type { Handle, Process } from '../model/process.ts';
 import type { Change } from './change.ts';
 import type { Journal } from './journal.ts';
 
-/** Where events go once they are written. */
+/** Receives events once they are written. */
 export interface EventSink {
   push(events: readonly Event[]): void;
 }
 
 /**
- * All that one wake or one request changes, on its one way: written, then pushed to those who subscribed, then (with `reap`) taken
- * from the kernel, which takes a while, then told to those who wait.
+ * The changes of one wake or one request. A commit does four things in this order: it writes them, pushes their events to subscribers,
+ * reaps in the kernel, which takes a while, and calls back the parked waits.
  */
 export class Batch {
   readonly #changes: Change[] = [];
@@ -33,23 +33,24 @@ export class Batch {
     this.#changes.push(change);
   }
 
-  /** An event of one handle. */
+  /** Adds an event of one handle. */
   event(type: EventType, handle: Handle, facts: EventFacts = {}): void {
     const event = encode(this.#journal.nextSeq(), type, handle, this.#now, facts);
     this.#changes.push({ write: 'event', event });
     this.#events.push(event);
   }
 
-  /** A change of a process: written, an event of every handle on it, and those who wait on it look again. */
+  /** Adds a change of a process and an event of every handle on it. Parked waits on it check again after the commit. */
   change(type: EventType, process: Process, facts: EventFacts = {}): void {
-    // Without a handle (its last one was closed under a parked wait) nobody could ever ask for what is written.
+    // Without a handle (the last one was closed under a parked wait) no request can read what is written.
     if (!this.#touched.has(process) && process.handles.size > 0) this.#changes.push({ write: 'process', process });
     this.#touched.add(process);
     for (const handle of process.handles) this.event(type, handle, facts);
   }
 
   /**
-   * @param reap what follows the write; it learns whether all is on disk
+   * Commits the batch.
+   * @param reap runs after the write, with whether all changes are on disk
    */
   commit(sink: EventSink, reap?: (durable: boolean) => void): void {
     if (this.empty) return;

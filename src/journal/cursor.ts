@@ -86,8 +86,8 @@ export class Cursor {
   }
 
   /**
-   * Returns what a reader at `since` has missed for ever: events that retention removed, events that an earlier daemon sent and did not
-   * write before it died, and with `reset` events from before a backup was restored.
+   * Returns the events that a reader at `since` has missed for ever. Retention removed them, or an earlier daemon died after it had sent
+   * them and before it wrote them. With `reset` they are from before a backup was restored.
    */
   gapAfter(since: number): MissedEvents | null {
     if (since < this.reset) return { from: since + 1, to: Math.max(this.reset, this.#oldest - 1), reset: true };

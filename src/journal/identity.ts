@@ -3,15 +3,15 @@ import { existsSync, fdatasyncSync, fstatSync, openSync, readFileSync, renameSyn
 import { join } from 'node:path';
 import { z } from 'zod';
 
-/** How far seqs are reserved ahead: more events than a daemon that cannot write could keep in memory. */
+/** How many seqs are reserved ahead: more events than a daemon that cannot write could hold in memory. */
 export const RESERVE = 10_000_000;
 
-/** The file is written over in place, which a full disk allows, so it always has this length. */
+/** The length of the file in bytes. It is constant: a full disk allows to overwrite a file in place. */
 const SIZE = 256;
 
 const KEY_BYTES = 32;
 
-/** What one image of the daemon hands to the next, whatever has become of the file. */
+/** What one image of the daemon passes to the next, so that nothing depends on the state of the file. */
 export const IdentityFacts = z.object({
   node: z.string().regex(/^n_[0-9a-f]{16}$/),
   key: z
@@ -22,38 +22,38 @@ export const IdentityFacts = z.object({
 export type IdentityFacts = z.infer<typeof IdentityFacts>;
 
 const Record = IdentityFacts.extend({
-  /** The number of the last log line, where the daemon has stopped cleanly. */
+  /** The number of the last log line after a clean stop, `null` before one. */
   line: z.int().min(0).nullable().default(null),
-  /** When this very file was made, so that a copy of it is known as one. */
+  /** Identifies this file, to recognize a copy of it. */
   birth: z.string().optional(),
 });
 type Record = z.infer<typeof Record>;
 
 /**
- * What this node is, beside its journal so that it outlives a damaged one: its name, the key that its handles' ids are made
- * with, and up to where it may have used seqs.
+ * The identity of this node in node.json: its name, the key with which ids of handles are made, and the seqs that it may have used. It
+ * lies beside the journal, so it outlives a damaged one.
  *
- * A daemon that cannot write goes on telling events from memory. If it dies then, those seqs are known to subscribers and to
- * no disk. So seqs are reserved well ahead, and a start that follows no clean stop goes on behind what was reserved.
+ * A daemon that cannot write still sends events from memory. If it dies then, subscribers know seqs that no file has. So seqs are
+ * reserved ahead, and a start without a clean stop before it continues after the reserved ones.
  */
 export class Identity {
-  /** With another name, cursors mean nothing. */
+  /** The name of the node. Cursors of another node mean nothing here. */
   readonly node: string;
   readonly key: Buffer;
   readonly path: string;
-  /** Whether the file was missing, and there is a new node. */
+  /** Whether the file was missing, so that this is a new node. */
   readonly isNew: boolean;
-  /** Whether the file was restored from a backup, or copied from elsewhere. */
+  /** Whether the file was restored from a backup, or copied from another machine. */
   readonly isCopy: boolean;
-  /** The number of the last log line before a clean stop, `null` after anything else. */
+  /** The number of the last log line before a clean stop, `null` where the daemon did not stop cleanly. */
   readonly stoppedAt: number | null;
   readonly #fd: number;
   #reserved: number;
 
   /**
-   * @param directory exists and is ours alone
-   * @param handed by the image before, whose word counts more than the file's; `null` at a start
-   * @throws {Error} with its cure, where the file cannot be read, or is damaged
+   * @param directory the state directory, locked
+   * @param handed the facts of the previous image, which take precedence over the file; `null` at a start
+   * @throws {Error} with the remedy, if the file cannot be read or is damaged
    */
   constructor(directory: string, handed: IdentityFacts | null) {
     const path = join(directory, 'node.json');
@@ -70,7 +70,7 @@ export class Identity {
     this.stoppedAt = found?.line ?? null;
   }
 
-  /** No seq up to this one may be used again. */
+  /** The last reserved seq. None up to it may be used again. */
   get reserved(): number {
     return this.#reserved;
   }
@@ -79,17 +79,17 @@ export class Identity {
     return { node: this.node, key: this.key.toString('base64url'), reserved: this.#reserved };
   }
 
-  /** Keeps what is reserved well ahead of the newest seq. */
+  /** Reserves seqs, so that many more than the newest one are reserved. */
   reserve(head: number): void {
     if (head + RESERVE / 2 > this.#reserved) this.#write(this.#fd, { reserved: head + RESERVE, line: null });
   }
 
-  /** Records a clean stop: all that was used is in the journal, whose last log line was this one. */
+  /** Records a clean stop: the journal has all used seqs. @param line the number of the last log line */
   settle(head: number, line: number): void {
     this.#write(this.#fd, { reserved: head, line });
   }
 
-  /** The file is there whole or not at all, whenever the daemon dies. */
+  /** Creates the file with a rename: if the daemon dies, the file is complete or missing. */
   #create(path: string): number {
     const beside = `${path}.new`;
     rmSync(beside, { force: true });
@@ -107,15 +107,15 @@ export class Identity {
   }
 }
 
-/** Tells a file from its copies: by its time of birth, which nobody can set, or where the file system keeps none by its inode. */
+/** Identifies a file among its copies: by its time of birth, which cannot be set, or on file systems without one by its inode. */
 function birthOf(fd: number): string {
   const { birthtimeNs, ino } = fstatSync(fd, { bigint: true });
   return birthtimeNs > 0n ? String(birthtimeNs) : `i${ino}`;
 }
 
 /**
- * Reads the identity in a directory, if there is one, and changes nothing.
- * @throws {Error} with its cure, where it cannot be read
+ * Checks that the identity in a directory can be read, where one exists. Changes nothing.
+ * @throws {Error} with the remedy
  */
 export function checkIdentity(directory: string): void {
   const path = join(directory, 'node.json');

@@ -3,33 +3,33 @@ import { join } from 'node:path';
 import { setAsideFile } from './database.ts';
 import type { Statement } from './statement.ts';
 
-/** What one commit has written. */
+/** What one commit wrote. */
 export interface Line {
-  /** One more than the line before; `null` in a log of an older version. */
+  /** One more than the number of the previous line; `null` in a log of an older version. */
   number: number | null;
   statements: Statement[];
 }
 
 /**
- * Changes that are on disk, and not in their tables yet: a line of JSON each, appended by one write(2). A transaction of SQLite's is a
- * dozen of them, and as many pages to be found; where somebody waits for it, on a machine that was idle, it takes ten times as long.
- * It outlives the daemon as SQLite's own write-ahead log does without a sync: only a power cut can take it.
+ * Changes that are on disk and not in the tables yet: one line of JSON for each commit, appended by one write(2). A transaction of SQLite
+ * takes a dozen writes, and on an idle machine ten times as long, while a client waits. Like SQLite's write-ahead log without a sync, the
+ * log outlives the daemon, and only a power cut can lose it.
  */
 export class Log {
   readonly path: string;
   #fd: number;
   #size: number;
 
-  /** @param directory exists, is ours alone, and is locked */
+  /** @param directory the state directory, locked */
   constructor(directory: string) {
     this.path = join(directory, 'journal.log');
-    // What nobody could read is no file either.
+    // A path that is no regular file cannot be a log.
     if (statSync(this.path, { throwIfNoEntry: false })?.isFile() === false) setAsideFile(this.path);
     this.#fd = openSync(this.path, 'a', 0o600);
     this.#size = fstatSync(this.#fd).size;
   }
 
-  /** The lines of a daemon that died, up to one that is damaged. A last one that it did not finish is none. */
+  /** Reads the lines of a daemon that died, up to a damaged one. Leaves out a last line without an end. */
   read(): { lines: Line[]; damage: Error | null } {
     const lines: Line[] = [];
     try {
@@ -40,7 +40,7 @@ export class Log {
     return { lines, damage: null };
   }
 
-  /** Puts the file aside under another name, and begins an empty one. @returns the other name */
+  /** Renames the file and begins an empty one. @returns the new name of the old file */
   setAside(): string {
     closeSync(this.#fd);
     const other = setAsideFile(this.path);
@@ -49,12 +49,12 @@ export class Log {
     return other;
   }
 
-  /** @throws {Error} ENOSPC, EIO, EROFS; the log is then as it was */
+  /** Appends a line, whole or not at all. @throws {Error} ENOSPC, EIO, EROFS */
   append({ number, statements }: Line): void {
     const line = `${JSON.stringify([number, statements])}\n`;
     const length = Buffer.byteLength(line);
     try {
-      if (writeSync(this.#fd, line) < length) throw new Error('ENOSPC'); // the rest of it would say so
+      if (writeSync(this.#fd, line) < length) throw new Error('ENOSPC'); // another write would say so
     } catch (error) {
       ftruncateSync(this.#fd, this.#size);
       throw error;
@@ -62,7 +62,7 @@ export class Log {
     this.#size += length;
   }
 
-  /** All of it is in its tables. */
+  /** Empties the log once the tables have all its lines. */
   clear(): void {
     if (this.#size > 0) ftruncateSync(this.#fd, 0);
     this.#size = 0;
@@ -73,12 +73,13 @@ export class Log {
   }
 }
 
-/** @throws {Error} where it is no line of a log */
+/** @throws {Error} where the text is no line of a log */
 function parse(text: string): Line {
   const value: unknown = JSON.parse(text);
-  if (!Array.isArray(value)) throw new Error('a line is no list of statements');
+  if (!Array.isArray(value)) throw new Error('a line is not a list of statements');
   const [number, statements] = typeof value[0] === 'number' ? value : [null, value];
-  if (!Array.isArray(statements) || !statements.every(isStatement)) throw new Error('a line is no list of statements');
+  if (!Array.isArray(statements) || !statements.every(isStatement))
+    throw new Error('a line is not a list of statements');
   return { number, statements };
 }
 

@@ -14,7 +14,7 @@ import {
 } from 'node:fs';
 import { join } from 'node:path';
 
-/** How far a journal has come. */
+/** The progress of a journal. */
 export interface Progress {
   /** The number of the last log line that the tables have. */
   line: number;
@@ -22,18 +22,18 @@ export interface Progress {
   head: number;
 }
 
-/** Each number has this many digits, so that both are written over in place by one write(2). */
+/** The digits of each number. The width is constant, so that one write(2) overwrites both numbers in place. */
 const DIGITS = 16;
 
 const textOf = ({ line, head }: Progress): string =>
   `${String(line).padStart(DIGITS)} ${String(head).padStart(DIGITS)}`;
 
 /**
- * How far the journal of a state directory has come, outside of that directory: in the runtime directory, which no backup contains and
- * which a reboot empties. A journal that has come less far than its mark was restored from a backup.
+ * The progress of the journal in a state directory, stored outside of it: in the runtime directory, which no backup contains and which a
+ * reboot empties. A journal with less progress than its mark was restored from a backup.
  */
 export class Mark {
-  /** What an earlier daemon has left, on this boot; `null` where there is nothing. */
+  /** The progress that an earlier daemon on this boot stored, `null` where none did. */
   readonly found: Progress | null;
   readonly #fd: number;
 
@@ -46,9 +46,10 @@ export class Mark {
   }
 
   /**
-   * @param marks a directory outside of all state directories, made where it is missing
+   * Opens the mark of a state directory, or creates it.
+   * @param marks a directory outside of all state directories, created where it is missing
    * @param state the state directory
-   * @returns `null` where there can be no mark, or a file there is not ours
+   * @returns `null` where a mark cannot be created, or belongs to another user
    */
   static open(marks: string, state: string): Mark | null {
     try {
@@ -70,7 +71,7 @@ export class Mark {
     try {
       writeSync(this.#fd, textOf(progress), 0);
     } catch {
-      // It is a second opinion: the journal goes on without.
+      // The journal works without a mark.
     }
   }
 
@@ -79,12 +80,12 @@ export class Mark {
   }
 }
 
-/** @param directory a state directory, by its real path */
+/** Returns the path of a mark. @param directory the real path of a state directory */
 export function markFile(marks: string, directory: string): string {
   return join(marks, createHash('sha256').update(directory).digest('hex').slice(0, 32));
 }
 
-/** Removes the marks of state directories that are gone. */
+/** Removes the marks of state directories that do not exist any more. */
 function sweep(marks: string): void {
   for (const name of readdirSync(marks)) {
     const path = join(marks, name);

@@ -10,7 +10,7 @@ import {
   type Stream,
 } from '../model/process.ts';
 
-/** A handle with its process, as they lie in the journal. */
+/** A handle with its process, as the tables store them. */
 export interface HandleRow {
   seq: number;
   id: string;
@@ -39,7 +39,7 @@ export const HANDLE_COLUMNS = `
 const STREAM_BITS: Record<Stream, number> = { stdout: 1, stderr: 2 };
 const ENDED_BIT = 4;
 
-/** What of a description is captured, and whether that has reached its end, in one number. */
+/** Encodes the captured streams of a description, and whether they have ended, in one number. */
 export function outputBits({ streams, ended }: Output): number {
   return streams.reduce((bits, stream) => bits | STREAM_BITS[stream], ended ? ENDED_BIT : 0);
 }
@@ -49,7 +49,7 @@ function outputOf(bits: number): Output {
   return { streams, ended: (bits & ENDED_BIT) !== 0 };
 }
 
-/** Builds the objects of a row; those that several rows share are made once where maps are given. */
+/** Creates the objects of a row. With maps, rows share the objects of a process or a description. */
 export function handleOf(
   row: HandleRow,
   processes: Map<number, Process> = new Map(),

@@ -1,11 +1,11 @@
 import { TERMINATIONS_MIGRATION } from './termination-rows.ts';
 
 /**
- * What must outlive the daemon, as steps from one version of the tables to the next: a new journal takes them all, an older
- * one those that it lacks. A step that was released is never changed.
+ * The tables, as migrations from one version to the next. A new journal runs all of them, an older one those that it lacks. A released
+ * migration is never changed.
  *
- * `handles.seq` is the cursor from before the `opened` event, so it grows with every handle and orders them; `events.frame`
- * is the text that was sent. Environment values and stdin are never written down.
+ * `handles.seq` is the event cursor from before the `opened` event, so it grows with every handle and orders them. `events.frame` is the
+ * text that was sent. Environment variables and stdin are never stored.
  */
 export const MIGRATIONS: readonly string[] = [
   `
@@ -31,9 +31,9 @@ export const MIGRATIONS: readonly string[] = [
   CREATE INDEX events_by_client ON events (client, seq);
   CREATE INDEX events_by_handle ON events (handle, seq);
   `,
-  // Retention. A handle that is gone leaves a line in `gone` for as long as its events are there, and takes with it what
-  // nobody else needs; a description is two columns of its handles. `output` is a set of bits: see rows.ts. A hole is a range of
-  // seqs of which a daemon that died may have used some, and wrote none.
+  // Retention. A closed or expired handle leaves a tombstone in `gone` for as long as its last event is stored. The records that no
+  // other handle needs are removed with it. A description is two columns of its handles. `output` is a set of bits: see rows.ts. A hole
+  // is a range of seqs that a daemon may have used and did not write before it died.
   `
   ALTER TABLE processes ADD COLUMN ended_at INTEGER;
   UPDATE processes SET ended_at = unixepoch() * 1000 WHERE ending ->> 'reaped';
@@ -78,8 +78,8 @@ export const MIGRATIONS: readonly string[] = [
   CREATE TABLE holes (first INTEGER PRIMARY KEY, last INTEGER NOT NULL) STRICT;
   DROP TABLE meta;
   `,
-  // Watches. `sighted` is what a watch has nothing more to do with: what it has opened, or was there before it. A pid means nothing
-  // beyond its boot.
+  // Watches. `sighted` holds the processes that a watch does not act on any more: it has opened them, or they were there before it. A
+  // pid means nothing in another boot.
   `
   CREATE TABLE watches (
     number INTEGER PRIMARY KEY, id TEXT NOT NULL UNIQUE, client TEXT NOT NULL, match TEXT NOT NULL, existing INTEGER NOT NULL,
@@ -89,11 +89,11 @@ export const MIGRATIONS: readonly string[] = [
     STRICT, WITHOUT ROWID;
   CREATE TABLE opened_by (handle INTEGER PRIMARY KEY, watch TEXT NOT NULL) STRICT;
   `,
-  // No other tables; but changes may lie in a log beside them from now on, of which an older daemon would know nothing.
+  // No change of the tables. From here on a log lies beside them, which an older daemon would not read.
   '',
-  // `meta` holds the number of the last log line that the tables have, and the journal's clock: see journal-clock.ts. All times but
-  // those in frames, `started_at` and `created_at` are of that clock. A key outlives
-  // its handle, so what is kept of keys is bounded: a unit for each, and one for every whole KiB of its answer.
+  // `meta` holds the number of the last log line that the tables have, and the journal's clock: see journal-clock.ts. All times are on
+  // that clock, except for those in frames, `started_at` and `created_at`. An idempotency key outlives its handle, so keys are bounded
+  // in units: one for each key, and one for each whole KiB of its answer.
   `
   CREATE TABLE meta (key TEXT PRIMARY KEY, value ANY NOT NULL) STRICT, WITHOUT ROWID;
   ALTER TABLE keys ADD COLUMN at INTEGER NOT NULL DEFAULT 0;
@@ -115,12 +115,12 @@ export const MIGRATIONS: readonly string[] = [
   END;
   `,
   TERMINATIONS_MIGRATION,
-  // A foreign process is kept for as long as any from its end on, although its parent may never reap it.
+  // Retention of a foreign process counts from its end, because its parent may never reap it.
   `
   UPDATE processes SET ended_at = unixepoch() * 1000 WHERE ending IS NOT NULL AND ended_at IS NULL;
   CREATE INDEX processes_unreaped ON processes (id) WHERE ending ->> 'reaped' = 0;
   `,
 ];
 
-/** What a new journal is of; one of a later version is not read. */
+/** The current version. A journal of a later version cannot be read. */
 export const VERSION = MIGRATIONS.length;

@@ -10,25 +10,25 @@ import { checkIdentity } from './identity.ts';
 import { Journal } from './journal.ts';
 import type { JournalOptions } from './start.ts';
 
-/** What a daemon keeps in its state directory, and must be able to read and to write. */
+/** The files of a state directory that the daemon must be able to read and to write. */
 const OWN = ['lock', 'node.json', 'journal.sqlite', 'journal.sqlite-wal', 'journal.log', 'token', 'output'];
 
-/** Where captured output lies. */
+/** Returns the directory of captured output. */
 export const outputDirectory = (stateDir: string): string => join(stateDir, 'output');
 
-/** Where the first token lies. */
+/** Returns the path of the first token. */
 export const tokenFile = (stateDir: string): string => join(stateDir, 'token');
 
-/** A directory within the state directory, for a rehearsal. */
+/** Matches and returns the directory in which a rehearsal of an upgrade keeps its state. */
 const SCRATCH = /^rehearsal-\d+$/;
 export const scratchDirectory = (stateDir: string): string => join(stateDir, `rehearsal-${process.pid}`);
 
 /**
- * Makes a state directory, or finds that one can be used, and locks it.
- * @param made gets what is new in it: also what is made there later
- * @param held the lock of an earlier image of this process; `elsewhere` where the daemon has it that this process rehearses to replace
+ * Creates a state directory, or checks that the existing one can be used, and locks it.
+ * @param made receives how to remove new files, including those that are created later
+ * @param held the lock of an earlier image of this process; `elsewhere` where the daemon that this process rehearses to replace holds it
  * @returns the lock; `null` where it is elsewhere
- * @throws {Error} in one sentence with its cure
+ * @throws {Error} in one sentence with the remedy
  */
 export function takeStateDirectory(
   directory: string,
@@ -40,7 +40,7 @@ export function takeStateDirectory(
     accessSync(directory, constants.R_OK | constants.W_OK | constants.X_OK);
     for (const path of OWN.map((name) => join(directory, name)))
       if (existsSync(path)) accessSync(path, constants.R_OK | constants.W_OK);
-    // A running daemon hands its identity over, whatever has become of the file.
+    // After an upgrade the identity comes from the previous image, so the file need not be readable.
     if (held === null) checkIdentity(directory);
     checkVersion(directory);
     const before = new Set(readdirSync(directory));
@@ -54,8 +54,8 @@ export function takeStateDirectory(
 }
 
 /**
- * Finds out whether a journal could be written there.
- * @throws {Error} in one sentence with its cure
+ * Checks that a journal can be written to a directory.
+ * @throws {Error} in one sentence with the remedy
  */
 export function requireRoom(directory: string): void {
   try {
@@ -66,8 +66,8 @@ export function requireRoom(directory: string): void {
 }
 
 /**
- * Opens the journal of a state directory that was taken.
- * @throws {Error} in one sentence with its cure
+ * Opens the journal of a locked state directory.
+ * @throws {Error} in one sentence with the remedy
  */
 export function openJournal(options: JournalOptions): Journal {
   try {
@@ -77,7 +77,7 @@ export function openJournal(options: JournalOptions): Journal {
   }
 }
 
-/** The lock of an earlier image is of the file that was there then. */
+/** Returns the lock of an earlier image if the path still names the locked file. Closes it otherwise. */
 function stillLocked(directory: string, lock: Descriptor | null): Descriptor | null {
   if (lock === null || isFile(lock, lockFile(directory))) return lock;
   lock.close();
@@ -99,7 +99,7 @@ function lockIn(directory: string, before: ReadonlySet<string>, made: Made): Des
     const lock = tryLock(file);
     if (lock === null)
       throw new Error(`another waitd uses the state directory ${directory}: stop it, or give another --state-dir`);
-    // A start that failed may have removed it in the meantime.
+    // A failed start of another daemon may have removed the file in the meantime.
     if (isFile(lock, file)) {
       made.defer(() => removeNew(directory, before));
       return lock;
@@ -108,7 +108,7 @@ function lockIn(directory: string, before: ReadonlySet<string>, made: Made): Des
   }
 }
 
-/** Removes what was not there before. A journal that was is left as it is, with the files that SQLite has beside it. */
+/** Removes the files that are new. An existing journal keeps all its files, SQLite's included. */
 function removeNew(directory: string, before: ReadonlySet<string>): void {
   const isNew = !before.has('journal.sqlite') && !before.has('journal.log');
   for (const name of readdirSync(directory))
@@ -119,7 +119,7 @@ function remove(directory: string, name: string): void {
   rmSync(join(directory, name), { recursive: true, force: true });
 }
 
-/** As a container's user one often has no right to a volume. */
+/** Adds the remedy to an error. A container's user often has no access to a volume. */
 function explained(directory: string, error: unknown): unknown {
   const other = 'or give another --state-dir';
   if (isErrno(error, 'EACCES', 'EPERM', 'EROFS'))
@@ -127,12 +127,12 @@ function explained(directory: string, error: unknown): unknown {
       `uid ${process.getuid!()} may not write to the state directory ${directory}: give it to that user, ${other} (${sentenceOf(error)})`,
     );
   if (isErrno(error, 'ENOTDIR', 'EEXIST'))
-    return new Error(`the state directory ${directory} is no directory: remove what is there, ${other}`);
+    return new Error(`the state directory ${directory} is not a directory: remove what is there, ${other}`);
   if (kindOf(error) === 'disk')
-    return new Error(`the journal in ${directory} cannot be used: ${(error as Error).message}: mend that, ${other}`);
+    return new Error(`the journal in ${directory} cannot be used: ${(error as Error).message}: fix that, ${other}`);
   if (isErrno(error, 'ENOSPC', 'EDQUOT'))
-    return new Error(`there is no room for the state directory ${directory}: make some, ${other}`);
+    return new Error(`the disk of the state directory ${directory} is full: free space on it, ${other}`);
   if (isErrno(error, 'ELOOP', 'ENAMETOOLONG', 'ENOENT', 'EIO', 'EISDIR', 'EMFILE', 'ENFILE'))
-    return new Error(`the state directory ${directory} cannot be used: ${sentenceOf(error)}: mend that, ${other}`);
+    return new Error(`the state directory ${directory} cannot be used: ${sentenceOf(error)}: fix that, ${other}`);
   return error;
 }
