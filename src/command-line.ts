@@ -10,7 +10,7 @@ import { writerTo } from './files/line-writer.ts';
 import { isErrno } from './kernel/errno.ts';
 import { unblock } from './kernel/signal-mask.ts';
 import { endShield } from './kernel/signal-shield.ts';
-import { forwarded, letGoAllBut, served } from './upgrade/early-signals.ts';
+import { forwarded, letGoAllBut, served } from './lifecycle/early-signals.ts';
 import { version } from './version.ts';
 
 const COMMANDS = ['serve', 'policy check', 'token', 'help', 'version'];
@@ -137,7 +137,7 @@ function openAudit(path: string): number {
 
 async function serve(config: Config): Promise<void> {
   const { closeInherited } = await import('./kernel/descriptor.ts');
-  const { Service } = await import('./service.ts');
+  const { Service } = await import('./lifecycle/service.ts');
   closeInherited();
   // Never process.stdout: it would make the open file description nonblocking, which programs share that inherit it.
   const isTerminal = isatty(1);
@@ -148,7 +148,7 @@ async function serve(config: Config): Promise<void> {
 
 /** Says whether `serve` would start, or else each reason why not. */
 async function check(config: Config): Promise<void> {
-  const { rehearse } = await import('./preparation.ts');
+  const { rehearse } = await import('./lifecycle/preparation.ts');
   const problems = await rehearse(config);
   for (const problem of problems) process.stderr.write(`waitd: ${problem}\n`);
   if (problems.length === 0) await print('waitd: it would start\n');

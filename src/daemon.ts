@@ -11,6 +11,7 @@ import { recover } from './handles/recover.ts';
 import { Retention } from './handles/retention.ts';
 import { IdempotencyKeys } from './idempotency/idempotency-keys.ts';
 import type { Journal } from './journal/journal.ts';
+import type { HandedJournal } from './journal/replay.ts';
 import { openJournal, outputDirectory, tokenFile } from './journal/state-directory.ts';
 import { BootTimer } from './kernel/boot-timer.ts';
 import { boottimeMs } from './kernel/clock.ts';
@@ -21,16 +22,16 @@ import type { Notifier, Passed } from './kernel/notify.ts';
 import { Pidfd } from './kernel/pidfd.ts';
 import { bootId } from './kernel/proc.ts';
 import { becomeSubreaper } from './kernel/subreaper.ts';
-import { Keeper } from './output/keeper.ts';
+import { Keeper, type KnownKeeper } from './output/keeper.ts';
 import { Outputs } from './output/outputs.ts';
 import { Adoption } from './processes/adoption.ts';
+import { type HandedProcesses, handOverProcesses, pidfdsOf } from './processes/hand-over.ts';
 import { PidfdStore, storedPidfds } from './processes/pidfd-store.ts';
 import { ProcessTable } from './processes/process-table.ts';
 import { Reaper } from './processes/reaper.ts';
 import { Signals } from './signals/signals.ts';
 import { Terminations } from './signals/terminations.ts';
 import { ForkServer } from './spawn/fork-server.ts';
-import { type Handoff, handOverProcesses, pidfdsOf } from './upgrade/handoff.ts';
 import { Parking } from './waits/parking.ts';
 import { Waits } from './waits/waitid.ts';
 import { Watches } from './watches/watches.ts';
@@ -62,13 +63,25 @@ export interface Daemon {
   /** Writes what is left and lets go. Spawned processes live on. */
   close(): void;
   /** The same for the next image of this process, with what that is to have. */
-  handOver(): Omit<Handoff, 'version' | 'listeners' | 'main' | 'failures'>;
+  handOver(): DaemonHandoff;
+}
+
+/** What the journal does not hold and the next image of this very process must have. */
+export interface DaemonHandoff extends HandedProcesses {
+  /** The descriptor of the state directory's lock. */
+  lock: number;
+  /** What the service manager keeps a pidfd of, by the journal's number of the process. */
+  stored: number[];
+  /** The processes that hold the pipes of captured streams. */
+  keepers: KnownKeeper[];
+  /** What the journal must know, whatever has become of its files. */
+  unwritten: HandedJournal;
 }
 
 /** What a start finds. */
 export interface Found {
   /** What an earlier image of this process left. */
-  handoff: Handoff | null;
+  handoff: DaemonHandoff | null;
   /** What the service manager kept for us. */
   passed: readonly Passed[];
   /** To the service manager. */

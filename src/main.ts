@@ -1,5 +1,5 @@
 #!/usr/bin/env node
-import { noteSignals } from './upgrade/early-signals.ts';
+import { noteSignals } from './lifecycle/early-signals.ts';
 
 // Before all else is even loaded: until somebody listens for it, SIGHUP ends a process, and with it everything that an
 // upgrade is there to keep, and SIGUSR1 opens a debugger.

@@ -1,23 +1,24 @@
 import { isatty } from 'node:tty';
 import type { Logger } from 'pino';
-import { build } from './app.ts';
-import type { Config } from './config/config.ts';
-import { type Daemon, restarting, startDaemon, stopping } from './daemon.ts';
-import type { Why } from './feed/feed.ts';
-import type { App } from './http/app-type.ts';
-import type { BoundEndpoint, InheritedSocket } from './http/listen-addresses.ts';
-import type { Listeners } from './http/listeners.ts';
-import { checkRoom } from './journal/database.ts';
-import type { Notice } from './journal/notices.ts';
-import { boottimeMs } from './kernel/clock.ts';
-import { Notifier, takePassed } from './kernel/notify.ts';
+import { build } from '../app.ts';
+import type { Config } from '../config/config.ts';
+import { type Daemon, restarting, startDaemon, stopping } from '../daemon.ts';
+import type { Why } from '../feed/feed.ts';
+import type { App } from '../http/app-type.ts';
+import type { BoundEndpoint, InheritedSocket } from '../http/listen-addresses.ts';
+import type { Listeners } from '../http/listeners.ts';
+import { checkRoom } from '../journal/database.ts';
+import type { Notice } from '../journal/notices.ts';
+import { boottimeMs } from '../kernel/clock.ts';
+import { Notifier, takePassed } from '../kernel/notify.ts';
+import { version } from '../version.ts';
+import { forwarded, onSignal } from './early-signals.ts';
+import { execute, type Handoff, takeHandoff } from './handoff.ts';
 import { MainProgram } from './main-program.ts';
 import { prepare } from './preparation.ts';
+import { rehearseUpgrade } from './rehearsal.ts';
 import { ServiceManager } from './service-manager.ts';
-import { check } from './upgrade/check.ts';
-import { forwarded, onSignal } from './upgrade/early-signals.ts';
-import { execute, type Handoff, takeHandoff } from './upgrade/handoff.ts';
-import { version } from './version.ts';
+import { next, type ServiceEvent, type State } from './service-states.ts';
 
 /** How long answers may take to leave when the daemon stops or is replaced. */
 const DRAIN_MS = 2000;
@@ -64,8 +65,7 @@ export class Service {
   #failures: number[];
   #main: MainProgram | null = null;
   #handedSockets: InheritedSocket[] | null = null;
-  #ending: 'stop' | 'upgrade' | 'fault' | null = null;
-  #checking = false;
+  #state: State = 'serving';
 
   private constructor({ daemon, app, listeners, logger, manager, failures }: ServiceParts) {
     this.#daemon = daemon;
@@ -151,19 +151,29 @@ export class Service {
     this.#daemon.forkServer.retire();
     for (const signal of forwarded) onSignal(signal, () => main.signal(signal));
     main.ended().then(
-      (code) => this.#end({ program: command[0], code }, code),
+      (code) => (this.#moves('main ended') ? this.#end({ program: command[0], code }, code) : undefined),
       () => {}, // the daemon is replaced before
     );
   }
 
-  /** Stops; asked twice, at once. */
+  /**
+   * Takes an event.
+   * @returns whether it leads to another state
+   */
+  #moves(event: ServiceEvent): boolean {
+    const state = next(this.#state, event);
+    if (state === 'exit') process.exit(1);
+    if (state === null) return false;
+    this.#state = state;
+    return true;
+  }
+
+  /** Stops. A second call ends the process at once. */
   async stop(signal: NodeJS.Signals): Promise<void> {
-    if (this.#ending === 'stop') process.exit(1);
-    await this.#end({ signal }, 0);
+    if (this.#moves('stop')) await this.#end({ signal }, 0);
   }
 
   async #end(why: object, exitCode: number): Promise<void> {
-    this.#ending = 'stop';
     this.#logger.info(why, 'stopping');
     const { config } = this.#daemon;
     this.#manager.stopping(config.stopChildrenMs);
@@ -184,25 +194,22 @@ export class Service {
 
   /** Goes on as what the command now is, if that would start. */
   async upgrade(): Promise<void> {
-    if (this.#checking || this.#ending !== null) return;
-    this.#checking = true;
+    if (!this.#moves('upgrade')) return;
     this.#manager.reloading();
     const refused = await this.#refusal();
-    this.#checking = false;
-    if (this.#ending !== null) return;
+    if (!this.#moves(refused === null ? 'accepted' : 'refused')) return;
     if (refused !== null) {
       this.#logger.error({ reason: refused }, 'the upgrade is refused, and all stays as it is');
       this.#manager.refused(refused);
       return;
     }
-    this.#ending = 'upgrade';
     this.#logger.info('upgrading in place');
     await this.#replace(DRAIN_MS);
   }
 
   async #refusal(): Promise<string | null> {
     try {
-      return await check(this.#daemon.reaper, this.#daemon.forkServer, this.#listeners.served);
+      return await rehearseUpgrade(this.#daemon.reaper, this.#daemon.forkServer, this.#listeners.served);
     } catch (error) {
       return String(error);
     }
@@ -213,13 +220,14 @@ export class Service {
     this.#logger.fatal({ err }, 'a fault of ours');
     const now = boottimeMs();
     this.#failures = [...this.#failures.filter((at) => at > now - FAILURES_WITHIN_MS && at <= now), now];
-    if (this.#failures.length > MOST_FAILURES || this.#ending === 'stop') process.exit(1);
+    if (this.#failures.length > MOST_FAILURES || next(this.#state, 'fault') === 'exit') process.exit(1);
     if (!this.#couldStart()) {
       this.#logger.fatal('no new image could write the journal either, so this one goes on as far as it can');
       return;
     }
-    const again = this.#ending !== null;
-    this.#ending = 'fault';
+    // What was drained for an upgrade, or after another fault, is not waited for again.
+    const again = this.#state === 'upgrading' || this.#state === 'failing';
+    this.#moves('fault');
     await this.#replace(again ? 0 : FAULT_DRAIN_MS);
   }
 
@@ -238,7 +246,7 @@ export class Service {
     await this.#daemon.handles.settleSpawns(restarting);
     this.#handedSockets ??= this.#listeners.handOver();
     if (graceMs > 0) await this.#quiet('restarting', graceMs);
-    if (this.#ending === 'stop') return;
+    if (this.#state === 'stopping') return;
     try {
       const main = this.#main?.id ?? null;
       execute({ ...this.#daemon.handOver(), listeners: this.#handedSockets, main, failures: this.#failures });

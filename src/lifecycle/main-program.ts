@@ -1,12 +1,12 @@
 import { accessSync, constants, statSync } from 'node:fs';
-import { signalNumber } from '../schemas/signal-names.ts';
-import { Client } from './clients/client.ts';
-import { unlimited } from './clients/rights.ts';
-import type { Daemon } from './daemon.ts';
-import { Problem } from './errors/problem.ts';
-import { isErrno } from './kernel/errno.ts';
-import type { Handle } from './model/process.ts';
-import { candidates, environmentOf, explained } from './spawn/launch.ts';
+import { signalNumber } from '../../schemas/signal-names.ts';
+import { Client } from '../clients/client.ts';
+import { unlimited } from '../clients/rights.ts';
+import type { Daemon } from '../daemon.ts';
+import { Problem } from '../errors/problem.ts';
+import { isErrno } from '../kernel/errno.ts';
+import type { Handle } from '../model/process.ts';
+import { candidates, environmentOf, explained } from '../spawn/launch.ts';
 
 /** What tells the daemon itself something, and nothing to a program that it runs. */
 const ours = /^(?:WAITD_.*|NOTIFY_SOCKET|WATCHDOG_(?:USEC|PID)|LISTEN_(?:FDS|PID|FDNAMES|PIDFDID))$/;

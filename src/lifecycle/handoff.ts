@@ -1,13 +1,11 @@
 import { z } from 'zod';
+import type { DaemonHandoff } from '../daemon.ts';
 import { IdentityFacts } from '../journal/identity.ts';
-import type { Descriptor } from '../kernel/descriptor.ts';
 import { MemoryFile } from '../kernel/memory-file.ts';
-import { Pidfd } from '../kernel/pidfd.ts';
 import { block, unblock } from '../kernel/signal-mask.ts';
 import { makeShield } from '../kernel/signal-shield.ts';
 import type { WaitEvent } from '../kernel/waitid.ts';
 import type { StopRecord } from '../model/stop-reports.ts';
-import type { ProcessTable } from '../processes/process-table.ts';
 import { forwarded } from './early-signals.ts';
 
 /** Names the descriptor of the handoff to the next image. */
@@ -83,24 +81,7 @@ const Schema = z.object({
   /** When the daemon last failed, in milliseconds on CLOCK_BOOTTIME. */
   failures: z.array(z.number()),
 });
-export type Handoff = z.infer<typeof Schema>;
-
-/** What the next image gets of the processes; their descriptors will live over execve(2). */
-export function handOverProcesses(table: ProcessTable): Pick<Handoff, 'pidfds' | 'groups' | 'pauses' | 'stops'> {
-  const kept = (pidfd: Descriptor): number => {
-    pidfd.keepOverExec();
-    return pidfd.fd;
-  };
-  const processes = [...table.values()];
-  return {
-    pidfds: processes.flatMap(({ descriptions }) =>
-      [...descriptions].map(({ id, pidfd }) => ({ description: id, fd: kept(pidfd!) })),
-    ),
-    groups: [...table.groups.entries()].map(({ pidfd, ...group }) => ({ ...group, fd: kept(pidfd) })),
-    pauses: processes.map(({ id, stops }) => ({ process: id, pauses: stops.record })),
-    stops: table.stops.all,
-  };
-}
+export type Handoff = z.infer<typeof Schema> & DaemonHandoff;
 
 /** Keeps SIGUSR1 from opening Node's debugger also before the first line of ours. */
 const SHIELD = '--disable-sigusr1';
@@ -138,9 +119,4 @@ export function takeHandoff(): Handoff | null {
   delete process.env[VARIABLE];
   using file = new MemoryFile(Number(number));
   return Schema.parse(JSON.parse(file.read()));
-}
-
-/** The pidfds of a handoff, by the journal's number of the description. */
-export function pidfdsOf(handoff: Handoff): Map<number, Pidfd> {
-  return new Map(handoff.pidfds.map(({ description, fd }) => [description, new Pidfd(fd)]));
 }

@@ -23,7 +23,7 @@ const ours = new Set(['NOTIFY_SOCKET', 'WATCHDOG_USEC', 'WATCHDOG_PID']);
  * @param listeners the sockets that it would be handed
  * @returns why it would fail, in its own words; `null` where all is well
  */
-export async function check(
+export async function rehearseUpgrade(
   reaper: Reaper,
   forkServer: ForkServer,
   listeners: Handoff['listeners'],

@@ -1,15 +1,15 @@
 import { accessSync, closeSync, constants, existsSync, openSync, realpathSync, rmSync } from 'node:fs';
 import { dirname } from 'node:path';
 import { type Logger, pino } from 'pino';
-import { build } from './app.ts';
-import { readPolicy } from './clients/policy-file.ts';
-import { readTokens } from './clients/tokens.ts';
-import type { Config } from './config/config.ts';
-import { startDaemon, usesFirstToken } from './daemon.ts';
-import { sentenceOf } from './errors/sentence.ts';
-import { type Made, makeDirectory } from './files/made.ts';
-import { requirePrivate } from './files/require-private.ts';
-import { bindAddress } from './http/bind-address.ts';
+import { build } from '../app.ts';
+import { readPolicy } from '../clients/policy-file.ts';
+import { readTokens } from '../clients/tokens.ts';
+import type { Config } from '../config/config.ts';
+import { startDaemon, usesFirstToken } from '../daemon.ts';
+import { sentenceOf } from '../errors/sentence.ts';
+import { type Made, makeDirectory } from '../files/made.ts';
+import { requirePrivate } from '../files/require-private.ts';
+import { bindAddress } from '../http/bind-address.ts';
 import {
   type BoundEndpoint,
   closeUnwanted,
@@ -17,21 +17,21 @@ import {
   endpointsAfterUpgrade,
   endpointsAtStart,
   notPassed,
-} from './http/listen-addresses.ts';
-import { tlsServer } from './http/tls.ts';
-import { markFile } from './journal/mark.ts';
+} from '../http/listen-addresses.ts';
+import { tlsServer } from '../http/tls.ts';
+import { markFile } from '../journal/mark.ts';
 import {
   outputDirectory,
   requireRoom,
   scratchDirectory,
   takeStateDirectory,
   tokenFile,
-} from './journal/state-directory.ts';
-import { Descriptor } from './kernel/descriptor.ts';
-import { type Features, probe } from './kernel/features.ts';
-import { type Passed, takePassed } from './kernel/notify.ts';
+} from '../journal/state-directory.ts';
+import { Descriptor } from '../kernel/descriptor.ts';
+import { type Features, probe } from '../kernel/features.ts';
+import { type Passed, takePassed } from '../kernel/notify.ts';
+import { type Handoff, takeRehearsal } from './handoff.ts';
 import { requireProgram } from './main-program.ts';
-import { type Handoff, takeRehearsal } from './upgrade/handoff.ts';
 
 /** What a start takes before it serves anyone. */
 export interface Prepared {

@@ -1,4 +1,4 @@
-import type { Notifier } from './kernel/notify.ts';
+import type { Notifier } from '../kernel/notify.ts';
 
 /** How often its status is told at most. */
 const STATUS_INTERVAL_MS = 1000;
