@@ -20,6 +20,9 @@ const NOT_RUN: Record<string, string> = {
     'test:image builds the image and runs it so',
   'docs/how-to/container.md: docker run --read-only my-image serve --main -- /srv/app --port 80':
     'test:image runs programs so',
+  'docs/how-to/proxies.md: waitd serve --listen unix:/run/waitd/waitd.sock --listen unix:/run/waitd/proxy.sock,token --socket-group www-data --allowed-origin https://waitd.example':
+    'test:proxies starts it so for each proxy',
+  'docs/how-to/proxies.md: systemctl daemon-reload': 'test:proxies does it where systemd runs',
   'docs/how-to/sidecar.md: kubectl apply -k deploy/kubernetes/native   # an init container with restartPolicy: Always, Kubernetes 1.29 or later':
     'needs a cluster; test:kubernetes checks the manifests',
   'docs/how-to/systemd.md: npm install -g ./waitd-0.1.0.tgz': 'test:systemd does it where systemd runs',
