@@ -93,6 +93,7 @@ t.test('it serves, and goes on as the version that is installed over it', async 
   await until(socket);
   const { body: handle } = await call(socket, 'POST', '/v1/handles', { spawn: { argv: ['sleep', '1000'] } });
   const { body: before } = await call(socket, 'GET', '/v1/node');
+  t.match((await call(socket, 'GET', '/problems/EAGAIN')).text, /^## EAGAIN\n/, 'the reference is in the package');
 
   const next = join(directory, 'next');
   execFileSync('mkdir', [next]);
