@@ -201,8 +201,8 @@ t.test('the call by TLS in its how-to is answered', async (t) => {
     [pair.key, 'client-key.pem'],
   ] as const)
     if (from !== join(directory, to)) copyFileSync(from, join(directory, to));
-  const readme = readFileSync(join(import.meta.dirname, '../docs/how-to/tls.md'), 'utf8');
-  const [command = ''] = /^curl --cacert.*$/m.exec(readme) ?? [];
+  const howTo = readFileSync(join(import.meta.dirname, '../docs/how-to/tls.md'), 'utf8');
+  const [command = ''] = /^curl --cacert.*$/m.exec(howTo) ?? [];
   const { stdout } = spawnSync('sh', ['-c', command.replace('7411', String(daemon.port))], {
     cwd: directory,
     encoding: 'utf8',
