@@ -32,7 +32,9 @@ import type { PendingSpawn } from '../processes/pending-spawns.ts';
 import type { ProcessTable } from '../processes/process-table.ts';
 import type { Reaper } from '../processes/reaper.ts';
 import type { ForkServer } from '../spawn/fork-server.ts';
-import { explain, type Launched, type LaunchRequest, launch, shownOf } from '../spawn/launch.ts';
+import { type Launched, launch } from '../spawn/launch.ts';
+import { explain } from '../spawn/launch-problems.ts';
+import { type LaunchRequest, shownOf } from '../spawn/launch-request.ts';
 import { HandleIds } from './handle-ids.ts';
 import { isThere, noProcess, openPid, requireInode } from './open-pid.ts';
 import { requireOpenable } from './openable.ts';
@@ -249,6 +251,7 @@ export class Handles {
       try {
         await launched.begin();
       } catch (error) {
+        launched.undo();
         reaper.discard(launched.pid);
         withdraw();
         throw error;

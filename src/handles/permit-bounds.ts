@@ -5,7 +5,7 @@ import type { CgroupLimits } from '../cgroups/cgroups.ts';
 import { notAllowed } from '../clients/client.ts';
 import type { SpawnRule } from '../clients/rights.ts';
 import { type Bound, limitOf } from '../kernel/limits.ts';
-import type { LaunchRequest } from '../spawn/launch.ts';
+import type { LaunchRequest } from '../spawn/launch-request.ts';
 
 /**
  * Refuses bounds that are wider than what a program gets from the daemon anyway, unless the policy lists them. Narrower ones are

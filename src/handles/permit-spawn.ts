@@ -5,7 +5,8 @@ import type { SpawnRule } from '../clients/rights.ts';
 import type { Problem } from '../errors/problem.ts';
 import { isErrno } from '../kernel/errno.ts';
 import { findGroup, findUser, groupsOf } from '../kernel/users.ts';
-import { candidates, environmentOf, explained, type LaunchRequest, type OutputTarget } from '../spawn/launch.ts';
+import { explained } from '../spawn/launch-problems.ts';
+import { candidates, environmentOf, type LaunchRequest, type OutputTarget } from '../spawn/launch-request.ts';
 import { Semaphore } from '../spawn/semaphore.ts';
 import { permittedBounds } from './permit-bounds.ts';
 

@@ -6,7 +6,8 @@ import type { Daemon } from '../daemon.ts';
 import { Problem } from '../errors/problem.ts';
 import { isErrno } from '../kernel/errno.ts';
 import type { Handle } from '../model/process.ts';
-import { candidates, environmentOf, explained } from '../spawn/launch.ts';
+import { explained } from '../spawn/launch-problems.ts';
+import { candidates, environmentOf } from '../spawn/launch-request.ts';
 
 /** What tells the daemon itself something, and nothing to a program that it runs. */
 const ours = /^(?:WAITD_.*|NOTIFY_SOCKET|WATCHDOG_(?:USEC|PID)|LISTEN_(?:FDS|PID|FDNAMES|PIDFDID))$/;

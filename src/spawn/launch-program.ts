@@ -10,7 +10,8 @@ import {
   SyscallProgram,
 } from '../kernel/syscall-program.ts';
 import type { Identity, Limits } from './exec-context.ts';
-import { CHILD_ORIGIN, REPLY_FD, type Report, TABLE_FD } from './fork-server.ts';
+import type { Report } from './fork.ts';
+import { CHILD_ORIGIN, REPLY_FD, TABLE_FD } from './fork-server-program.ts';
 
 /** What a child does before it is its program, all that there is to know of it. */
 export interface LaunchPlan {

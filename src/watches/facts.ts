@@ -1,6 +1,6 @@
 import { isKernelThread, type ProcStat, readArgv, readCgroup, readExe, readStat, startedAt } from '../kernel/proc.ts';
 import type { ProcessTable } from '../processes/process-table.ts';
-import { HIDDEN } from '../spawn/launch.ts';
+import { HIDDEN } from '../spawn/launch-request.ts';
 
 /** How much of the arguments is matched, in characters: up to a thousand watches look at each process. */
 export const MOST_MATCHED = 65_536;
