@@ -177,7 +177,7 @@ export class Service {
     this.#logger.info(why, 'stopping');
     const { config } = this.#daemon;
     this.#manager.stopping(config.stopChildrenMs);
-    await this.#daemon.handles.settleSpawns(stopping);
+    await this.#daemon.handles.drainSpawns(stopping);
     if (config.stopChildrenMs !== null) {
       const { count, left } = await this.#daemon.terminations.terminateChildren(config.stopChildrenMs);
       if (left.length === 0) this.#logger.info({ count }, 'what was spawned has ended');
@@ -242,8 +242,8 @@ export class Service {
   }
 
   async #replace(graceMs: number): Promise<void> {
-    // While they settle, everybody else is served.
-    await this.#daemon.handles.settleSpawns(restarting);
+    // Other requests are served meanwhile.
+    await this.#daemon.handles.drainSpawns(restarting);
     this.#handedSockets ??= this.#listeners.handOver();
     if (graceMs > 0) await this.#quiet('restarting', graceMs);
     if (this.#state === 'stopping') return;

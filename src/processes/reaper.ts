@@ -118,7 +118,7 @@ export class Reaper {
       else if (token instanceof ParentWatch) orphaned.push(...adoption.ended(token));
       else ended.push({ token, reaped });
     }
-    this.#settle(ended);
+    this.#recordExits(ended);
     for (const child of orphaned) if (!child.settled && adoption.follow(child)) this.adopt(child);
     // A zombie that came to us has no edge left to give.
     if (orphaned.length > 0) this.#reapOrphans();
@@ -126,8 +126,8 @@ export class Reaper {
   }
 
   /** A child was found ended by somebody who asked, before epoll told. */
-  settle(process: Process): void {
-    this.#settle([{ token: process, reaped: false }]);
+  recordExit(process: Process): void {
+    this.#recordExits([{ token: process, reaped: false }]);
   }
 
   /** How a child ends that the daemon started for itself, just now, and that has no handle. */
@@ -200,7 +200,7 @@ export class Reaper {
     this.drainStops();
   }
 
-  #settle(ended: Readiness<Process>[]): void {
+  #recordExits(ended: Readiness<Process>[]): void {
     const { journal, feed, adoption } = this.#parts;
     const batch = new Batch(journal);
     const done: Process[] = [];
@@ -354,7 +354,7 @@ export class Reaper {
         if (!this.#discarded.delete(pid)) this.counts.orphans += 1;
       } else if (this.#unwritten.has(process))
         return; // it hides the ones behind it until the disk is back
-      else this.settle(process);
+      else this.recordExit(process);
     }
   }
 }

@@ -76,7 +76,7 @@ export class Waits {
     if (pidfd === null || process.ending !== null) return;
     if ((bits & (WSTOPPED | WCONTINUED)) !== 0) this.#parts.reaper.drainStops();
     const answer = askKernel(description, (bits & WNOHANG) !== 0 || !this.#parts.nonblocking);
-    if (answer === 'ended') this.#parts.reaper.settle(process);
+    if (answer === 'ended') this.#parts.reaper.recordExit(process);
     else if (answer === 'trapped') this.#parts.reaper.drainStops();
     else if (answer === 'running') this.#parts.reaper.adopt(process);
   }
