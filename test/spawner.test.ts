@@ -5,7 +5,8 @@ import { Admission } from '../src/handles/admission.ts';
 import { DescriptorPressure } from '../src/handles/descriptor-pressure.ts';
 import type { HandleTable } from '../src/handles/handle-table.ts';
 import { Spawner, type SpawnerParts } from '../src/handles/spawner.ts';
-import type { Change, Journal } from '../src/journal/journal.ts';
+import type { Change } from '../src/journal/change.ts';
+import type { Journal } from '../src/journal/journal.ts';
 import type { Event } from '../src/model/event.ts';
 import type { Handle } from '../src/model/process.ts';
 import type { Launched } from '../src/spawn/launch.ts';
@@ -81,7 +82,10 @@ function fakes(failing: Step | null): { parts: SpawnerParts; done: string[]; cli
       },
     };
   };
-  const names: Partial<Record<Change['write'], string>> = { handle: 'write the intent', never: 'withdraw the intent' };
+  const names: Partial<Record<Change['write'], string>> = {
+    handle: 'write the intent',
+    withdrawn: 'withdraw the intent',
+  };
   const journal = {
     head: 7,
     fault: null,

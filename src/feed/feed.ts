@@ -7,7 +7,8 @@ import type { Journal } from '../journal/journal.ts';
 import type { EventQuery } from '../journal/queries.ts';
 import type { Event } from '../model/event.ts';
 import { Listeners } from '../model/listeners.ts';
-import { type Follower, type Sink, Subscriber, type SubscriberParts, type Subscriptions } from './subscriber.ts';
+import type { Follower, Sink, Subscriptions } from './sink.ts';
+import { Subscriber, type SubscriberParts } from './subscriber.ts';
 
 export interface Gap {
   from: number;

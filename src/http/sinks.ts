@@ -2,7 +2,7 @@ import type { ServerResponse } from 'node:http';
 import type { Socket } from 'node:net';
 import { TLSSocket } from 'node:tls';
 import type { WebSocket } from 'ws';
-import type { Sink } from '../feed/subscriber.ts';
+import type { Sink } from '../feed/sink.ts';
 import { sendAtOnce } from '../kernel/send.ts';
 import { descriptorOf } from './descriptor-of.ts';
 import { PING_INTERVAL_MS } from './limits.ts';
