@@ -191,12 +191,12 @@ for (const [what, sockets, args, sentence] of [
   });
 
 for (const [count, sentence] of [
-  ['abc', /^waitd: LISTEN_FDS is "abc", which is no number of sockets that can have been passed\n$/],
+  ['abc', /^waitd: LISTEN_FDS is "abc", which is not a valid number of descriptors\n$/],
   ['-1', /^waitd: LISTEN_FDS is "-1", /],
   ['1000000000', /^waitd: LISTEN_FDS is "1000000000", /],
   ['', /^waitd: LISTEN_FDS is "", /],
   ['2', /^waitd: /],
-  ['1000', /^waitd: LISTEN_FDS is 1000, but there is no descriptor \d+\n$/],
+  ['1000', /^waitd: LISTEN_FDS is 1000, but descriptor \d+ is not open\n$/],
 ] as const)
   t.test(`LISTEN_FDS=${count} that is not so is refused in one sentence`, async (t) => {
     const daemon = await activated(t, temporaryDirectory(t), ['x=tcp'], [], ['env', `LISTEN_FDS=${count}`]);

@@ -13,8 +13,8 @@ const TFD_TIMER_ABSTIME = 1;
 const value = Buffer.alloc(32);
 
 /**
- * A timer on CLOCK_BOOTTIME (timerfd_create(2)). It becomes readable at its time, or when the machine resumes after it; timers of
- * Node.js are late by as long as the machine was suspended.
+ * A timer on CLOCK_BOOTTIME (timerfd_create(2)). It becomes readable when it expires, or on resume if it expired during suspend.
+ * A Node.js timer does not count suspended time and fires that much later.
  */
 export class BootTimer extends Descriptor {
   /** @throws {SystemError} EMFILE, ENFILE, ENOMEM */
@@ -22,9 +22,12 @@ export class BootTimer extends Descriptor {
     super(checked('timerfd_create', timerfdCreate(CLOCK_BOOTTIME, TFD_NONBLOCK | TFD_CLOEXEC)));
   }
 
-  /** @param at milliseconds since boot; one that has passed makes it readable at once; `null` disarms it */
+  /**
+   * Arms or disarms the timer.
+   * @param at expiration in milliseconds since boot; a past time expires at once; `null` disarms the timer
+   */
   set(at: number | null): void {
-    // A time of zero would disarm it.
+    // timerfd_settime(2) disarms the timer if the time is zero.
     const time = at === null ? 0 : Math.max(at, 1);
     const seconds = Math.floor(time / 1000);
     value.writeBigInt64LE(BigInt(seconds), 16);

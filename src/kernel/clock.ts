@@ -9,11 +9,9 @@ const CLOCK_BOOTTIME = 7;
 const result = Buffer.alloc(16);
 
 /**
- * Returns the milliseconds since boot, with a fraction, on CLOCK_BOOTTIME (clock_getres(2)). Nobody can set this clock, and it counts
- * suspended time, so ages and deadlines are measured on it. `Date.now()` jumps with the wall clock and is for show alone.
- * A value means nothing beyond its boot: keep it beside the boot id.
- *
- * `/proc/PID/stat` tells process starts on the same clock, in hundredths of a second.
+ * Reads CLOCK_BOOTTIME (clock_getres(2)). Ages and deadlines use this clock: it cannot be set and includes suspended time.
+ * `Date.now()` follows the wall clock and is for display only. `/proc/PID/stat` gives process start times on CLOCK_BOOTTIME too.
+ * @returns milliseconds since boot, with a fraction; valid for one boot only, so store it with the boot id
  */
 export function boottimeMs(): number {
   checked('clock_gettime', clockGettime(CLOCK_BOOTTIME, result));

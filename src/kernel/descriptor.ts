@@ -12,7 +12,7 @@ const F_GETFL = 3;
 const F_SETFL = 4;
 const FD_CLOEXEC = 1;
 
-/** A descriptor that is owned: closed once, and never used after. */
+/** Owns a file descriptor: closes it once and refuses its use afterwards. */
 export class Descriptor implements Disposable {
   #fd: number;
 
@@ -20,7 +20,7 @@ export class Descriptor implements Disposable {
     this.#fd = fd;
   }
 
-  /** @throws {Error} after close: a closed number may already be somebody else's descriptor */
+  /** @throws {Error} after close, because the kernel may have reused the number for another descriptor */
   get fd(): number {
     if (this.#fd === -1) throw new Error('descriptor is closed');
     return this.#fd;
@@ -30,7 +30,7 @@ export class Descriptor implements Disposable {
     return this.#fd === -1;
   }
 
-  /** O_NONBLOCK of the open file description. */
+  /** Whether O_NONBLOCK is set on the open file description, which duplicates share (fcntl(2)). */
   get nonblocking(): boolean {
     return (checked('fcntl', fcntl(this.fd, F_GETFL, 0)) & constants.O_NONBLOCK) !== 0;
   }
@@ -40,12 +40,12 @@ export class Descriptor implements Disposable {
     checked('fcntl', fcntl(this.fd, F_SETFL, on ? flags | constants.O_NONBLOCK : flags & ~constants.O_NONBLOCK));
   }
 
-  /** Lets it live over execve(2), under its number. */
+  /** Keeps the descriptor open across execve(2), with the same number. */
   keepOverExec(): void {
     setCloseOnExec(this.fd, false);
   }
 
-  /** Another number for the same open file description, as dup(2) makes it. */
+  /** Duplicates the descriptor as dup(2) does, close-on-exec. @returns the new number, for the same open file description */
   protected duplicated(): number {
     return checked('fcntl', fcntl(this.fd, F_DUPFD_CLOEXEC, 3));
   }
@@ -62,34 +62,39 @@ export class Descriptor implements Disposable {
   }
 }
 
-/** A new number for an open file description that somebody else holds; it lives over execve(2). */
+/**
+ * Duplicates a descriptor that other code owns; the duplicate stays open across execve(2).
+ * @throws {SystemError} EBADF, EMFILE
+ */
 export function duplicateOverExec(fd: number): number {
   return checked('fcntl', fcntl(fd, F_DUPFD, 3));
 }
 
-/** Marks a descriptor; one that is not open is left alone. */
+/** Sets or clears close-on-exec. Ignores a descriptor that is not open. */
 function setCloseOnExec(fd: number, on: boolean): void {
   const flags = fcntl(fd, F_GETFD, 0);
   if (flags !== -1) fcntl(fd, F_SETFD, on ? flags | FD_CLOEXEC : flags & ~FD_CLOEXEC);
 }
 
-/** RLIMIT_NOFILE: no descriptor has this number or a higher one. Node raises the soft limit to the hard one at its start. */
+/**
+ * Returns the soft RLIMIT_NOFILE: every descriptor number is below it (getrlimit(2)). Node.js raises it to the hard limit at startup.
+ */
 export function descriptorLimit(): number {
   const limit = /^Max open files\s+(\d+|unlimited)/m.exec(readFileSync('/proc/self/limits', 'utf8'))?.[1];
   return limit === 'unlimited' ? Number.MAX_SAFE_INTEGER : Number(limit);
 }
 
 /**
- * Marks close-on-exec whatever this process was started with beyond 0, 1 and 2: a shell's or a CI runner's stray
- * descriptors would otherwise go on to every child where the C library cannot close them (musl).
+ * Sets close-on-exec on every inherited descriptor above 2. Otherwise children would inherit stray descriptors of a shell or a CI
+ * runner where the C library has no posix_spawn_file_actions_addclosefrom_np (musl).
  */
 export function closeInherited(): void {
   for (const name of readdirSync('/proc/self/fd')) if (Number(name) > 2) setCloseOnExec(Number(name), true);
 }
 
 /**
- * The kernel gives the lowest number that is free, so a descriptor's number tells how many are taken.
- * @throws {SystemError} EMFILE, and closes it
+ * Reserves the descriptors from `limit` up. The kernel allocates the lowest free number, so the number shows how many are in use.
+ * @throws {SystemError} EMFILE if the descriptor's number is not below the limit; the descriptor is closed first
  */
 export function keepBelow<D extends Descriptor>(descriptor: D, limit: number): D {
   if (descriptor.fd < limit) return descriptor;

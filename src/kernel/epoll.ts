@@ -20,18 +20,18 @@ const EPOLLET = 0x8000_0000;
 const EVENT_SIZE = byArchitecture({ x64: 12, arm64: 16 });
 const DATA_AT = EVENT_SIZE - 8;
 
-/** How many are taken at a time. Thousands may end at once, and nobody else is served while they are dealt with. */
+/** Events per drain. Thousands of processes may end at once, and the event loop serves no request while it handles a batch. */
 const BATCH = 64;
 
-/** A pidfd became readable: its process has ended, and with `reaped` somebody has collected it too (6.9). */
+/** A pidfd became readable, so its process has ended; `reaped` if its parent has also waited for it (EPOLLHUP, since 6.9). */
 export interface Readiness<T> {
   token: T;
   reaped: boolean;
 }
 
-/** What a registration calls by itself, for descriptors that are no pidfds: pipes and sockets. */
+/** The token of a descriptor that is not a pidfd, such as a pipe or a socket: it carries its own callback. */
 export class Wakeup {
-  /** Reads or writes until EAGAIN: the registration is edge-triggered. It must not throw. */
+  /** Must read or write until EAGAIN, because the registration is edge-triggered, and must not throw. */
   readonly ready: () => void;
 
   constructor(ready: () => void) {
@@ -45,17 +45,17 @@ interface Slot<T> {
   token: T | null;
 }
 
-/** Names one registration; a late event of an earlier one on the same slot is told apart by the generation. */
+/** Identifies a registration. The generation distinguishes it from an earlier registration in the same slot with a late event. */
 export interface Registration {
   readonly slot: number;
   readonly generation: number;
 }
 
 /**
- * One epoll descriptor that watches any number of pidfds, itself watched by Node's event loop: no thread, and the loop's
- * own cost does not grow with the pidfds.
+ * One epoll instance for any number of pidfds (epoll(7)). Node.js's event loop polls only the epoll descriptor, so it needs no thread
+ * and its cost does not grow with the number of pidfds.
  *
- * Edge-triggered: a pidfd gives one edge when its process ends and one when it is reaped, and nobody reads it empty.
+ * Registrations are edge-triggered: a pidfd reports once when its process ends and once when it is reaped, and stays readable.
  */
 export class Epoll<T> {
   readonly #epoll = new Descriptor(checked('epoll_create1', epollCreate(EPOLL_CLOEXEC)));
@@ -63,15 +63,13 @@ export class Epoll<T> {
   readonly #free: number[] = [];
   readonly #events = Buffer.alloc(EVENT_SIZE * BATCH);
   readonly #event = Buffer.alloc(EVENT_SIZE);
-  // Kept referenced for the life of the daemon: koffi does not.
+  // koffi does not keep a reference to its poll handle, so this object must.
   #loop: InstanceType<typeof koffi.node.PollHandle> | null = null;
 
-  /**
-   * Calls `onWake` from the event loop whenever something is ready; it must then {@link drain}.
-   */
+  /** Calls `onWake` from the event loop whenever a descriptor is ready; `onWake` must then call {@link drain}. */
   start(onWake: () => void): void {
-    // The callback comes from inside the poll phase, where microtasks do not run and a throw surfaces elsewhere: both are for the
-    // check phase, which follows at once. What must not wait even for that is done here.
+    // koffi calls back inside the poll phase. Microtasks do not run there, and an exception surfaces in unrelated code.
+    // The check phase follows at once: setImmediate runs the microtasks and throws the exception there.
     this.#loop = koffi.node.poll(this.#epoll.fd, { readable: true }, () => {
       let fault: unknown = null;
       try {
@@ -86,8 +84,9 @@ export class Epoll<T> {
   }
 
   /**
-   * Watches a descriptor; one that is ready already is reported by the next drain.
-   * @param once whether a report ends the watch until {@link rearm}: for a descriptor that becomes ready often
+   * Registers a descriptor. If it is ready already, the next drain reports it.
+   * @param once disables the registration after one report until {@link rearm} (EPOLLONESHOT), for descriptors that are ready often
+   * @throws {SystemError} ENOMEM, ENOSPC, EPERM
    */
   add(fd: Descriptor, token: T, { once = false } = {}): Registration {
     const index = this.#free.pop() ?? this.#slots.push({ generation: 0, fd: null, token: null }) - 1;
@@ -103,7 +102,7 @@ export class Epoll<T> {
     return { slot: index, generation: slot.generation };
   }
 
-  /** Watches once more; a descriptor that is ready already is reported by the next drain. */
+  /** Enables a `once` registration again. If the descriptor is ready already, the next drain reports it. */
   rearm({ slot: index, generation }: Registration): void {
     const slot = this.#slots[index]!;
     if (slot.generation !== generation || slot.fd === null) return;
@@ -118,8 +117,8 @@ export class Epoll<T> {
   }
 
   /**
-   * Ends a registration. Call it before the descriptor is closed: an epoll entry lives as long as the open file
-   * description, and after close(2) there is no number left to delete it by.
+   * Ends a registration. Call it before closing the descriptor: the epoll entry lives as long as the open file description, and
+   * EPOLL_CTL_DEL needs the descriptor's number (epoll(7)).
    */
   remove(registration: Registration): void {
     const slot = this.#slots[registration.slot]!;
@@ -131,7 +130,10 @@ export class Epoll<T> {
     this.#free.push(registration.slot);
   }
 
-  /** Takes what is ready, without waiting. Where that was not `all`, the loop wakes again. */
+  /**
+   * Takes one batch of ready descriptors without waiting.
+   * @returns the batch, and `all: false` if more may be ready; the event loop then wakes again
+   */
   drain(): { ready: Readiness<T>[]; all: boolean } {
     const ready: Readiness<T>[] = [];
     const count = this.#wait();
@@ -152,7 +154,7 @@ export class Epoll<T> {
     }
   }
 
-  /** Stops watching. The epoll descriptor goes with the process. */
+  /** Stops polling. The epoll descriptor stays open until the process exits. */
   stop(): void {
     this.#loop?.close();
     this.#loop = null;

@@ -1,21 +1,22 @@
 import { constants } from 'node:os';
 
 const numbers = constants.errno as Record<string, number>;
-// EAGAIN and EWOULDBLOCK, EOPNOTSUPP and ENOTSUP share a number: the first name of man 3 errno wins.
+// These two share a number with EAGAIN and EOPNOTSUPP, the names that errno(3) lists first.
 const aliases = new Set(['EWOULDBLOCK', 'ENOTSUP']);
 const names = new Map(
   Object.entries(numbers)
     .filter(([name]) => !aliases.has(name))
     .map(([name, number]) => [number, name]),
 );
-names.set(66, 'EREMOTE'); // PIDFD_GET_INFO on a process of another pid namespace (7.0); Node does not list it
+// Node.js does not list EREMOTE. PIDFD_GET_INFO fails with it for a process of another pid namespace (7.0).
+names.set(66, 'EREMOTE');
 
-/** The Linux name of an errno, `E<number>` for one that has none here. */
+/** Returns the Linux name of an errno, or `E<number>` if it is unknown. */
 export function errnoName(number: number): string {
   return names.get(number) ?? `E${number}`;
 }
 
-/** A system call that failed: which one, and with what. */
+/** The error of a failed system call: the call's name and its errno. */
 export class SystemError extends Error {
   readonly syscall: string;
   readonly errno: string;
@@ -30,7 +31,7 @@ export class SystemError extends Error {
   }
 }
 
-/** True if the error is this errno, be it from our own system calls or from one that Node made. */
+/** Reports whether an error, from this folder or from Node.js, has one of the given errnos. */
 export function isErrno(error: unknown, ...wanted: string[]): boolean {
   if (error instanceof SystemError) return wanted.includes(error.errno);
   return error instanceof Error && 'code' in error && wanted.includes(String(error.code));

@@ -6,21 +6,21 @@ import { startProgram } from './spawn.ts';
 import { SyscallProgram } from './syscall-program.ts';
 import { P_PID, WEXITED, WNOHANG, waitid } from './waitid.ts';
 
-/** What this kernel can do, found out by doing it: distributions backport, so a version number proves nothing. */
+/** The optional features of this kernel. Found by trying each one, because distributions backport features to older versions. */
 export interface Features {
-  /** waitid on a nonblocking pidfd answers EAGAIN (5.10). Without it the daemon keeps the flag and maps, with the same result. */
+  /** waitid on a nonblocking pidfd fails with EAGAIN (5.10). On older kernels the daemon stores the flag and emulates it. */
   nonblocking: boolean;
-  /** Pidfds are pidfs inodes: an identity that survives the pid (6.9). */
+  /** Pidfds have unique pidfs inodes, which identify a process even if its pid is reused (6.9). */
   inode: boolean;
-  /** Signals to the process group that a process leads, even once it has been reaped (6.9). */
+  /** A pidfd can signal the process group that its process leads, even after the process was reaped (6.9). */
   groupSignal: boolean;
   /** PIDFD_GET_INFO (6.13). */
   info: boolean;
-  /** The exit status of a process whose parent is somebody else (6.15). */
+  /** PIDFD_GET_INFO gives the exit status of a process that is not a child of this process (6.15). */
   exitStatus: boolean;
 }
 
-/** The first kernel that has a feature, for the message that says it is missing. */
+/** The first kernel version with each feature, for error messages. */
 export const since: Record<keyof Features, string> = {
   nonblocking: '5.10',
   inode: '6.9',
@@ -30,8 +30,8 @@ export const since: Record<keyof Features, string> = {
 };
 
 /**
- * Tries every call once, on this process and on one short-lived child.
- * @throws {Error} below Linux 5.4, which has no waitid on a pidfd: nothing of this daemon would work
+ * Probes every feature on this process and on one short-lived child.
+ * @throws {Error} on a kernel before 5.4, which lacks waitid on a pidfd; or if a seccomp filter or a sysctl forbids a required call
  */
 export function probe(): Features {
   using self = openSelf();
@@ -40,7 +40,7 @@ export function probe(): Features {
   const features = {
     nonblocking: works(() => Pidfd.open(process.pid, true).close()),
     inode: statfsSync(`/proc/self/fd/${self.fd}`).type === PIDFS_MAGIC,
-    // We need not lead a group: ESRCH says that too. A kernel without the scope refuses the flag itself, EINVAL.
+    // ESRCH means that this process leads no group, so the flag is supported. An older kernel rejects the flag with EINVAL.
     groupSignal: works(() => self.signal(0, 'group'), 'ESRCH'),
     info: works(() => self.parent()),
     exitStatus: exited.exitStatus() !== null,
@@ -61,7 +61,7 @@ function openSelf(): Pidfd {
   }
 }
 
-/** ECHILD is the right answer: no process is its own child. */
+/** A kernel that supports P_PIDFD answers ECHILD, because no process is its own child. */
 function requireWaitid(self: Pidfd): void {
   try {
     self.waitid(WEXITED | WNOHANG);
@@ -73,13 +73,14 @@ function requireWaitid(self: Pidfd): void {
 function tooOld(cause: unknown): Error {
   const release = readFileSync('/proc/sys/kernel/osrelease', 'utf8').trim();
   return new Error(
-    `waitd needs Linux 5.4 (waitid on a pidfd), and this is ${release}: run it on a newer kernel. (${String(cause)})`,
+    `waitd needs Linux 5.4 or later (waitid on a pidfd), and this is ${release}: run it on a newer kernel. (${String(cause)})`,
   );
 }
 
 /**
- * A pidfd on a child that has ended and been reaped, made as all children are.
- * @throws {Error} in one sentence: this daemon can start nothing
+ * Starts a child that exits at once and reaps it. The child starts as the fork server does, so this also shows that spawning works.
+ * @returns a pidfd on the reaped child
+ * @throws {Error} if files in memory may not be executed
  */
 function endedChild(): Pidfd {
   using nothing = new Descriptor(openSync('/dev/null', 'r+'));
@@ -88,7 +89,7 @@ function endedChild(): Pidfd {
   try {
     const pid = startProgram(program, 'waitd-probe', nothing);
     const child = Pidfd.open(pid);
-    waitid(P_PID, pid, WEXITED); // the only wait that blocks: it ends at once
+    waitid(P_PID, pid, WEXITED); // blocks, but only until the child has exited
     return child;
   } catch (error) {
     if (isErrno(error, 'EACCES'))

@@ -1,8 +1,8 @@
 import { isErrno } from './errno.ts';
 
 /**
- * What an error of inotify(7) means where the user has as many as may be, with the setting that allows more.
- * @returns `null` for any other error
+ * Explains an error of inotify(7) that means a per-user limit is reached.
+ * @returns one sentence with the sysctl to raise, or `null` for any other error
  */
 export function inotifyShortage(error: unknown): string | null {
   const raise = (what: string, setting: string): string =>

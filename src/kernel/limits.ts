@@ -3,20 +3,20 @@ import { bind, checked } from './libc.ts';
 
 const prlimit = bind('int prlimit(int pid, int resource, void *wanted, void *old)');
 
-/** The RLIMIT_ constant of a resource, the same on both architectures that we run on. */
+/** Returns the RLIMIT_ constant of a resource, which is the same on x64 and arm64. */
 export const resourceNumber = (resource: Resource): number => resources.indexOf(resource);
 
 const RLIM_INFINITY = 2n ** 64n - 1n;
 
-/** In the resource's own unit. */
+/** A resource limit in the resource's own unit (getrlimit(2)). */
 export type Bound = number | 'unlimited';
 
-/** A bound as prlimit(2) takes it. */
+/** Converts a limit to the rlim_t of prlimit(2). */
 export const rlimOf = (bound: Bound): bigint => (bound === 'unlimited' ? RLIM_INFINITY : BigInt(bound));
 
 /**
- * A limit of the daemon itself, which its children inherit.
- * @throws {SystemError}
+ * Reads a resource limit of the daemon, which its children inherit (prlimit(2)).
+ * @throws {SystemError} if prlimit fails
  */
 export function limitOf(resource: Resource): { soft: Bound; hard: Bound } {
   const found = Buffer.alloc(16);

@@ -13,20 +13,21 @@ const AF_UNIX = 1;
 const AF_INET = 2;
 const AF_INET6 = 10;
 
-/** Where a socket is bound. An abstract name begins with `@`, as systemd writes it. */
+/** The address of a bound socket. An abstract name begins with `@`, as in systemd.socket(5). */
 export type Bound = { unix: string } | { host: string; port: number };
 
 /**
- * Has a bound socket queue up to `backlog` connections until someone accepts them.
- * @throws {SystemError} EADDRINUSE where another socket listens at the same address
+ * Starts listening on a bound socket (listen(2)).
+ * @param backlog the number of connections that may wait to be accepted
+ * @throws {SystemError} EADDRINUSE if another socket listens on the same address
  */
 export function startListening(fd: number, backlog: number): void {
   checked('listen', listen(fd, backlog));
 }
 
 /**
- * Where a descriptor listens for connections.
- * @returns `null` for what is no socket, or none that listens for streams
+ * Returns the address on which a descriptor listens for connections.
+ * @returns `null` if the descriptor is not a listening stream socket
  */
 export function listensAt(fd: number): Bound | null {
   try {
@@ -65,7 +66,7 @@ function unixName(path: Buffer): string {
   return path.toString('utf8', 0, end === -1 ? path.length : end);
 }
 
-/** As RFC 5952 has it, which the URL parser writes. */
+/** The URL parser writes IPv6 addresses in the canonical form of RFC 5952. */
 function ipv6Name(bytes: Buffer): string {
   const groups = Array.from({ length: 8 }, (_, at) => bytes.readUInt16BE(at * 2).toString(16));
   return new URL(`http://[${groups.join(':')}]`).hostname.slice(1, -1);

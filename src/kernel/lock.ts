@@ -8,8 +8,9 @@ const LOCK_EX = 2;
 const LOCK_NB = 4;
 
 /**
- * An exclusive flock(2) on a file or directory that exists. The kernel gives it up with the descriptor, however we end.
- * @returns the lock, or `null` where another process holds it
+ * Takes an exclusive flock(2) on an existing file or directory. The kernel releases it when the process ends, even by a crash.
+ * @returns the descriptor that holds the lock, or `null` if another process holds it
+ * @throws {Error} from Node.js if the path cannot be opened
  */
 export function tryLock(path: string): Descriptor | null {
   const descriptor = new Descriptor(openSync(path, 'r'));

@@ -16,8 +16,8 @@ const SCM_RIGHTS = 1;
 const MSG_DONTWAIT = 0x40;
 const MSG_NOSIGNAL = 0x4000;
 
-// What sendmsg(2) reads, in one buffer that lives as long as its notifier: V8 frees what nothing but an address refers to,
-// also in the middle of the function that took the address.
+// Offsets of what sendmsg(2) reads. One buffer holds all of it and lives as long as its notifier: V8 does not know that an address
+// refers to a buffer, and may free the buffer even inside the function that took its address.
 const HEADER = 0; // struct msghdr
 const PART = 56; // struct iovec
 const CONTROL = 72; // struct cmsghdr with one descriptor
@@ -29,15 +29,15 @@ const SIZE = 1024;
 /** sun_path is 108 bytes with its NUL (unix(7)). */
 const LONGEST_PATH = 107;
 
-/** Where the service manager's descriptors begin (sd_listen_fds(3)). */
+/** The number of the first passed descriptor (SD_LISTEN_FDS_START in sd_listen_fds(3)). */
 const FIRST_PASSED = 3;
 
-/** What a service manager wants to be told, sd_notify(3): datagrams to the socket that it names in NOTIFY_SOCKET. */
+/** Sends state changes to the service manager: datagrams to the socket in NOTIFY_SOCKET (sd_notify(3)). */
 export class Notifier {
   readonly #socket: Descriptor;
   readonly #message = Buffer.alloc(SIZE);
 
-  /** @returns `null` where nobody wants to know */
+  /** @returns `null` if NOTIFY_SOCKET is not set or not valid */
   static fromEnvironment(): Notifier | null {
     const path = process.env.NOTIFY_SOCKET;
     if (path === undefined || !/^[/@]./.test(path) || Buffer.byteLength(path) > LONGEST_PATH) return null;
@@ -49,7 +49,7 @@ export class Notifier {
     const message = this.#message;
     const base = koffi.address(message);
     message.writeUInt16LE(AF_UNIX, ADDRESS);
-    // An abstract name begins with a NUL, which travels as @, and ends with its length (unix(7)).
+    // NOTIFY_SOCKET shows the NUL that begins an abstract name as @. Such a name has no NUL at its end (unix(7)).
     const abstract = path.startsWith('@');
     const length = message.write(abstract ? `\0${path.slice(1)}` : path, ADDRESS + 2);
     message.writeBigUInt64LE(base + BigInt(ADDRESS), HEADER);
@@ -64,10 +64,10 @@ export class Notifier {
   }
 
   /**
-   * Never waits.
-   * @param state lines of `NAME=value`, 816 bytes at most
-   * @param passed a descriptor that the manager gets a copy of
-   * @returns false where its queue is full for now; true where it was sent, or where there is nobody to send it to
+   * Sends a notification without waiting.
+   * @param state lines of `NAME=value`, at most 816 bytes
+   * @param passed a descriptor to send with it (SCM_RIGHTS)
+   * @returns false if the manager's queue is full and the caller should retry; true if it was sent or can never be sent
    */
   send(state: string, passed?: Descriptor): boolean {
     const message = this.#message;
@@ -78,13 +78,13 @@ export class Notifier {
       checked('sendmsg', sendmsg(this.#socket.fd, message, MSG_DONTWAIT | MSG_NOSIGNAL));
       return true;
     } catch (error) {
-      // ETOOMANYREFS: too many descriptors are on their way already.
+      // ETOOMANYREFS: too many descriptors are in flight (unix(7)).
       return !isErrno(error, 'EAGAIN', 'ENOBUFS', 'ETOOMANYREFS');
     }
   }
 }
 
-/** A descriptor that the service manager passed at the start, with the name that it has there. */
+/** A descriptor that the service manager passed at startup, with its name from LISTEN_FDNAMES. */
 export interface Passed {
   name: string;
   fd: number;
@@ -92,17 +92,17 @@ export interface Passed {
 }
 
 /**
- * Takes what the service manager passed (sd_listen_fds(3)): sockets, and what it stored for an earlier daemon. The variables
- * go, so that neither a child nor the next image takes these descriptors for its own.
- * @throws {Error} for a count that is none, or of more than there are
+ * Takes the descriptors from the service manager (sd_listen_fds(3)): sockets, and those it stored for an earlier daemon.
+ * Removes the variables, so that neither a child nor the next image of the daemon claims the same descriptors.
+ * @throws {Error} if LISTEN_FDS is not a number, or is larger than the number of open descriptors
  */
 export function takePassed(): Passed[] {
   const { LISTEN_PID: pid, LISTEN_FDS: count, LISTEN_FDNAMES: names = '' } = process.env;
   for (const name of ['LISTEN_PID', 'LISTEN_FDS', 'LISTEN_FDNAMES']) delete process.env[name];
   if (Number(pid) !== process.pid || count === undefined) return [];
-  // No process has as many as seven digits tell.
+  // A count of seven digits exceeds the descriptors that any process can have.
   if (!/^\d{1,6}$/.test(count))
-    throw new Error(`LISTEN_FDS is ${JSON.stringify(count)}, which is no number of sockets that can have been passed`);
+    throw new Error(`LISTEN_FDS is ${JSON.stringify(count)}, which is not a valid number of descriptors`);
   const named = names.split(':');
   return Array.from({ length: Number(count) }, (_, at) => {
     const fd = FIRST_PASSED + at;
@@ -114,7 +114,7 @@ function isPidfd(fd: number, count: string): boolean {
   try {
     return statfsSync(`/proc/self/fd/${fd}`).type === PIDFS_MAGIC;
   } catch (error) {
-    if (isErrno(error, 'ENOENT')) throw new Error(`LISTEN_FDS is ${count}, but there is no descriptor ${fd}`);
+    if (isErrno(error, 'ENOENT')) throw new Error(`LISTEN_FDS is ${count}, but descriptor ${fd} is not open`);
     throw error;
   }
 }

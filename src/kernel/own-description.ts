@@ -6,14 +6,15 @@ const fcntl = bind('int fcntl(int fd, int command, long argument)');
 const F_GETFL = 3;
 
 /**
- * Opens what a descriptor leads to once more, blocking, so that a program which gets it shares no O_NONBLOCK with others: that flag is
- * of the open file description, and a program that does not expect it loses what it writes with EAGAIN.
- * @param fd of the daemon itself
- * @returns `null` where there is none to be had: a socket, a pipe of another user, no reader. The flag is cleared on the shared one then.
+ * Reopens a pipe or a device in blocking mode, for a program that inherits it. O_NONBLOCK belongs to the open file description, so
+ * the program would share it with others, and a program that does not expect EAGAIN loses its output.
+ * @param fd a descriptor of the daemon
+ * @returns the new descriptor, or `null` if it cannot be reopened: a socket, a pipe of another user, or one without a reader. The
+ *   function then clears O_NONBLOCK on the shared description instead.
  */
 export function ownDescription(fd: number): Descriptor | null {
   const kind = fstatSync(fd);
-  // A file has no such flag, and its offset is to be shared.
+  // O_NONBLOCK has no effect on a file, and programs that append to one must share its offset.
   if (kind.isFile() || kind.isDirectory()) return null;
   const own = kind.isFIFO() || kind.isCharacterDevice() ? reopen(fd) : null;
   (own ?? new Descriptor(fd)).nonblocking = false;
@@ -24,7 +25,7 @@ function reopen(fd: number): Descriptor | null {
   const { O_ACCMODE, O_APPEND, O_NOCTTY, O_NONBLOCK } = { O_ACCMODE: 3, ...constants };
   const flags = checked('fcntl', fcntl(fd, F_GETFL, 0)) & (O_ACCMODE | O_APPEND);
   try {
-    // Without O_NONBLOCK a pipe without a reader would hold the daemon.
+    // Without O_NONBLOCK, opening a pipe that has no reader would block the daemon (fifo(7)).
     return new Descriptor(openSync(`/proc/self/fd/${fd}`, flags | O_NOCTTY | O_NONBLOCK));
   } catch {
     return null;

@@ -5,8 +5,9 @@ const SOL_SOCKET = 1;
 const SO_PEERCRED = 17;
 
 /**
- * Who is at the other end of a connected Unix socket, as the kernel noted it at connect(2).
+ * Returns the credentials of a Unix socket's peer, as the kernel recorded them at connect(2) (unix(7), SO_PEERCRED).
  * @param fd the accepted socket
+ * @throws {SystemError} if getsockopt fails
  */
 export function peerOf(fd: number): { pid: number; uid: number; gid: number } {
   const credentials = Buffer.alloc(12);

@@ -10,15 +10,16 @@ const F_SETOWN = 8;
 let probe: Descriptor | null = null;
 
 /**
- * Whether a number is in use as the id of a process, a process group or a session. While it is, the kernel gives it to no new process:
- * so of a process that has been reaped it tells whether its group or its session has members left.
+ * Reports whether a number is the id of a process, a process group or a session. The kernel does not reuse such a number, so for a
+ * reaped process this tells whether its group or session still has members.
  *
- * F_SETOWN looks the number up in any of these roles, and fails with ESRCH where it is free (f_setown() in fs/fcntl.c). Nothing is sent:
- * the descriptor is /dev/null's, without O_ASYNC.
+ * F_SETOWN looks the number up in all these roles, and fails with ESRCH if it is free (f_setown() in fs/fcntl.c). It sends no signal,
+ * because the descriptor is /dev/null without O_ASYNC.
+ * @throws {SystemError} any errno other than ESRCH
  */
 export function isPidInUse(pid: number): boolean {
   probe ??= new Descriptor(openSync('/dev/null', 'r'));
-  // Asked at every exit: an error object for the usual answer would cost more than the call.
+  // Runs at every exit, where an error object for the usual result would cost more than the call.
   if (fcntl(probe.fd, F_SETOWN, pid) === -1) {
     const errno = lastErrno();
     if (errno === constants.errno.ESRCH) return false;

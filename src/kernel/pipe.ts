@@ -14,22 +14,23 @@ const POLLIN = 0x001;
 const POLLHUP = 0x010;
 const SPLICE_F_NONBLOCK = 2;
 
-/** A pipe, both ends blocking and close-on-exec. */
+/** Creates a pipe with both ends blocking and close-on-exec (pipe(2)). @throws {SystemError} EMFILE, ENFILE */
 export function makePipe(): { reader: Descriptor; writer: Descriptor } {
   const fds = Buffer.alloc(8);
   checked('pipe2', pipe2(fds, O_CLOEXEC));
   return { reader: new Descriptor(fds.readInt32LE(0)), writer: new Descriptor(fds.readInt32LE(4)) };
 }
 
-/** Lets another user open a pipe by its name in /proc, as programs do with /dev/stdout, and this process's group as before. */
+/** Gives a pipe to another user, so that a program of that user can open /dev/stdout. The group keeps its access. */
 export function givePipe(end: Descriptor, uid: number): void {
   fchmodSync(end.fd, 0o660);
   fchownSync(end.fd, uid, -1);
 }
 
 /**
- * What a pipe has for its reader: bytes or its end (`ready`), and whether its last writer is gone (poll(2)). It takes no lock, while
- * every other call on a pipe waits for a program that is just writing to it and for a {@link move}.
+ * Polls the read end of a pipe without waiting (poll(2)). It takes no lock; every other call on a pipe blocks while a program writes
+ * to it or {@link move} runs.
+ * @returns `ready` if the pipe has bytes or has ended, `hungUp` if its last writer has closed it
  */
 export function look(reader: Descriptor): { ready: boolean; hungUp: boolean } {
   const request = Buffer.alloc(8); // struct pollfd: fd, events, revents
@@ -41,13 +42,13 @@ export function look(reader: Descriptor): { ready: boolean; hungUp: boolean } {
 }
 
 /**
- * Moves bytes from a pipe on a thread of libuv's pool (splice(2)). What cannot be written stays in the pipe.
+ * Moves bytes from a pipe to a file on a thread of libuv's pool (splice(2)). Bytes that cannot be written stay in the pipe.
  * @param reader nonblocking; neither it nor the target may be closed before this resolves
  * @param to a descriptor of a file without O_APPEND, or of /dev/null
- * @param offset where in the file, 64 bits, which the kernel counts up; `null` where the target has no offset. The caller keeps it
- *   referenced until this resolves.
- * @param length bytes, at most
- * @returns how many bytes; 0 once nobody can write to the pipe any more; `null` where it is empty for now
+ * @param offset the file offset in bytes, which the kernel advances; `null` if the target has none. The caller must keep a reference
+ *   until this resolves.
+ * @param length the maximum number of bytes
+ * @returns the number of bytes moved, 0 at the end of the pipe, or `null` if the pipe is empty but still has a writer
  * @throws {SystemError} ENOSPC, EDQUOT, EFBIG, EIO, EROFS
  */
 export async function move(

@@ -29,27 +29,27 @@ const PROC_EVENT_FORK = 1;
 const PROC_EVENT_EXEC = 2;
 const PROC_EVENT_EXIT = 0x8000_0000;
 
-/** Some twenty thousand events. */
+/** In bytes: room for about 20,000 events. */
 const RECEIVE_BUFFER = 4 * 2 ** 20;
 
-/** What became of a process. Threads are no news. */
+/** A change of a process. Events of threads other than the main thread are left out. */
 export interface ProcEvent {
   type: 'fork' | 'exec' | 'exit';
   pid: number;
 }
 
 /**
- * The kernel's own news of every process of the machine: forks, execs, exits, as they happen (connector, CN_IDX_PROC). For CAP_NET_ADMIN
- * alone, and only in the machine's first user, pid and network namespaces.
+ * Receives the kernel's events about every process of the machine: fork, exec, exit (drivers/connector/cn_proc.c). It needs
+ * CAP_NET_ADMIN, and works only in the initial user, pid and network namespaces.
  */
 export class ProcConnector {
   readonly #socket: Descriptor;
   readonly #buffer = Buffer.alloc(1024);
-  // Kept referenced for as long as it is wanted: koffi does not.
+  // koffi does not keep a reference to its poll handle, so this object must.
   #loop: InstanceType<typeof koffi.node.PollHandle> | null = null;
   #woken = false;
 
-  /** @returns `null` where the kernel does not tell us */
+  /** Opens the connector. @returns `null` if this process may not listen or the kernel lacks the connector */
   static open(): ProcConnector | null {
     try {
       const fd = checked('socket', socket(AF_NETLINK, SOCK_DGRAM | SOCK_NONBLOCK | SOCK_CLOEXEC, NETLINK_CONNECTOR));
@@ -66,13 +66,13 @@ export class ProcConnector {
     this.#socket = descriptor;
   }
 
-  /** To one who may not listen the kernel says nothing at all, not even no. */
+  /** @returns false if this process may not listen; the kernel may also send no answer in that case */
   #listen(): boolean {
     const { fd } = this.#socket;
     const size = Buffer.alloc(4);
     size.writeInt32LE(RECEIVE_BUFFER);
     if (setsockopt(fd, SOL_SOCKET, SO_RCVBUFFORCE, size, 4) === -1) setsockopt(fd, SOL_SOCKET, SO_RCVBUF, size, 4);
-    const address = Buffer.alloc(12); // struct sockaddr_nl; the kernel gives the port
+    const address = Buffer.alloc(12); // struct sockaddr_nl; port 0 makes the kernel choose one
     address.writeUInt16LE(AF_NETLINK, 0);
     address.writeUInt32LE(CN_IDX_PROC, 8);
     try {
@@ -89,7 +89,7 @@ export class ProcConnector {
       this.close();
       throw error;
     }
-    // Its acknowledgement, with an errno, comes before send(2) returns; news may stand before it.
+    // The kernel queues the acknowledgement, with an errno, before send(2) returns. Events may precede it.
     for (;;) {
       const length = this.#read();
       if (length === 'nothing' || length === 'lost') return false;
@@ -97,7 +97,7 @@ export class ProcConnector {
     }
   }
 
-  /** Calls `onWake` from the event loop whenever there is news; it must then {@link drain}. */
+  /** Calls `onWake` from the event loop whenever events are queued; `onWake` must then call {@link drain}. */
   start(onWake: () => void): void {
     this.#loop = koffi.node.poll(this.#socket.fd, { readable: true }, () => {
       if (this.#woken) return;
@@ -110,8 +110,8 @@ export class ProcConnector {
   }
 
   /**
-   * All news so far.
-   * @returns with `lost` where there was more than the socket could hold
+   * Takes all queued events.
+   * @returns the events, and `lost` if the socket's buffer overflowed and events are missing
    */
   drain(): { events: ProcEvent[]; lost: boolean } {
     const events: ProcEvent[] = [];
@@ -141,13 +141,13 @@ export class ProcConnector {
     }
   }
 
-  /** One message: the kernel puts one event into each. */
+  /** Reads one message into the buffer. Each message holds one event. @returns its length in bytes */
   #read(): number | 'nothing' | 'lost' {
     try {
       return readSync(this.#socket.fd, this.#buffer);
     } catch (error) {
       if (isErrno(error, 'EAGAIN')) return 'nothing';
-      if (isErrno(error, 'ENOBUFS')) return 'lost'; // told once; what came after is there
+      if (isErrno(error, 'ENOBUFS')) return 'lost'; // reported once; later messages are still queued
       throw error;
     }
   }

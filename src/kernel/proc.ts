@@ -1,14 +1,14 @@
 import { readdirSync, readFileSync, readlinkSync } from 'node:fs';
 import { boottimeMs } from './clock.ts';
 
-/** What /proc/PID/stat says of a process. */
+/** Fields of /proc/PID/stat (proc_pid_stat(5)). */
 export interface ProcStat {
-  /** One letter of proc(5): R, S, D, T (stopped), t, Z (zombie), X, I. */
+  /** One letter: R, S, D, T (stopped), t (traced), Z (zombie), X (dead), I (idle). */
   state: string;
   parent: number;
   group: number;
   session: number;
-  /** Those that have ended and were not released yet included. */
+  /** Includes threads that have ended but were not released yet. */
   threads: number;
   /** PF_* of include/linux/sched.h. */
   flags: number;
@@ -16,14 +16,14 @@ export interface ProcStat {
   startTicks: number;
 }
 
-// USER_HZ: 100 on every architecture we run on.
+// USER_HZ is 100 on x64 and arm64.
 const TICKS_PER_SECOND = 100;
 
-/** @returns `null` where there is no such process */
+/** Reads /proc/PID/stat. @returns `null` if the process does not exist */
 export function readStat(pid: number): ProcStat | null {
   const text = read(`/proc/${pid}/stat`);
   if (text === null) return null;
-  // The second field, comm, is in parentheses and may hold anything, parentheses and spaces too: count from the last one.
+  // The second field, comm, is in parentheses and may itself contain parentheses and spaces: parse from the last one.
   const fields = text.slice(text.lastIndexOf(')') + 2).split(' ');
   return {
     state: fields[0]!,
@@ -36,16 +36,16 @@ export function readStat(pid: number): ProcStat | null {
   };
 }
 
-/** Whether a process has ended. A leader whose thread has ended reads Z as well while other threads of its process live. */
+/** Reports whether a process has ended. State Z alone is not enough: it also shows if only the main thread has ended. */
 export function hasEnded({ state, threads }: ProcStat): boolean {
   return state === 'X' || (state === 'Z' && threads <= 1);
 }
 
-/** Of PF_EXITING and PF_SIGNALED: a process that is on its way out. */
+/** PF_EXITING and PF_SIGNALED (include/linux/sched.h): the process is exiting. */
 const PF_ENDING = 0x0000_0404;
 const SIGKILL_BIT = 1n << 8n;
 
-/** Whether a process has ended, is exiting, or has a SIGKILL pending that it has not acted on yet. */
+/** Reports whether a process has ended, is exiting, or has a SIGKILL pending. */
 export function isDying(pid: number): boolean {
   const stat = readStat(pid);
   if (stat === null || hasEnded(stat) || (stat.flags & PF_ENDING) !== 0) return true;
@@ -53,12 +53,12 @@ export function isDying(pid: number): boolean {
   return pending.some(([, mask]) => (BigInt(`0x${mask}`) & SIGKILL_BIT) !== 0n);
 }
 
-/** The name of a process, at most 15 bytes; `null` where there is none. */
+/** Reads the command name of a process, at most 15 bytes. @returns `null` if the process does not exist */
 export function readComm(pid: number): string | null {
   return read(`/proc/${pid}/comm`)?.trimEnd() ?? null;
 }
 
-/** The pid of the process that traces another one, `null` where none does. */
+/** Returns the pid of the tracer of a process (ptrace(2)), or `null` if it is not traced. */
 export function readTracer(pid: number): number | null {
   return Number(/^TracerPid:\s*(\d+)$/m.exec(read(`/proc/${pid}/status`) ?? '')?.[1] ?? 0) || null;
 }
@@ -69,23 +69,23 @@ export function isKernelThread({ flags }: ProcStat): boolean {
   return (flags & PF_KTHREAD) !== 0;
 }
 
-/** When a process started, in Unix milliseconds, to a hundredth of a second. It is for show: it moves with the wall clock. */
+/** Returns the start time of a process in Unix milliseconds, exact to 10 ms. For display only: it moves with the wall clock. */
 export function startedAt(stat: ProcStat): number {
   return Math.round(Date.now() - boottimeMs() + (stat.startTicks * 1000) / TICKS_PER_SECOND);
 }
 
-/** The command line; empty for a zombie and for a kernel thread. */
+/** Reads the command line of a process. Empty for a zombie, a kernel thread and a process that does not exist. */
 export function readArgv(pid: number): string[] {
   const text = read(`/proc/${pid}/cmdline`) ?? '';
   return text === '' ? [] : text.replace(/\0$/, '').split('\0');
 }
 
-/** The path of a process's cgroup in the unified hierarchy, as seen from our cgroup namespace; `null` where it is in none. */
+/** Returns the path of a process's cgroup (v2), relative to the daemon's cgroup namespace, or `null` if it has none. */
 export function readCgroup(pid: number): string | null {
   return /^0::(.*)$/m.exec(read(`/proc/${pid}/cgroup`) ?? '')?.[1] ?? null;
 }
 
-/** The path of a process's program, also where that has been removed since; `null` where we may not know. */
+/** Returns the path of a process's executable, even if the file was deleted, or `null` if the daemon may not read it. */
 export function readExe(pid: number): string | null {
   try {
     return readlinkSync(`/proc/${pid}/exe`).replace(/ \(deleted\)$/, '');
@@ -94,26 +94,26 @@ export function readExe(pid: number): string | null {
   }
 }
 
-/** The process that a thread belongs to, `null` where there is no such thread. */
+/** Returns the pid of the process that a thread belongs to, or `null` if the thread does not exist. */
 export function threadGroupOf(tid: number): number | null {
   const line = /^Tgid:\s*(\d+)$/m.exec(read(`/proc/${tid}/status`) ?? '');
   return line === null ? null : Number(line[1]);
 }
 
-/** Whose a process is, `null` where there is none. */
+/** Returns the real and saved uid of a process, or `null` if the process does not exist. */
 export function readUids(pid: number): { real: number; saved: number } | null {
   const line = /^Uid:\s*(\d+)\s+\d+\s+(\d+)/m.exec(read(`/proc/${pid}/status`) ?? '');
   return line === null ? null : { real: Number(line[1]), saved: Number(line[2]) };
 }
 
-/** Every pid that /proc shows. */
+/** Lists every pid in /proc. */
 export function listPids(): number[] {
   return readdirSync('/proc')
     .filter((name) => /^\d+$/.test(name))
     .map(Number);
 }
 
-/** Every process that /proc shows, with what its stat says. */
+/** Reads the stat of every process in /proc. */
 export function readAll(): Map<number, ProcStat> {
   const all = new Map<number, ProcStat>();
   for (const pid of listPids()) {
@@ -123,7 +123,7 @@ export function readAll(): Map<number, ProcStat> {
   return all;
 }
 
-/** The same, the latest started first: what has just been forked is looked at before it can fork and end. */
+/** Like {@link readAll}, highest pid first, to read a new process before it can fork and exit. */
 export function readNewestFirst(): [pid: number, stat: ProcStat][] {
   return listPids()
     .sort((a, b) => b - a)
@@ -133,14 +133,14 @@ export function readNewestFirst(): [pid: number, stat: ProcStat][] {
     });
 }
 
-/** The pids of this process's children, adopted ones included, the latest last; empty without CONFIG_PROC_CHILDREN. */
+/** Lists the pids of this process's children, including adopted ones, newest last. Empty without CONFIG_PROC_CHILDREN. */
 export function listChildren(): number[] {
   return readdirSync('/proc/self/task').flatMap((tid) =>
     (read(`/proc/self/task/${tid}/children`) ?? '').split(' ').filter(Boolean).map(Number),
   );
 }
 
-/** The id that the kernel drew at boot. A pid or a pidfs inode means nothing beyond it. */
+/** Returns the boot id. A pid or a pidfs inode is valid only with the boot id that it was recorded under. */
 export function bootId(): string {
   return readFileSync('/proc/sys/kernel/random/boot_id', 'utf8').trim();
 }

@@ -5,8 +5,8 @@ const MSG_DONTWAIT = 0x40;
 const MSG_NOSIGNAL = 0x4000;
 
 /**
- * send(2), as much as the socket takes at once.
- * @returns how many bytes it took; 0 where it takes none now, or never will: whoever writes to it next is told which
+ * Sends as many bytes as the socket accepts without waiting (send(2)).
+ * @returns the number of bytes sent; 0 if the buffer is full or the call failed, in which case the next write fails too
  */
 export function sendAtOnce(fd: number, bytes: Buffer): number {
   return Math.max(0, send(fd, bytes, bytes.length, MSG_DONTWAIT | MSG_NOSIGNAL));

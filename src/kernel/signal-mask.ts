@@ -9,12 +9,12 @@ const SIG_BLOCK = 0;
 const SIG_UNBLOCK = 1;
 const SIGSET_SIZE = 128;
 
-/** Holds signals back from this thread: they stay pending until they are unblocked, also over execve(2). */
+/** Blocks signals in this thread. They stay pending until {@link unblock}, even across execve(2) (signal(7)). */
 export function block(signals: readonly string[]): void {
   pthreadSigmask(SIG_BLOCK, setOf(signals), null);
 }
 
-/** Lets this thread receive signals, with those that were held back so far. */
+/** Unblocks signals in this thread, which also delivers those that are pending. */
 export function unblock(signals: readonly string[]): void {
   pthreadSigmask(SIG_UNBLOCK, setOf(signals), null);
 }

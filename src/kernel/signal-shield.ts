@@ -2,17 +2,17 @@ import { byArchitecture } from './libc.ts';
 import { MemoryFile } from './memory-file.ts';
 
 /**
- * A signal mask survives execve(2), but Node.js empties it in its first milliseconds, long before JavaScript can listen: from
- * there on SIGHUP ends a process. This library, preloaded (ld.so(8)), leaves out that one call of pthread_sigmask, so that what was
- * blocked before the execve stays blocked, and pending, until it is unblocked on purpose.
+ * Keeps signals blocked across execve(2). The kernel preserves the mask, but Node.js clears it at startup, before JavaScript can
+ * install handlers. A SIGHUP between the two would end the process. This preloaded library (ld.so(8)) skips that one call of
+ * pthread_sigmask, so blocked signals stay blocked and pending until the daemon unblocks them.
  *
- * It is an ELF file with one function and one word of data. Where the loader ignores it, as for a program with file
- * capabilities, the mask is emptied as before.
+ * The library is an ELF file with one function and one word of data. If the loader ignores it, as for a program with file
+ * capabilities, Node.js clears the mask as usual.
  */
 
 /**
- * pthread_sigmask. The call that is left out sets the mask to SIGUSR1 alone, which `--disable-sigusr1` has it do, and does not ask
- * for the old one. Every other call, and every one after it, is the system call.
+ * The code of pthread_sigmask. It skips the first call that sets the mask to SIGUSR1 alone and does not request the old mask, which is
+ * what Node.js does under `--disable-sigusr1`. Every other call makes the system call.
  */
 const code = {
   x64: [
@@ -59,12 +59,12 @@ const code = {
 
 const HEADERS = 64 + 4 * 56;
 const DATA_OFFSET = 0x1000;
-/** Of every page size there is (4 to 64 KiB). */
+/** A multiple of every page size (4 to 64 KiB). */
 const ALIGNMENT = 0x1_0000;
 const DATA = ALIGNMENT + DATA_OFFSET;
 const NAME = 'pthread_sigmask';
 
-/** The whole file (elf(5)): headers, hash table, symbols, their names and the code; then what the loader may write to. */
+/** Builds the ELF file (elf(5)): headers, hash table, symbols, names and code, then the writable data. */
 export function shieldImage(
   architecture: 'x64' | 'arm64' = byArchitecture({ x64: 0, arm64: 1 }) === 0 ? 'x64' : 'arm64',
 ): Buffer {
@@ -83,7 +83,7 @@ export function shieldImage(
   file.writeUInt16LE(3, 16); // ET_DYN
   file.writeUInt16LE(architecture === 'x64' ? 62 : 183, 18); // EM_X86_64, EM_AARCH64
   file.writeUInt32LE(1, 20);
-  file.writeBigUInt64LE(64n, 32); // where the program headers are
+  file.writeBigUInt64LE(64n, 32); // offset of the program headers
   file.writeUInt16LE(64, 52);
   file.writeUInt16LE(56, 54);
   file.writeUInt16LE(4, 56);
@@ -100,8 +100,8 @@ export function shieldImage(
   segment(3, 0x6474_e551, 6, [0, 0, 0, 0, 0, 16]); // PT_GNU_STACK: not executable
   hash.copy(file, hashAt);
   file.writeUInt32LE(1, symbolsAt + 24); // its name
-  file.writeUInt8(0x12, symbolsAt + 28); // global, a function
-  file.writeUInt16LE(1, symbolsAt + 30); // in a section, that is: defined here
+  file.writeUInt8(0x12, symbolsAt + 28); // STB_GLOBAL, STT_FUNC
+  file.writeUInt16LE(1, symbolsAt + 30); // any section index but SHN_UNDEF: the symbol is defined here
   words64(codeAt, text.length).copy(file, symbolsAt + 32);
   names.copy(file, namesAt);
   text.copy(file, codeAt);
@@ -109,7 +109,7 @@ export function shieldImage(
   return file;
 }
 
-/** Puts the distance to the word of data into the instruction that takes its address. */
+/** Patches the offset of the data word into the instruction that loads its address. */
 function pointTo(text: Buffer, architecture: 'x64' | 'arm64', distance: number): void {
   if (architecture === 'x64') {
     const at = text.indexOf('488d0d00000000', 'hex');
@@ -131,15 +131,15 @@ function words64(...values: readonly number[]): Buffer {
   return Buffer.from(new BigUint64Array(values.map(BigInt)).buffer);
 }
 
-/** Names the descriptor of the library to the next image. */
+/** The variable that holds the number of the library's descriptor for the next image. */
 const VARIABLE = 'WAITD_SIGNAL_SHIELD';
 
-/** The loader's variable. Its paths are separated by colons or spaces. */
+/** A list of paths, separated by colons or spaces (ld.so(8)). */
 const PRELOAD = 'LD_PRELOAD';
 
 /**
- * Puts the library into a file in memory that lives over execve(2).
- * @returns the file, and the variables with which the next image preloads it
+ * Writes the library to a memory file that stays open across execve(2).
+ * @returns the file, and the environment variables that make the next image preload it
  * @throws {SystemError} EMFILE, ENFILE, ENOMEM
  */
 export function makeShield(): { file: MemoryFile; environment: Record<string, string> } {
@@ -151,7 +151,7 @@ export function makeShield(): { file: MemoryFile; environment: Record<string, st
   return { file, environment: { [VARIABLE]: String(file.fd), [PRELOAD]: others ? `${path}:${others}` : path } };
 }
 
-/** Takes the library back out of the environment and closes its file: no child is to get either. */
+/** Removes the library from the environment and closes its file, so that children inherit neither. */
 export function endShield(): void {
   const fd = process.env[VARIABLE];
   if (fd === undefined) return;

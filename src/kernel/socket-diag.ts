@@ -31,11 +31,11 @@ const ID_IN_ANSWER = HEADER + 4;
 const INODE_IN_ANSWER = HEADER + 68;
 
 /**
- * Whether both directions of a connection are closed: the other end of a Unix socket is closed, or TCP was reset. A client that has
- * only shut down its sending side is still there.
+ * Reports whether both directions of a connection are closed: the peer closed its Unix socket, or TCP was reset (POLLHUP or POLLERR in
+ * poll(2)). A peer that only shut down its sending side is still connected.
  */
 export function isHungUp(fd: number): boolean {
-  const entry = Buffer.alloc(8); // struct pollfd, asking for nothing: these two are always told
+  const entry = Buffer.alloc(8); // struct pollfd; POLLERR and POLLHUP need no request
   entry.writeInt32LE(fd, 0);
   return pollNow(entry, 1, 0) === 1 && (entry.readInt16LE(6) & (POLLERR | POLLHUP)) !== 0;
 }
@@ -47,11 +47,11 @@ export interface End {
 }
 
 /**
- * Whether a program still has the socket at the other end of a TCP connection. A FIN does not tell: shutdown(2) sends the same one as
- * close(2). The kernel knows where both ends are its own, in the same network namespace (sock_diag(7)).
- * @param ours the end of this process
- * @param theirs the other end
- * @returns `elsewhere` where this kernel does not have the other end
+ * Reports whether a program still holds the peer's socket of a TCP connection. A FIN does not tell, because shutdown(2) and close(2)
+ * send the same one. The kernel knows if both ends are in this network namespace (sock_diag(7)).
+ * @param ours the address of this process's end
+ * @param theirs the address of the peer's end
+ * @returns `elsewhere` if the peer's socket is not in this network namespace, or is unknown
  */
 export function holderOf(ours: End, theirs: End): 'held' | 'closed' | 'elsewhere' {
   const [near, far] = [bytesOf(ours.address), bytesOf(theirs.address)];
@@ -59,22 +59,19 @@ export function holderOf(ours: End, theirs: End): 'held' | 'closed' | 'elsewhere
   const answer = ask(far, theirs.port, near, ours.port);
   if (answer === null || answer.length < HEADER + 4) return 'elsewhere';
   if (answer.readUInt16LE(4) === NLMSG_ERROR) {
-    // Of a connection within the machine's loopback this kernel has had both ends.
+    // This kernel had both ends of a loopback connection, so a missing socket was closed.
     const isHere = far.length === 4 ? far[0] === 127 : isIPv6Loopback(far);
     return isHere && -answer.readInt32LE(HEADER) === koffi.os.errno.ENOENT ? 'closed' : 'elsewhere';
   }
   if (answer.length < INODE_IN_ANSWER + 4) return 'elsewhere';
-  // Without such a connection the kernel gives a socket that listens there.
+  // If no such connection exists, the kernel returns a socket that listens on the address.
   if (answer.readUInt16BE(ID_IN_ANSWER + 2) !== ours.port) return 'elsewhere';
   return answer.readUInt32LE(INODE_IN_ANSWER) === 0 ? 'closed' : 'held';
 }
 
 function ask(source: Buffer, sourcePort: number, target: Buffer, targetPort: number): Buffer | null {
   const fd = socket(AF_NETLINK, SOCK_DGRAM | SOCK_CLOEXEC, NETLINK_SOCK_DIAG);
-  if (fd === -1) {
-    // Out of descriptors, or not allowed: then it is not known.
-    return null;
-  }
+  if (fd === -1) return null; // out of descriptors, or not permitted
   using _closed = new Descriptor(fd);
   const message = Buffer.alloc(REQUEST);
   message.writeUInt32LE(REQUEST, 0);
@@ -90,13 +87,13 @@ function ask(source: Buffer, sourcePort: number, target: Buffer, targetPort: num
   message.writeUInt32LE(NO_COOKIE, ID_IN_REQUEST + 40);
   message.writeUInt32LE(NO_COOKIE, ID_IN_REQUEST + 44);
   if (send(fd, message, message.length, 0) === -1) return null;
-  // The answer is there before send(2) returns.
+  // The kernel queues the answer before send(2) returns.
   const answer = Buffer.alloc(1024);
   const length = receive(fd, answer, answer.length, MSG_DONTWAIT);
   return length === -1 ? null : answer.subarray(0, length);
 }
 
-/** @returns `null` for an address with a zone, and for what is none */
+/** Converts an IP address to its bytes. @returns `null` for an address with a zone and for an invalid one */
 function bytesOf(address: string): Buffer | null {
   const plain = address.startsWith('::ffff:') && isIPv4(address.slice(7)) ? address.slice(7) : address;
   if (isIPv4(plain)) return Buffer.from(plain.split('.').map(Number));

@@ -18,14 +18,18 @@ const SCM_RIGHTS = 1;
 const MSG_DONTWAIT = 0x40;
 const MSG_NOSIGNAL = 0x4000;
 
-/** Two connected sockets that keep messages apart, close-on-exec. Only a child waits at its own; see {@link sendWith} for ours. */
+/**
+ * Creates two connected sockets that preserve message boundaries (SOCK_SEQPACKET), close-on-exec. Both are blocking, for the child's
+ * sake; {@link sendWith} and {@link receive} do not wait.
+ * @throws {SystemError} EMFILE, ENFILE
+ */
 export function makeSocketPair(): { ours: Descriptor; theirs: Descriptor } {
   const sockets = Buffer.alloc(8);
   checked('socketpair', socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, sockets));
   return { ours: new Descriptor(sockets.readInt32LE(0)), theirs: new Descriptor(sockets.readInt32LE(4)) };
 }
 
-/** Lets receiving from a socket fail with EAGAIN after a time without a message (socket(7), SO_RCVTIMEO). */
+/** Makes recv(2) on a socket fail with EAGAIN after `ms` milliseconds without a message (socket(7), SO_RCVTIMEO). */
 export function limitReceive(socket: Descriptor, ms: number): void {
   const time = Buffer.alloc(16); // struct timeval
   time.writeBigInt64LE(BigInt(Math.floor(ms / 1000)), 0);
@@ -33,7 +37,7 @@ export function limitReceive(socket: Descriptor, ms: number): void {
   checked('setsockopt', setsockopt(socket.fd, SOL_SOCKET, SO_RCVTIMEO, time, time.length));
 }
 
-// What sendmsg(2) reads, in one buffer: V8 frees what nothing but an address refers to.
+// Offsets of what sendmsg(2) reads. One buffer holds all of it, because V8 does not know that an address refers to a buffer.
 const HEADER = 0; // struct msghdr
 const PART = 56; // struct iovec
 const CONTROL = 72; // struct cmsghdr, then the descriptors
@@ -50,11 +54,11 @@ message.writeInt32LE(SOL_SOCKET, CONTROL + 8);
 message.writeInt32LE(SCM_RIGHTS, CONTROL + 12);
 
 /**
- * Sends a message with copies of descriptors, without waiting (unix(7), SCM_RIGHTS).
+ * Sends a message with descriptors, without waiting (unix(7), SCM_RIGHTS).
  * @param body 1 to 1024 bytes
  * @param descriptors up to 8
- * @returns false where the queue is full for now
- * @throws {SystemError} EPIPE, ECONNRESET where the other end is closed
+ * @returns false if the queue is full and the caller should retry
+ * @throws {SystemError} EPIPE, ECONNRESET if the other end is closed
  */
 export function sendWith(socket: Descriptor, body: Buffer, descriptors: readonly number[]): boolean {
   body.copy(message, BODY);
@@ -67,15 +71,17 @@ export function sendWith(socket: Descriptor, body: Buffer, descriptors: readonly
     checked('sendmsg', sendmsg(socket.fd, message, MSG_DONTWAIT | MSG_NOSIGNAL));
     return true;
   } catch (error) {
-    // ETOOMANYREFS: too many descriptors are on their way already.
+    // ETOOMANYREFS: too many descriptors are in flight (unix(7)).
     if (isErrno(error, 'EAGAIN', 'ENOBUFS', 'ETOOMANYREFS')) return false;
     throw error;
   }
 }
 
 /**
- * Takes one message, without waiting.
- * @returns `null` where there is none now; an empty one at the end, when nobody holds the other end any more
+ * Receives one message without waiting.
+ * @param most the maximum length in bytes
+ * @returns the message, an empty one if the other end is closed, or `null` if no message is queued
+ * @throws {SystemError} if recv fails otherwise
  */
 export function receive(socket: Descriptor, most: number): Buffer | null {
   const bytes = Buffer.alloc(most);
@@ -83,9 +89,9 @@ export function receive(socket: Descriptor, most: number): Buffer | null {
     const length = recv(socket.fd, bytes, most, MSG_DONTWAIT);
     if (length !== -1) return bytes.subarray(0, length);
     const errno = lastErrno();
-    // An error object for what comes with every message would cost more than the message.
+    // The usual result after each message, for which an error object would cost more than the message.
     if (errno === constants.errno.EAGAIN || errno === constants.errno.EINTR) return null;
-    // Told once, and before what lies in the queue: the other end was closed with a message unread.
+    // Reported once, before the queued messages, if the other end was closed with an unread message.
     if (errno !== constants.errno.ECONNRESET) throw new SystemError('recv', errno);
   }
 }

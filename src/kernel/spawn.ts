@@ -14,7 +14,7 @@ const attributesSetMask = bind('int posix_spawnattr_setsigmask(void *attributes,
 const actionsInit = bind('int posix_spawn_file_actions_init(void *actions)');
 const actionsDestroy = bind('int posix_spawn_file_actions_destroy(void *actions)');
 const actionsDup = bind('int posix_spawn_file_actions_adddup2(void *actions, int from, int to)');
-// glibc 2.34. musl lacks it; there the CLOEXEC marks set at start do the same (see closeInherited).
+// Since glibc 2.34. musl lacks it: there closeInherited has set close-on-exec at startup.
 const actionsCloseFrom = bindIfThere('int posix_spawn_file_actions_addclosefrom_np(void *actions, int from)');
 
 // The same values in glibc and musl.
@@ -22,7 +22,7 @@ const POSIX_SPAWN_SETSIGDEF = 0x04;
 const POSIX_SPAWN_SETSIGMASK = 0x08;
 const SIGSET_SIZE = 128;
 
-// Opaque types: 336 and 80 bytes in glibc on x64, less elsewhere. Larger is harmless.
+// Enough for both opaque types, which have 336 and 80 bytes in glibc on x64 and fewer elsewhere.
 const OPAQUE_SIZE = 512;
 
 const attributes = Buffer.alloc(OPAQUE_SIZE);
@@ -31,18 +31,19 @@ attributesSetDefault(attributes, Buffer.alloc(SIGSET_SIZE, 0xff));
 attributesSetMask(attributes, Buffer.alloc(SIGSET_SIZE, 0xff));
 attributesSetFlags(attributes, POSIX_SPAWN_SETSIGDEF | POSIX_SPAWN_SETSIGMASK);
 
-/** Where a program finds its own file. It closes it first. */
+/** The descriptor of a program's own file, which the program must close. */
 export const PROGRAM_FD = 1;
 
 /**
- * Starts a program of system calls as a child of this thread, with every signal blocked, default dispositions, no environment, and
- * the given descriptor as its descriptor 0. The loop waits until it is executed, some 0.2 ms: its file lies in memory, so nothing
- * else can hold that up.
+ * Starts a program of system calls as a child of this thread, with every signal blocked, default dispositions and no environment.
+ * Blocks the event loop until the exec, about 0.2 ms: the file is in memory, so no disk can delay it.
  *
- * Not child_process: libuv would reap it behind our back. A child of this very thread, which outlives execve(2) as no other does: a
- * process whose parent thread ends gets the signal that it has asked for with PR_SET_PDEATHSIG (prctl(2)).
+ * Does not use child_process, because libuv would reap the child. The parent must be the main thread, the only one that survives
+ * execve(2): PR_SET_PDEATHSIG sends its signal when the parent thread ends (prctl(2)).
+ * @param name the program's argv[0]
+ * @param channel becomes descriptor 0 of the program
  * @returns the pid
- * @throws {SystemError} of `posix_spawn` or `memfd_create`
+ * @throws {SystemError} from posix_spawn or memfd_create
  */
 export function startProgram(program: SyscallProgram, name: string, channel: Descriptor): number {
   using file = MemoryFile.executable(name);
@@ -55,7 +56,7 @@ export function startProgram(program: SyscallProgram, name: string, channel: Des
     actionsCloseFrom?.(actions, PROGRAM_FD + 1);
     const pid = Buffer.alloc(4);
     const path = `/proc/self/fd/${PROGRAM_FD}`;
-    // posix_spawn gives its errno as the result, not in errno.
+    // posix_spawn(3) returns its error number instead of setting errno.
     const errno = posixSpawn(pid, path, actions, attributes, [name, null], [null]);
     if (errno !== 0) throw new SystemError('posix_spawn', errno);
     return pid.readInt32LE();

@@ -1,30 +1,29 @@
 /**
- * Programs that make system calls one after another, for what must happen in a new process before it is the program that
- * was asked for. JavaScript cannot run between fork and exec, and a shell can neither name the call that failed nor its errno.
+ * Builds programs that make a sequence of system calls, to prepare a new process before it executes the requested program. JavaScript
+ * cannot run between fork and exec, and a shell cannot report which call failed with which errno.
  *
- * Such a program is a static ELF file without libraries: the code below, which never changes, and a table of calls, which is
- * all that differs. It does nothing that its table does not say.
+ * Such a program is a static ELF file without libraries. It consists of the fixed code below and a table of calls.
  */
 
-/** Where the data segment lies: first the report, then the table, then whatever its arguments point to. */
+/** The address of the data segment: the report, the table, then the data that arguments point to. */
 const DATA = 0x41_1000;
-/** How long a report is, in bytes. */
+/** The length of a report in bytes. */
 export const REPORT_SIZE = 16;
 const TABLE = DATA + REPORT_SIZE;
 
-/** Where the code segment lies, with the file's headers in front of it. */
+/** The address of the code segment, which begins with the file's headers. */
 const CODE = 0x40_0000;
 const HEADERS = 64 + 3 * 56;
 const DATA_OFFSET = 0x1000;
 
-/** Of every page size there is (4 to 64 KiB), so that one layout fits all kernels. */
+/** A multiple of every page size (4 to 64 KiB), so that one layout fits all kernels. */
 const ALIGNMENT = 0x1_0000;
 
 /**
- * x64. `test/syscall-program.test.ts` assembles the text in the comments and compares.
+ * The interpreter for x64. `test/syscall-program.test.ts` assembles the text of each instruction and compares the bytes.
  *
- * A call is ten words: its number, six arguments, and the addresses of the calls that follow a result above zero, a failure, and
- * zero. After every call the report holds its result and its address.
+ * A call in the table has ten words: its number, six arguments, and the addresses of the next call after a positive result, a failure
+ * and zero. After every call the report holds its result and its address.
  */
 const x64 = [
   ['bb10104100', 'mov ebx, 0x411010'],
@@ -71,11 +70,11 @@ const arm64 = [
   ['f2ffff17', 'b run'],
 ] as const;
 
-/** The machine code of each architecture, instruction by instruction, with its source. */
+/** The machine code of each architecture: each instruction's bytes and assembly source. */
 export const listings = { x64, arm64 };
 export type Architecture = keyof typeof listings;
 
-/** Numbers of the calls that programs here are made of, from asm/unistd.h of each architecture. */
+/** System call numbers, from asm/unistd.h of each architecture. */
 const numbers = {
   x64: {
     capset: 126,
@@ -148,7 +147,7 @@ export type SyscallName = keyof (typeof numbers)['x64'];
 
 const CALL_SIZE = 80;
 
-/** A place in the data of a program, whose address is known once the program is whole. */
+/** A position in the data of a program. Its address is known once the program is complete. */
 export class Pointer {
   readonly offset: number;
 
@@ -157,12 +156,12 @@ export class Pointer {
   }
 }
 
-/** A call of the table, by its position. */
+/** A reference to a call in the table; {@link SyscallProgram.place} sets its position. */
 export class Label {
   position = -1;
 }
 
-/** The address of a word of a call: 0 its number, 1 to 6 its arguments, 7 to 9 what comes next after a success, a failure, zero. */
+/** The address of a word of a call: 0 its number, 1 to 6 its arguments, 7 to 9 the next call after success, failure and zero. */
 export class WordOf {
   readonly call: Label;
   readonly word: number;
@@ -173,12 +172,12 @@ export class WordOf {
   }
 }
 
-/** The report of the call before, as an argument: its result and its address, eight bytes each. */
+/** As an argument: the address of the previous call's report, which holds its result and its address, eight bytes each. */
 export const REPORT = Symbol('report');
 
 export type Operand = number | Pointer | Label | WordOf | typeof REPORT;
 
-/** Which call comes next. What is left out is the following one of the table, and for zero what is next after a success. */
+/** The next call after each result. The default is the following call in the table, and `next` for zero. */
 export interface Flow {
   next?: Label | number | undefined;
   failed?: Label | number | undefined;
@@ -191,7 +190,7 @@ interface Call {
   flow: Flow;
 }
 
-/** A program under construction: calls in their order, and the data that their arguments point to. */
+/** A program under construction: its calls in order, and the data that their arguments point to. */
 export class SyscallProgram {
   readonly #calls: Call[] = [];
   readonly #data: Buffer[] = [];
@@ -200,7 +199,7 @@ export class SyscallProgram {
   readonly #origin: number;
   #size = 0;
 
-  /** @param origin where its table is going to lie; by default where a program of its own has it */
+  /** @param origin the address of the table; the default is that of a program in its own file */
   constructor(origin: number = TABLE, architecture: Architecture = process.arch as Architecture) {
     this.#origin = origin;
     this.#architecture = architecture;
@@ -208,23 +207,23 @@ export class SyscallProgram {
 
   /**
    * Adds a call.
-   * @returns its position, by which a report names it
+   * @returns its position in the table, which identifies it in a report
    */
   call(name: SyscallName, operands: readonly Operand[], flow: Flow = {}): number {
     return this.#calls.push({ number: numbers[this.#architecture][name], operands, flow }) - 1;
   }
 
-  /** Names the call that is added next. */
+  /** Makes a label refer to the call that is added next. */
   place(label: Label): void {
     label.position = this.#calls.length;
   }
 
-  /** The address of a call, for a program that is told while it runs which one comes next. */
+  /** Returns the address of a call, for a program that receives its next call while it runs. */
   addressOf(label: Label): number {
     return this.#origin + CALL_SIZE * label.position;
   }
 
-  /** Adds bytes, aligned to eight. */
+  /** Adds bytes to the data, aligned to eight. */
   bytes(data: Buffer): Pointer {
     const pointer = new Pointer(this.#size);
     const padding = -data.length & 7;
@@ -234,7 +233,7 @@ export class SyscallProgram {
     return pointer;
   }
 
-  /** Adds a string and the NUL that ends it. */
+  /** Adds a string with its terminating NUL. */
   text(text: string): Pointer {
     return this.bytes(Buffer.from(`${text}\0`));
   }
@@ -246,12 +245,12 @@ export class SyscallProgram {
     return pointer;
   }
 
-  /** Adds a list of strings as execve(2) takes it: addresses, then a null pointer. */
+  /** Adds a list of strings in the form of execve(2): addresses, then a null pointer. */
   strings(texts: readonly string[]): Pointer {
     return this.words([...texts.map((text) => this.text(text)), 0]);
   }
 
-  /** The table and the data, as they are to lie in memory from the origin on. */
+  /** Returns the table and the data as they must lie in memory from the origin on. */
   image(): Buffer {
     const table = Buffer.alloc(CALL_SIZE * this.#calls.length);
     const base = this.#origin + table.length;
@@ -277,13 +276,13 @@ export class SyscallProgram {
     return Buffer.concat([table, data]);
   }
 
-  /** The whole ELF file of a program of its own. */
+  /** Returns the ELF file of the program. */
   file(): Buffer {
     const image = this.image();
     return Buffer.concat([headOf(this.#architecture, REPORT_SIZE + image.length), Buffer.alloc(REPORT_SIZE), image]);
   }
 
-  /** Reads what a program of this origin wrote of its {@link REPORT}. */
+  /** Parses the 16 bytes of a {@link REPORT} that this program has written. */
   reportIn(bytes: Buffer): { result: number; position: number } {
     return {
       result: Number(bytes.readBigInt64LE(0)),
@@ -292,13 +291,13 @@ export class SyscallProgram {
   }
 }
 
-/** Negative numbers are two's complement; JavaScript's own bit operations end at 32 bits. */
+/** Writes a 64-bit word in two's complement. It needs two steps because JavaScript's bit operations have 32 bits. */
 function writeWord(to: Buffer, value: number, at: number): void {
   to.writeInt32LE(value | 0, at);
   to.writeInt32LE(Math.floor(value / 2 ** 32), at + 4);
 }
 
-/** Everything in front of the data: ELF header, program headers, code (elf(5)). */
+/** Builds the part of the file before the data: ELF header, program headers, code (elf(5)). */
 function headOf(architecture: Architecture, dataSize: number): Buffer {
   const code = Buffer.from(listings[architecture].map(([bytes]) => bytes).join(''), 'hex');
   const head = Buffer.alloc(DATA_OFFSET);
@@ -307,7 +306,7 @@ function headOf(architecture: Architecture, dataSize: number): Buffer {
   head.writeUInt16LE(architecture === 'x64' ? 62 : 183, 18); // EM_X86_64, EM_AARCH64
   head.writeUInt32LE(1, 20);
   head.writeBigUInt64LE(BigInt(CODE + HEADERS), 24); // the entry point
-  head.writeBigUInt64LE(64n, 32); // where the program headers are
+  head.writeBigUInt64LE(64n, 32); // offset of the program headers
   head.writeUInt16LE(64, 52);
   head.writeUInt16LE(56, 54);
   head.writeUInt16LE(3, 56);

@@ -15,9 +15,9 @@ const SOL_SOCKET = 1;
 const SO_REUSEADDR = 2;
 
 /**
- * Binds a TCP socket, with the options that Node.js sets.
+ * Creates a nonblocking TCP socket and binds it, with the options that Node.js sets (SO_REUSEADDR).
  * @param host an IPv4 or IPv6 address
- * @param port 0 has the kernel pick one
+ * @param port 0 makes the kernel choose one
  * @throws {SystemError} EADDRINUSE, EADDRNOTAVAIL, EACCES, EAFNOSUPPORT
  */
 export function bindTcp(host: string, port: number): Descriptor {

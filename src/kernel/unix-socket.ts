@@ -9,9 +9,9 @@ const SOCK_NONBLOCK = 0o4000;
 const SOCK_CLOEXEC = 0o2000000;
 
 /**
- * A Unix socket bound to a path, ready to listen. Made here and not by Node, which removes the path when it stops
- * listening: a socket that is handed on to the next image of the daemon must keep its name.
- * @param path at most 107 bytes; its file gets the mode that the umask leaves
+ * Creates a nonblocking Unix socket and binds it to a path. Node.js would remove the path when it stops listening, but a socket that the
+ * next image of the daemon inherits must keep it.
+ * @param path at most 107 bytes; the umask sets the mode of the socket file
  * @throws {SystemError} EADDRINUSE, EACCES, ENOENT, EROFS
  */
 export function bindUnix(path: string): Descriptor {
@@ -19,7 +19,7 @@ export function bindUnix(path: string): Descriptor {
   try {
     const name = Buffer.from(`${path}\0`);
     const address = Buffer.alloc(2 + name.length);
-    address.writeUInt16LE(AF_UNIX, 0); // both architectures that we run on are little-endian
+    address.writeUInt16LE(AF_UNIX, 0); // x64 and arm64 are little-endian
     name.copy(address, 2);
     checked('bind', bindSocket(descriptor.fd, address, address.length));
     return descriptor;

@@ -20,7 +20,7 @@ const getgrouplist = bind('int getgrouplist(const char *user, uint32_t group, vo
 /** NGROUPS_MAX of the kernel (limits.h). */
 const MOST_GROUPS = 65536;
 
-/** A user as the system's databases have it, be that /etc/passwd or a directory service (nsswitch.conf(5)). */
+/** An entry of the system's user database: /etc/passwd or a directory service (nsswitch.conf(5)). */
 export interface User {
   name: string;
   uid: number;
@@ -29,8 +29,9 @@ export interface User {
 }
 
 /**
+ * Looks up a user (getpwnam(3)).
  * @param user name or uid
- * @returns `null` where there is none
+ * @returns `null` if the user does not exist
  */
 export function findUser(user: string | number): User | null {
   const found = typeof user === 'number' ? getpwuid(user) : getpwnam(user);
@@ -44,13 +45,13 @@ export function findUser(user: string | number): User | null {
   return { name, uid, gid, home: directory };
 }
 
-/** @returns the gid of a group's name, `null` where there is none */
+/** Looks up the gid of a group by name (getgrnam(3)). @returns `null` if the group does not exist */
 export function findGroup(name: string): number | null {
   const found = getgrnam(name);
   return found === null ? null : (koffi.decode(found, 'group') as { gid: number }).gid;
 }
 
-/** The groups that a user is in, its own first. */
+/** Returns the gids of a user's groups, the primary group first (getgrouplist(3)). */
 export function groupsOf({ name, gid }: User): number[] {
   const groups = Buffer.alloc(4 * MOST_GROUPS);
   const count = Buffer.alloc(4);

@@ -12,7 +12,7 @@ export const WEXITED = 4;
 export const WCONTINUED = 8;
 export const WNOWAIT = 0x0100_0000;
 
-/** Whom to wait for: the idtype of waitid(2). */
+/** The idtype of waitid(2). */
 export const P_ALL = 0;
 export const P_PID = 1;
 export const P_PIDFD = 3;
@@ -28,35 +28,39 @@ const codes: readonly (Siginfo['code'] | '')[] = [
 ];
 
 /**
- * Whether a child has ended. With WEXITED alone the kernel also reports the stops of a child that the caller traces
- * (PTRACE_TRACEME makes the parent the tracer): wait_task_stopped in kernel/exit.c looks at the options of untraced children only.
+ * Reports whether an event is the end of a child. Even with WEXITED alone the kernel reports the stops of a child that the caller
+ * traces, as after PTRACE_TRACEME (wait_task_stopped() in kernel/exit.c).
  */
 export function isEnd({ siginfo: { code } }: WaitEvent): boolean {
   return code === 'CLD_EXITED' || code === 'CLD_KILLED' || code === 'CLD_DUMPED';
 }
 
+/** The result of waitid(2): what happened to a child, and the resources that it has used. */
 export interface WaitEvent {
   siginfo: Siginfo;
   rusage: Rusage;
 }
 
-// The C libraries' waitid has no rusage argument; the system call has.
+// Only the system call has the rusage argument, not the waitid of the C library.
 const SYS_waitid = byArchitecture({ x64: 247, arm64: 95 });
 const rawWaitid = bind('long syscall(long number, long idtype, long id, void *infop, long options, void *rusage)');
 
-// waitid never waits here (WNOHANG or O_NONBLOCK), so one pair of buffers serves every call. They outlive the call, which
-// matters: with a bad pointer the kernel reaps the child, answers EFAULT, and the status is gone.
+// waitid never blocks here (WNOHANG or O_NONBLOCK), so one pair of buffers serves every call. The buffers must stay valid: with a bad
+// pointer the kernel reaps the child, fails with EFAULT, and the status is lost.
 const info = Buffer.alloc(128);
 const usage = Buffer.alloc(144);
 const infoView = new DataView(info.buffer, info.byteOffset, info.length);
 const usageView = new DataView(usage.buffer, usage.byteOffset, usage.length);
 
-/** A C `long`. Counters beyond 2^53 do not occur. */
+/** Reads a C `long`. Its counters never exceed 2^53. */
 const long = (at: number): number => usageView.getUint32(at, true) + usageView.getInt32(at + 4, true) * 2 ** 32;
 
 /**
- * The system call itself. Never call it on something it would block on: one thread serves everyone.
- * @returns the event, or `null` where waitid returned 0 without one (WNOHANG, nothing to report)
+ * Makes the system call waitid(2). The call must not block, because this thread serves every client.
+ * @param idtype one of P_ALL, P_PID, P_PIDFD
+ * @param id a pid or the number of a pidfd; ignored for P_ALL
+ * @param options bits of waitid(2)
+ * @returns the event, or `null` if waitid returned 0 without one (WNOHANG)
  * @throws {SystemError} EAGAIN, ECHILD, EINVAL, EBADF
  */
 export function waitid(idtype: number, id: number, options: number): WaitEvent | null {
@@ -65,7 +69,7 @@ export function waitid(idtype: number, id: number, options: number): WaitEvent |
 }
 
 /**
- * The same, where EAGAIN and ECHILD are answers like any other: an error that is thrown costs five times the call.
+ * Like {@link waitid}, but returns EAGAIN and ECHILD, because throwing an error costs five times the call.
  * @throws {SystemError} EINVAL, EBADF
  */
 export function askWaitid(idtype: number, id: number, options: number): WaitEvent | null | 'EAGAIN' | 'ECHILD' {
@@ -78,7 +82,7 @@ export function askWaitid(idtype: number, id: number, options: number): WaitEven
 }
 
 function written(): WaitEvent | null {
-  // The union of siginfo_t begins at byte 16 on 64 bit. si_pid 0 means "no event".
+  // The union of siginfo_t begins at byte 16 on 64-bit architectures. An si_pid of 0 means "no event".
   const pid = infoView.getInt32(16, true);
   if (pid === 0) return null;
   return {

@@ -12,7 +12,7 @@ const write = bind('long write(int fd, void *bytes, size_t length)');
 const RWF_NOWAIT = 8;
 const POLLOUT = 0x004;
 
-/** A pipe that is writable takes as much at once (PIPE_BUF); a terminal some hundred bytes less than its buffer. */
+/** Bytes that a writable descriptor accepts without blocking: PIPE_BUF for a pipe; a terminal reserves part of its buffer. */
 const PIPE_CHUNK = 4096;
 const TERMINAL_CHUNK = 256;
 
@@ -20,14 +20,14 @@ const part = Buffer.alloc(16); // struct iovec
 const polled = Buffer.alloc(8); // struct pollfd
 
 /**
- * Writes as much as fits without waiting, whatever O_NONBLOCK says: that flag belongs to the open file description, which
- * programs share that inherit the descriptor, and they do not expect it.
- * @returns how many bytes were written; 0 where the reader must read first
+ * Writes as many bytes as fit without waiting. It must not set O_NONBLOCK: programs that inherit the descriptor share the open file
+ * description and do not expect the flag.
+ * @returns the number of bytes written; 0 if the descriptor has no room until its reader reads
  * @throws {SystemError} EPIPE, ENOSPC, EIO
  */
 export function writeAtOnce(fd: number, bytes: Buffer): number {
   const kind = fstatSync(fd);
-  // Whether a disk has room it says at once, and RWF_NOWAIT would refuse whatever needs a new block.
+  // A file never waits for a reader, and RWF_NOWAIT would refuse any write that needs a new block.
   if (kind.isFile()) return checked('write', write(fd, bytes, bytes.length));
   part.writeBigUInt64LE(koffi.address(bytes), 0);
   part.writeBigUInt64LE(BigInt(bytes.length), 8);
@@ -35,7 +35,7 @@ export function writeAtOnce(fd: number, bytes: Buffer): number {
   if (written !== -1) return written;
   const errno = lastErrno();
   if (errno === constants.errno.EAGAIN) return 0;
-  // Pipes know it since 6.4; terminals and devices do not.
+  // Pipes support RWF_NOWAIT since 6.4; terminals and devices do not.
   const unknown: number[] = [constants.errno.EOPNOTSUPP, constants.errno.ENOSYS, constants.errno.EINVAL];
   if (!unknown.includes(errno)) throw new SystemError('pwritev2', errno);
   polled.writeInt32LE(fd, 0);
