@@ -88,8 +88,8 @@ export class Process {
     this.ending = ending;
   }
 
-  /** Ended, and nothing more will be learnt of it. */
-  get settled(): boolean {
+  /** Whether it has ended and nothing more will be learnt of it. */
+  get isReaped(): boolean {
     return this.ending?.reaped === true;
   }
 

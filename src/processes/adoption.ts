@@ -1,26 +1,13 @@
-import type { Registration } from '../kernel/epoll.ts';
 import { isErrno } from '../kernel/errno.ts';
 import { Pidfd } from '../kernel/pidfd.ts';
 import { readStat } from '../kernel/proc.ts';
 import type { Process } from '../model/process.ts';
+import { ParentWatch } from './parent-watch.ts';
 import type { ProcessTable } from './process-table.ts';
 
-/** A process that we watch because children of it have handles: when it ends, they may come to us. */
-export class ParentWatch {
-  readonly pid: number;
-  readonly pidfd: Pidfd;
-  readonly children = new Set<Process>();
-  registration: Registration | null = null;
-
-  constructor(pid: number, pidfd: Pidfd) {
-    this.pid = pid;
-    this.pidfd = pidfd;
-  }
-}
-
 /**
- * The parent's pid as we see it, `null` once the process is reaped, and where the parent is outside our pid namespace: the
- * kernel writes 0 then (pid_namespaces(7)), as it does for the parent of a namespace's init.
+ * Returns the pid of a process's parent. It is `null` once the process is reaped, and if the parent is outside the daemon's pid
+ * namespace: the kernel reports 0 then (pid_namespaces(7)), as it does for the parent of a namespace's init.
  */
 export function parentOf(process: Process, pidfd: Pidfd): number | null {
   try {
@@ -31,13 +18,13 @@ export function parentOf(process: Process, pidfd: Pidfd): number | null {
   }
 }
 
-/** What watching a parent may lack. Its children are then found to be ours when they stop or end, not when they are adopted. */
+/** Errnos for which a parent is not watched. Its children are then found to be the daemon's when they stop or end, not before. */
 const shortages = ['EMFILE', 'ENFILE', 'ENOMEM', 'ENOSPC'];
 
 /**
- * Notices when a foreign process comes to us. Adoption is silent: the subreaper gets no signal when a grandchild's parent
- * dies. So the parent of every foreign process below us is watched, and its children are looked at again when it ends; by
- * then they have their new parent (kernel/exit.c: exit_notify reparents before it notifies).
+ * Detects when a foreign process becomes the daemon's child. A subreaper gets no signal when the parent of a grandchild dies. So the
+ * parent of every foreign descendant is watched, and its children are checked again when it ends. They have their new parent by then:
+ * exit_notify() in kernel/exit.c reparents before it notifies.
  */
 export class Adoption {
   readonly #table: ProcessTable;
@@ -50,8 +37,8 @@ export class Adoption {
   }
 
   /**
-   * Looks whose child a process is, and watches its parent where it may still become ours.
-   * @returns true where it is ours now
+   * Checks whose child a process is, and watches its parent if it may become the daemon's later.
+   * @returns whether it is the daemon's child now
    */
   follow(child: Process): boolean {
     for (;;) {
@@ -60,9 +47,9 @@ export class Adoption {
       const pidfd = description.pidfd!;
       const parent = parentOf(child, pidfd);
       if (parent === this.#self) return true;
-      if (parent === null || !this.#isBelowUs(parent)) return false;
+      if (parent === null || !this.#isDescendant(parent)) return false;
       const watch = this.#watch(parent);
-      if (watch === 'ended') continue; // between the two looks
+      if (watch === 'ended') continue; // between the two checks
       if (watch === 'unwatchable') return false;
       watch.children.add(child);
       if (parentOf(child, pidfd) === parent) return false;
@@ -70,14 +57,14 @@ export class Adoption {
     }
   }
 
-  /** A watched parent has ended: whose are its children now? @returns those to look at again */
+  /** Ends the watch on a parent that has ended. @returns its children, which are to be checked again */
   ended(watch: ParentWatch): Process[] {
     const children = [...watch.children];
     this.#drop(watch);
     return children.filter((child) => child.descriptions.size > 0);
   }
 
-  /** Nobody wants to know of this process any more. */
+  /** Stops following a process. */
   forget(child: Process): void {
     for (const watch of this.#watches.values()) if (watch.children.has(child)) this.#leave(watch, child);
   }
@@ -112,10 +99,10 @@ export class Adoption {
     if (this.#watches.get(watch.pid) === watch) this.#watches.delete(watch.pid);
   }
 
-  #isBelowUs(pid: number): boolean {
+  #isDescendant(pid: number): boolean {
     for (let at: number | undefined = pid; at !== undefined && at > 1; at = readStat(at)?.parent)
       if (at === this.#self) return true;
-    // Orphans of a namespace go to its init, also those of a process that has entered it from outside.
+    // An init gets all orphans of its namespace, also those of a process that has entered it from outside.
     return this.#self === 1;
   }
 }

@@ -1,13 +1,13 @@
 import { Epoll, type Wakeup } from '../kernel/epoll.ts';
 import type { Pidfd } from '../kernel/pidfd.ts';
 import type { OpenDescription, Process } from '../model/process.ts';
-import type { ParentWatch } from './adoption.ts';
 import { LeaderlessGroups } from './leaderless-groups.ts';
 import type { OwnChild } from './own-child.ts';
+import type { ParentWatch } from './parent-watch.ts';
 import type { PidfdStore } from './pidfd-store.ts';
 import { UnheldStops } from './unheld-stops.ts';
 
-/** The processes that handles are held on and that have not been settled, each watched through one of its pidfds. */
+/** The processes that have handles and have not been reaped, each watched through one of its pidfds. */
 export class ProcessTable {
   readonly epoll = new Epoll<Process | ParentWatch | OwnChild | Wakeup>();
   readonly groups = new LeaderlessGroups();
@@ -15,7 +15,7 @@ export class ProcessTable {
   readonly #byPid = new Map<number, Process>();
   readonly #store: PidfdStore | null;
 
-  /** @param store where pidfds outlive the daemon, if there is one */
+  /** @param store keeps pidfds when the daemon dies; `null` without a service manager */
   constructor(store: PidfdStore | null) {
     this.#store = store;
   }
@@ -28,12 +28,12 @@ export class ProcessTable {
     return this.#byPid.values();
   }
 
-  /** By pid: right for as long as nobody has reaped it. */
+  /** Returns a process by its pid, which is its own until it is reaped. */
   get(pid: number): Process | undefined {
     return this.#byPid.get(pid);
   }
 
-  /** Adds a process whose first description is there, and watches it. */
+  /** Adds a process that has its first description, and watches it. */
   add(process: Process): void {
     this.#watch(process);
     this.#byPid.set(process.pid, process);
@@ -53,7 +53,7 @@ export class ProcessTable {
     process.registration = null;
   }
 
-  /** One user of a description less; with the last one its descriptor goes, and with that perhaps the process. */
+  /** Drops one reference to a description. The last one closes its descriptor, and the last descriptor removes the process. */
   release(description: OpenDescription): void {
     const { process } = description;
     if (!description.drop() || description.pidfd === null) return;
@@ -67,7 +67,7 @@ export class ProcessTable {
     } else if (watched === description) this.#watch(process);
   }
 
-  /** An ended process has nothing more to tell: its descriptors are given up, but for the one by which its group is reached. */
+  /** Removes a reaped process and closes its descriptors, except for one through which its group can still be reached. */
   retire(process: Process): void {
     this.#unwatch(process);
     let kept: Pidfd | null = null;
@@ -79,7 +79,7 @@ export class ProcessTable {
     this.#forget(process);
   }
 
-  /** By identity: the pid may be another process's already. */
+  /** Removes by identity, because the pid may be another process's already. */
   #forget(process: Process): void {
     this.#store?.remove(process.id);
     if (this.#byPid.get(process.pid) === process) this.#byPid.delete(process.pid);

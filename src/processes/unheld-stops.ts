@@ -1,8 +1,8 @@
 import type { WaitEvent } from '../kernel/waitid.ts';
 
 /**
- * The stops of children that nobody holds. The kernel reports a stop once, so the daemon keeps it for the first client that opens the
- * child. Entries go by pid: only the daemon reaps these children, and it removes the entry when it does.
+ * The stops of children without a handle. The kernel reports a stop once, so the daemon keeps it for the first client that opens the
+ * child. Entries are by pid, because only the daemon reaps these children, and it removes the entry then.
  */
 export class UnheldStops {
   readonly #stops = new Map<number, WaitEvent>();
@@ -13,14 +13,14 @@ export class UnheldStops {
     else this.#stops.set(pid, event);
   }
 
-  /** Gives the stop to whoever holds the child from now on. */
+  /** Returns the stop of a child that gets its first handle, or is reaped, and forgets it. */
   take(pid: number): WaitEvent | null {
     const stop = this.#stops.get(pid) ?? null;
     this.#stops.delete(pid);
     return stop;
   }
 
-  /** For the next image of this process. */
+  /** All of them, for the next image of this process. */
   get all(): WaitEvent[] {
     return [...this.#stops.values()];
   }

@@ -1,0 +1,207 @@
+import t from 'tap';
+import type { askWaitid, WaitEvent } from '../src/kernel/waitid.ts';
+import { P_ALL, P_PID, WEXITED, WNOHANG, WNOWAIT } from '../src/kernel/waitid.ts';
+import { Process } from '../src/model/process.ts';
+import { HandlelessChildren } from '../src/processes/handleless-children.ts';
+import { UnheldStops } from '../src/processes/unheld-stops.ts';
+
+/** A pid that is no process of this machine (the largest one is 2^22), so that /proc tells nothing of it. */
+const [FIRST, SECOND, THIRD] = [5_000_001, 5_000_002, 5_000_003];
+
+const event = (pid: number, code: WaitEvent['siginfo']['code']): WaitEvent => ({
+  siginfo: { signo: 'SIGCHLD', code, pid, uid: 0, status: 0 },
+  rusage: {} as WaitEvent['rusage'],
+});
+const stopped = (pid: number): WaitEvent => event(pid, 'CLD_STOPPED');
+
+/** Children as waitid(2) shows them: always the first zombie, until that is taken. */
+function kernel() {
+  const zombies: number[] = [];
+  /** A traced child that has stopped is reported with WEXITED too, and hides the zombies until that is taken. */
+  const traps: number[] = [];
+  const handles = new Map<number, Process>();
+  const stops = new UnheldStops();
+  const reaped: number[] = [];
+  const recorded: number[] = [];
+  const unwritten = new Set<number>();
+  const ask: typeof askWaitid = (idtype, id, options) => {
+    if ((options & WEXITED) === 0 || (options & WNOHANG) === 0) throw new Error(`waitid with options ${options}`);
+    if (idtype === P_ALL) {
+      if ((options & WNOWAIT) === 0) throw new Error('an exit was taken before anything was known of it');
+      if (traps[0] !== undefined) return event(traps[0], 'CLD_TRAPPED');
+      return zombies[0] === undefined ? 'ECHILD' : event(zombies[0], 'CLD_EXITED');
+    }
+    if (idtype !== P_PID || !zombies.includes(id)) return 'ECHILD';
+    zombies.splice(zombies.indexOf(id), 1);
+    reaped.push(id);
+    return event(id, 'CLD_EXITED');
+  };
+  const children = new HandlelessChildren({
+    table: { get: (pid: number) => handles.get(pid), stops, epoll: null as never },
+    recordExit: ({ pid }) => {
+      if (unwritten.has(pid)) return false;
+      recorded.push(pid);
+      zombies.splice(zombies.indexOf(pid), 1);
+      handles.delete(pid);
+      return true;
+    },
+    drainStops: () => void traps.splice(0),
+    ask,
+  });
+  const hold = (pid: number): void => {
+    const facts = { id: pid, pid, inode: null, startedAt: 0, argv: [], relation: 'child' as const };
+    handles.set(pid, new Process(facts));
+  };
+  return { children, zombies, traps, stops, reaped, recorded, unwritten, hold };
+}
+
+t.test('an orphan is reaped, counted, and its stop forgotten', (t) => {
+  const { children, zombies, stops, reaped } = kernel();
+  children.keepStop(FIRST, stopped(FIRST));
+  zombies.push(FIRST, SECOND);
+  children.reap();
+  t.same(reaped, [FIRST, SECOND]);
+  t.equal(children.orphans, 2);
+  t.same(stops.all, []);
+  t.end();
+});
+
+t.test('listeners learn of an orphan before it is reaped, and of that too', (t) => {
+  const { children, zombies, reaped } = kernel();
+  const heard: string[] = [];
+  for (const name of ['one', 'another'])
+    children.onOrphan((pid, after) => {
+      heard.push(`${name} ${pid} ${reaped}`);
+      after.defer(() => heard.push(`${name} after ${reaped}`));
+    });
+  zombies.push(FIRST);
+  children.reap();
+  t.same(heard, [`one ${FIRST} `, `another ${FIRST} `, `another after ${FIRST}`, `one after ${FIRST}`]);
+  t.end();
+});
+
+t.test('a child with a handle has its exit recorded; one whose exit is not on disk yet hides those behind it', (t) => {
+  const { children, zombies, reaped, recorded, unwritten, hold } = kernel();
+  for (const pid of [FIRST, SECOND]) hold(pid);
+  unwritten.add(SECOND);
+  zombies.push(FIRST, SECOND, THIRD);
+  children.reap();
+  t.same([recorded, reaped, zombies], [[FIRST], [], [SECOND, THIRD]]);
+  unwritten.clear();
+  children.reap();
+  t.same([recorded, reaped, children.orphans], [[FIRST, SECOND], [THIRD], 1]);
+  t.end();
+});
+
+t.test('a trap of a traced child is taken, so that it hides no zombie', (t) => {
+  const { children, zombies, traps, reaped } = kernel();
+  traps.push(FIRST);
+  zombies.push(SECOND);
+  children.reap();
+  t.same(reaped, [SECOND]);
+  t.end();
+});
+
+t.test('while a spawn has no pid yet, a child that ended after its beginning is no orphan', (t) => {
+  const { children, zombies, reaped } = kernel();
+  const spawn = children.beginSpawn();
+  zombies.push(FIRST);
+  children.reap();
+  t.same(reaped, [], 'it may be the one that is being made');
+  const later = children.beginSpawn();
+  spawn.done();
+  t.same(reaped, [FIRST], 'it was not, and cannot be of a spawn that began after it was seen');
+  later.done();
+  t.equal(children.orphans, 1);
+  t.end();
+});
+
+t.test('a spawned child that ends at once waits for its handle, and is recorded then', (t) => {
+  const { children, zombies, reaped, recorded, hold } = kernel();
+  const spawn = children.beginSpawn();
+  zombies.push(FIRST);
+  children.reap();
+  const release = children.reserve(FIRST, spawn);
+  t.ok(children.isReserved(FIRST));
+  zombies.push(SECOND);
+  children.reap();
+  t.same([reaped, recorded], [[], []], 'a reserved child hides an orphan behind it');
+  hold(FIRST);
+  release();
+  t.notOk(children.isReserved(FIRST));
+  t.same([recorded, reaped, children.orphans], [[FIRST], [SECOND], 1]);
+  t.end();
+});
+
+t.test('what a spawned child did before its handle is kept for it: the latest stop or continue', (t) => {
+  const { children, stops } = kernel();
+  const spawn = children.beginSpawn();
+  children.keepStop(FIRST, stopped(FIRST));
+  const release = children.reserve(FIRST, spawn);
+  t.match(children.stopOf(FIRST), stopped(FIRST), 'also from before its pid was known');
+  children.keepStop(FIRST, event(FIRST, 'CLD_CONTINUED'));
+  t.match(children.stopOf(FIRST), event(FIRST, 'CLD_CONTINUED'));
+  t.ok(children.keepsStopOf(FIRST));
+  release();
+  t.equal(children.stopOf(FIRST), null);
+  const next = children.beginSpawn();
+  children.reserve(SECOND, next);
+  t.equal(children.stopOf(SECOND), null);
+  t.same(
+    stops.all.map(({ siginfo: { pid } }) => pid),
+    [FIRST],
+    'an unknown child’s stop is kept for whoever opens it',
+  );
+  t.end();
+});
+
+t.test('a stop that was seen before a spawn began is not of its child, whose pid had another process then', (t) => {
+  const { children } = kernel();
+  const earlier = children.beginSpawn();
+  children.keepStop(FIRST, stopped(FIRST));
+  const spawn = children.beginSpawn();
+  children.reserve(FIRST, spawn);
+  t.equal(children.stopOf(FIRST), null);
+  earlier.done();
+  t.end();
+});
+
+t.test('a discarded child is reaped when it has ended, and is no orphan', (t) => {
+  const { children, zombies, reaped } = kernel();
+  children.onOrphan(() => t.fail('it is not told of'));
+  const release = children.reserve(FIRST, children.beginSpawn());
+  zombies.push(FIRST);
+  children.reap();
+  t.same(reaped, []);
+  children.discard(FIRST);
+  t.notOk(children.isReserved(FIRST));
+  release();
+  t.same(reaped, [FIRST]);
+  t.equal(children.orphans, 0);
+  const { children: others, zombies: theirs, reaped: taken } = kernel();
+  const undo = others.reserve(FIRST, others.beginSpawn());
+  others.discard(FIRST);
+  undo();
+  t.same(taken, [], 'it has not ended yet');
+  theirs.push(FIRST);
+  others.reap();
+  t.same([taken, others.orphans], [[FIRST], 0]);
+  theirs.push(FIRST);
+  others.reap();
+  t.equal(others.orphans, 1, 'the next process of that pid is an orphan again');
+  t.end();
+});
+
+t.test('the release of a reservation does not end that of a later child of the same pid', (t) => {
+  const { children, zombies, reaped } = kernel();
+  const first = children.reserve(FIRST, children.beginSpawn());
+  children.discard(FIRST);
+  const second = children.reserve(FIRST, children.beginSpawn());
+  first();
+  zombies.push(FIRST);
+  children.reap();
+  t.same(reaped, []);
+  second();
+  t.same(reaped, [FIRST]);
+  t.end();
+});
