@@ -1,9 +1,9 @@
 import type { OutgoingHttpHeaders } from 'node:http';
 import type { FastifyReply, FastifyRequest } from 'fastify';
 import type { WebSocket } from 'ws';
-import { z } from 'zod';
-import { problems } from '../schemas/common.ts';
-import { ClientFrame, EventPage, EventQuery, ServerFrame } from '../schemas/events.ts';
+import type { z } from 'zod';
+import { ClientFrame, type EventQuery } from '../schemas/events.ts';
+import * as contract from '../schemas/operations/events.ts';
 import { EventOperations } from '../src/api/events.ts';
 import type { Daemon } from '../src/daemon.ts';
 import { Problem } from '../src/errors/problem.ts';
@@ -40,23 +40,7 @@ export function eventRoutes(app: App, daemon: Daemon): void {
   app.route({
     method: 'GET',
     url: EVENTS_PATH,
-    schema: {
-      tags: ['events'],
-      summary: 'Events: a WebSocket (subprotocol waitd.v1), an event stream, or a page',
-      description:
-        'Upgrade to a WebSocket for frames both ways (ServerFrame and ClientFrame below), accept text/event-stream for ServerFrames pushed, or anything else for a page.',
-      querystring: EventQuery,
-      response: {
-        200: {
-          description: 'A page, or a stream',
-          content: {
-            'application/json': { schema: EventPage },
-            'text/event-stream': { schema: z.string().meta({ description: 'data: a ServerFrame; id: its seq' }) },
-          },
-        },
-        ...problems(404, 406, 426),
-      },
-    },
+    schema: contract.listEvents,
     // A socket that may not be is refused before it is one.
     preHandler: async ({ ws, raw, client, query }) => {
       if (ws) untilClosed(raw.socket, operations.reserve(client, query as Query));
@@ -158,6 +142,3 @@ function parseFrame(text: string): z.infer<typeof ClientFrame> | string {
   const [{ path, message }] = error.issues as [z.core.$ZodIssue];
   return path.length === 0 ? NO_FRAME : `The frame does not fit at /${path.join('/')}: ${message}.`;
 }
-
-/** Named in the OpenAPI document, which cannot describe a socket otherwise. */
-export const frameSchemas = { ClientFrame, ServerFrame };

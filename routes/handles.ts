@@ -1,21 +1,9 @@
-import { z } from 'zod';
-import { problems } from '../schemas/common.ts';
-import {
-  CloseQuery,
-  CreateHandle,
-  HandleList,
-  HandleParams,
-  HandleView,
-  ListHandles,
-  UpdateHandle,
-} from '../schemas/handles.ts';
+import * as contract from '../schemas/operations/handles.ts';
 import { HandleOperations } from '../src/api/handles.ts';
 import type { Daemon } from '../src/daemon.ts';
 import type { App } from '../src/http/app-type.ts';
 import { callOf } from '../src/http/in-flight-requests.ts';
 import { preferencesOf } from '../src/http/prefer.ts';
-
-const tags = ['handles'];
 
 /** Handles: made by spawn, open and dup, listed, changed, closed. */
 export function handleRoutes(app: App, daemon: Daemon): void {
@@ -23,12 +11,7 @@ export function handleRoutes(app: App, daemon: Daemon): void {
 
   app.post('/v1/handles', {
     config: { operation: operations.create },
-    schema: {
-      tags,
-      summary: 'Spawn, open or dup',
-      body: CreateHandle,
-      response: { 201: HandleView, ...problems(404, 409, 410, 422, 501) },
-    },
+    schema: contract.createHandle,
     handler: async (request, reply) => {
       const { waitMs } = preferencesOf(request.headers.prefer);
       const created = await operations.create.run(callOf(request, reply), { body: request.body, waitMs });
@@ -40,19 +23,14 @@ export function handleRoutes(app: App, daemon: Daemon): void {
   });
 
   app.get('/v1/handles', {
-    schema: {
-      tags,
-      summary: 'List, newest first',
-      querystring: ListHandles,
-      response: { 200: HandleList, ...problems() },
-    },
+    schema: contract.listHandles,
     handler: (request, reply) => {
       reply.send(operations.list.run(callOf(request, reply), request.query));
     },
   });
 
   app.get('/v1/handles/:id', {
-    schema: { tags, summary: 'Read', params: HandleParams, response: { 200: HandleView, ...problems(404, 410) } },
+    schema: contract.getHandle,
     handler: (request, reply) => {
       reply.send(operations.get.run(callOf(request, reply), request.params.id));
     },
@@ -60,13 +38,7 @@ export function handleRoutes(app: App, daemon: Daemon): void {
 
   app.patch('/v1/handles/:id', {
     config: { operation: operations.update },
-    schema: {
-      tags,
-      summary: 'Change O_NONBLOCK and labels',
-      params: HandleParams,
-      body: UpdateHandle,
-      response: { 200: HandleView, ...problems(404, 410) },
-    },
+    schema: contract.updateHandle,
     handler: (request, reply) => {
       reply.send(operations.update.run(callOf(request, reply), { id: request.params.id, body: request.body }));
     },
@@ -74,13 +46,7 @@ export function handleRoutes(app: App, daemon: Daemon): void {
 
   app.delete('/v1/handles/:id', {
     config: { operation: operations.close },
-    schema: {
-      tags,
-      summary: 'Close; the process lives on unless a signal is given',
-      params: HandleParams,
-      querystring: CloseQuery,
-      response: { 204: z.null().meta({ description: 'Closed' }), ...problems(404, 410) },
-    },
+    schema: contract.closeHandle,
     handler: (request, reply) => {
       operations.close.run(callOf(request, reply), { id: request.params.id, ...request.query });
       reply.code(204).send(null);

@@ -1,7 +1,6 @@
 import { release } from 'node:os';
-import { z } from 'zod';
-import { problems } from '../schemas/common.ts';
-import { Health, NodeView } from '../schemas/node.ts';
+import type { NodeView } from '../schemas/node.ts';
+import * as contract from '../schemas/operations/node.ts';
 import type { Daemon } from '../src/daemon.ts';
 import { KEEP_KEYS_MS } from '../src/handles/retention.ts';
 import type { App } from '../src/http/app-type.ts';
@@ -18,8 +17,6 @@ import {
 import { Metrics } from '../src/metrics.ts';
 import { version } from '../src/version.ts';
 
-const tags = ['node'];
-
 /** What has become of the journal since this image of the daemon began; it can take work all the same. */
 const historyLost = {
   damaged: 'lost: the journal was damaged or removed, and a new one was begun',
@@ -33,7 +30,7 @@ export function nodeRoutes(app: App, daemon: Daemon): void {
 
   app.get('/livez', {
     config: { open: true, health: true },
-    schema: { tags, summary: 'Is it alive?', response: { 200: Health, ...problems() } },
+    schema: contract.getLiveness,
     handler: (_request, reply) => {
       reply.send({ status: 'ok', checks: {} });
     },
@@ -41,7 +38,7 @@ export function nodeRoutes(app: App, daemon: Daemon): void {
 
   app.get('/readyz', {
     config: { open: true, health: true },
-    schema: { tags, summary: 'Can it take work?', response: { ...problems(), 200: Health, 503: Health } },
+    schema: contract.getReadiness,
     handler: (_request, reply) => {
       const checks = { journal: checkOf(journal.check()), output: checkOf(daemon.outputs.fault) };
       const { lastNotice } = journal;
@@ -53,14 +50,7 @@ export function nodeRoutes(app: App, daemon: Daemon): void {
 
   app.get('/metrics', {
     config: { health: true, needs: 'metrics' },
-    schema: {
-      tags,
-      summary: 'Prometheus metrics',
-      response: {
-        200: { description: 'Text format', content: { 'text/plain': { schema: z.string() } } },
-        ...problems(),
-      },
-    },
+    schema: contract.getMetrics,
     handler: async (_request, reply) =>
       reply
         .type(metrics.contentType)
@@ -69,7 +59,7 @@ export function nodeRoutes(app: App, daemon: Daemon): void {
   });
 
   app.get('/v1/node', {
-    schema: { tags, summary: 'What this daemon is and can do', response: { 200: NodeView, ...problems() } },
+    schema: contract.getNode,
     handler: (_request, reply) => {
       const body: NodeView = {
         node: journal.node,

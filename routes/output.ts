@@ -1,9 +1,7 @@
 import type { OutgoingHttpHeaders, ServerResponse } from 'node:http';
 import { pipeline, type Readable } from 'node:stream';
 import type { FastifyReply } from 'fastify';
-import { problems } from '../schemas/common.ts';
-import { HandleParams } from '../schemas/handles.ts';
-import { OutputBytes, OutputQuery } from '../schemas/output.ts';
+import * as contract from '../schemas/operations/output.ts';
 import { OutputOperations } from '../src/api/output.ts';
 import type { Daemon } from '../src/daemon.ts';
 import { Problem } from '../src/errors/problem.ts';
@@ -13,25 +11,14 @@ import { rangeOf } from '../src/http/range.ts';
 import { untilClosed } from '../src/http/until-closed.ts';
 
 const streams = ['stdout', 'stderr'] as const;
+const schemas = { stdout: contract.readStdout, stderr: contract.readStderr };
 
 /** What a process wrote, where that was captured. */
 export function outputRoutes(app: App, daemon: Daemon): void {
   const operations = new OutputOperations(daemon);
   for (const name of streams)
     app.get(`/v1/handles/:id/${name}`, {
-      schema: {
-        tags: ['output'],
-        summary: `Captured ${name}`,
-        description:
-          'Range works; Waitd-Offset is the offset of the first byte of the body, more than 0 where the beginning was dropped.',
-        params: HandleParams,
-        querystring: OutputQuery,
-        response: {
-          200: { description: 'The bytes so far', content: { 'application/octet-stream': { schema: OutputBytes } } },
-          206: { description: 'A part of them', content: { 'application/octet-stream': { schema: OutputBytes } } },
-          ...problems(404, 410, 416),
-        },
-      },
+      schema: schemas[name],
       handler: async (request, reply) => {
         const call = callOf(request, reply);
         const { id } = request.params;

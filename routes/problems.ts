@@ -1,5 +1,4 @@
-import { z } from 'zod';
-import { problems } from '../schemas/common.ts';
+import * as contract from '../schemas/operations/problems.ts';
 import { isProblemErrno, Problem } from '../src/errors/problem.ts';
 import type { App } from '../src/http/app-type.ts';
 import { ProblemPages } from '../src/http/problem-pages.ts';
@@ -10,20 +9,7 @@ export function problemRoutes(app: App): void {
 
   app.get('/problems/:errno', {
     config: { open: true },
-    schema: {
-      tags: ['problems'],
-      summary: 'What an errno means, and what to do about it',
-      params: z.object({
-        errno: z
-          .string()
-          .max(100)
-          .meta({ examples: ['EAGAIN'] }),
-      }),
-      response: {
-        200: { description: 'Its cause and cure', content: { 'text/markdown': { schema: z.string() } } },
-        ...problems(404),
-      },
-    },
+    schema: contract.getProblem,
     handler: (request, reply) => {
       const { errno } = request.params;
       if (!isProblemErrno(errno))

@@ -1,6 +1,4 @@
-import { problems } from '../schemas/common.ts';
-import { HandleParams } from '../schemas/handles.ts';
-import { Poll, PollResult, Waitid, WaitidResult } from '../schemas/waits.ts';
+import * as contract from '../schemas/operations/waits.ts';
 import { type WaitidAnswer, WaitOperations } from '../src/api/waits.ts';
 import type { Daemon } from '../src/daemon.ts';
 import { retryAfter } from '../src/errors/problem.ts';
@@ -9,20 +7,12 @@ import { callOf } from '../src/http/in-flight-requests.ts';
 import { preferencesOf } from '../src/http/prefer.ts';
 import { sendProblem } from '../src/http/problems.ts';
 
-const tags = ['waits'];
-
 /** waitid(2) on one handle, and poll(2) over many. */
 export function waitRoutes(app: App, daemon: Daemon): void {
   const operations = new WaitOperations(daemon);
 
   app.post('/v1/handles/:id/waitid', {
-    schema: {
-      tags,
-      summary: 'Wait, and collect unless WNOWAIT is given',
-      params: HandleParams,
-      body: Waitid,
-      response: { 200: WaitidResult, 202: WaitidResult, ...problems(404, 409, 410, 422) },
-    },
+    schema: contract.waitid,
     handler: (request, reply) => {
       const { waitMs, respondAsync } = preferencesOf(request.headers.prefer);
       const { options, timeoutMs = waitMs } = request.body;
@@ -49,12 +39,7 @@ export function waitRoutes(app: App, daemon: Daemon): void {
   });
 
   app.post('/v1/poll', {
-    schema: {
-      tags,
-      summary: 'Wait for any, all or a number of handles; collects nothing',
-      body: Poll,
-      response: { 200: PollResult, ...problems(404, 410, 422) },
-    },
+    schema: contract.poll,
     handler: async (request, reply) => {
       const { timeoutMs = preferencesOf(request.headers.prefer).waitMs } = request.body;
       const answer = await operations.poll.run(callOf(request, reply), { ...request.body, timeoutMs });

@@ -1,12 +1,8 @@
-import { z } from 'zod';
-import { problems } from '../schemas/common.ts';
-import { CreateWatch, WatchList, WatchParams, WatchView } from '../schemas/watches.ts';
+import * as contract from '../schemas/operations/watches.ts';
 import { WatchOperations } from '../src/api/watches.ts';
 import type { Daemon } from '../src/daemon.ts';
 import type { App } from '../src/http/app-type.ts';
 import { callOf } from '../src/http/in-flight-requests.ts';
-
-const tags = ['watches'];
 
 /** Watches: they open what appears. */
 export function watchRoutes(app: App, daemon: Daemon): void {
@@ -14,12 +10,7 @@ export function watchRoutes(app: App, daemon: Daemon): void {
 
   app.post('/v1/watches', {
     config: { operation: operations.create },
-    schema: {
-      tags,
-      summary: 'Open a handle on every process that matches, from now on',
-      body: CreateWatch,
-      response: { 201: WatchView, ...problems(404, 422) },
-    },
+    schema: contract.createWatch,
     handler: async (request, reply) => {
       const watch = await operations.create.run(callOf(request, reply), request.body);
       return reply.code(201).header('location', `/v1/watches/${watch.id}`).send(watch);
@@ -27,19 +18,14 @@ export function watchRoutes(app: App, daemon: Daemon): void {
   });
 
   app.get('/v1/watches', {
-    schema: {
-      tags,
-      summary: 'List, newest first',
-      querystring: z.strictObject({}),
-      response: { 200: WatchList, ...problems() },
-    },
+    schema: contract.listWatches,
     handler: (request, reply) => {
       reply.send({ watches: operations.list.run(callOf(request, reply), undefined) });
     },
   });
 
   app.get('/v1/watches/:id', {
-    schema: { tags, summary: 'Read', params: WatchParams, response: { 200: WatchView, ...problems(404) } },
+    schema: contract.getWatch,
     handler: (request, reply) => {
       reply.send(operations.get.run(callOf(request, reply), request.params.id));
     },
@@ -47,12 +33,7 @@ export function watchRoutes(app: App, daemon: Daemon): void {
 
   app.delete('/v1/watches/:id', {
     config: { operation: operations.delete },
-    schema: {
-      tags,
-      summary: 'Delete; the handles that it has opened stay',
-      params: WatchParams,
-      response: { 204: z.null().meta({ description: 'Deleted' }), ...problems(404) },
-    },
+    schema: contract.deleteWatch,
     handler: (request, reply) => {
       operations.delete.run(callOf(request, reply), request.params.id);
       reply.code(204).send(null);

@@ -1,37 +1,48 @@
 import { z } from 'zod';
-import { labels, labelValue, Match } from './handles.ts';
+import { timestamp } from './common.ts';
+import { Labels, labelsView, Match, MatchView } from './handles.ts';
+
+/** What a request and an answer say of a watch with the same words. */
+const existing = z.boolean().meta({ description: 'Whether to open the processes too that exist already.' });
+const nonblocking = z.boolean().meta({ description: 'Whether the handles are nonblocking (O_NONBLOCK).' });
 
 export const CreateWatch = z
   .strictObject({
     match: Match,
-    existing: z.boolean().default(false).meta({ description: 'Also those that are there already.' }),
-    nonblocking: z.boolean().default(false),
-    labels: labels(labelValue).default({}),
+    existing: existing.default(false),
+    nonblocking: nonblocking.default(false),
+    labels: Labels.default({}),
   })
   .meta({
     id: 'CreateWatch',
+    description: 'Which processes to open, and how.',
     examples: [{ match: { cgroup: '*/pod1234*' }, existing: true, labels: { pod: '1234' } }],
   });
 export type CreateWatch = z.output<typeof CreateWatch>;
 
+const watchId = z
+  .string()
+  .max(100)
+  .meta({ description: 'The id of a watch.', examples: ['w_gHxdARUOi68JR2n92WnHQjBiWyQi'] });
+
 export const WatchView = z
   .object({
-    id: z.string(),
-    client: z.string(),
-    match: Match,
-    existing: z.boolean(),
-    nonblocking: z.boolean(),
-    labels: z.record(z.string(), z.string()),
+    id: watchId,
+    client: z.string().meta({ description: 'The client that owns the watch.', examples: ['uid:0'] }),
+    match: MatchView,
+    existing,
+    nonblocking,
+    labels: labelsView,
     by: z
       .enum(['events', 'scan'])
-      .meta({ description: 'How new processes are noticed: the kernel tells, or /proc is looked through.' }),
-    misses: z.string().meta({ description: 'What is not noticed this way.' }),
-    createdAt: z.string(),
-    opened: z.int().meta({ description: 'How many handles it has opened so far.' }),
+      .meta({ description: 'How the daemon learns of new processes: from the kernel, or by reading /proc.' }),
+    misses: z.string().meta({ description: 'Which processes it does not learn of in this way.' }),
+    createdAt: timestamp.meta({ description: 'When the watch was made.' }),
+    opened: z.int().min(0).meta({ description: 'How many handles the watch has opened so far.' }),
   })
   .meta({
     id: 'Watch',
-    description: 'Opens a handle on every process that matches.',
+    description: 'A standing order to open a handle on every process that matches.',
     examples: [
       {
         id: 'w_gHxdARUOi68JR2n92WnHQjBiWyQi',
@@ -49,6 +60,8 @@ export const WatchView = z
   });
 export type WatchView = z.infer<typeof WatchView>;
 
-export const WatchList = z.object({ watches: z.array(WatchView) }).meta({ id: 'WatchList' });
+export const WatchList = z
+  .object({ watches: z.array(WatchView).meta({ description: 'The watches, newest first.' }) })
+  .meta({ id: 'WatchList', description: 'All watches of the client.', examples: [{ watches: [] }] });
 
-export const WatchParams = z.object({ id: z.string().max(100) });
+export const WatchParams = z.object({ id: watchId });

@@ -2,12 +2,7 @@ import swagger from '@fastify/swagger';
 import swaggerUi from '@fastify/swagger-ui';
 import websocket from '@fastify/websocket';
 import fastify, { type FastifyBaseLogger } from 'fastify';
-import {
-  jsonSchemaTransform,
-  jsonSchemaTransformObject,
-  validatorCompiler,
-  type ZodTypeProvider,
-} from 'fastify-type-provider-zod';
+import { validatorCompiler, type ZodTypeProvider } from 'fastify-type-provider-zod';
 import type { Logger } from 'pino';
 import { eventRoutes } from '../routes/events.ts';
 import { handleRoutes } from '../routes/handles.ts';
@@ -37,6 +32,7 @@ import {
 } from './http/limits.ts';
 import { Listeners } from './http/listeners.ts';
 import { oneAtATime } from './http/one-at-a-time.ts';
+import { openApiDocument } from './http/openapi.ts';
 import { answerProblems, errorHandler, refuseOddities, refuseUnparsed } from './http/problems.ts';
 import { parseQuery, refuseQueries } from './http/query.ts';
 import { requestId } from './http/request-id.ts';
@@ -94,28 +90,21 @@ export async function build(
   ];
   app.addHook('onRequest', inOrder(...checks));
   idempotency(app, daemon.idempotencyKeys);
-  await app.register(swagger, {
-    openapi: {
-      openapi: '3.1.0',
-      info: {
-        title: 'waitd',
-        version,
-        description: 'waitid over HTTP and WebSocket.',
-        license: { name: 'Apache-2.0' },
-      },
-      components: { securitySchemes: { bearer: { type: 'http', scheme: 'bearer' } } },
-      security: [{ bearer: [] }],
-    },
-    transform: jsonSchemaTransform,
-    transformObject: jsonSchemaTransformObject,
-  });
+  // Made for the first client that asks: it would make every start longer.
+  let document: string | null = null;
+  const documentText = (): string => {
+    document ??= JSON.stringify(openApiDocument(version));
+    return document;
+  };
+  const onDemand = { toJSON: () => JSON.parse(documentText()) };
+  await app.register(swagger, { mode: 'static', specification: { document: onDemand as never } });
   await app.register(async (docs) => {
     asPages(docs);
     // A browser cannot send a token for a page. What the API looks like is no secret.
     docs.addHook('onRoute', (route) => {
       route.config = { ...route.config, open: true };
     });
-    await docs.register(swaggerUi, { routePrefix: '/docs' });
+    await docs.register(swaggerUi, { routePrefix: '/docs', theme: { title: 'waitd' } });
   });
 
   handleRoutes(app, daemon);
@@ -141,11 +130,8 @@ export async function build(
   watchRoutes(app, daemon);
   nodeRoutes(app, daemon);
   problemRoutes(app);
-  // Made once: anyone may ask for it.
-  let document: string | null = null;
   app.get('/openapi.json', { config: { open: true }, schema: { hide: true } }, (_request, reply) => {
-    document ??= JSON.stringify(app.swagger());
-    reply.type('application/json; charset=utf-8').send(document);
+    reply.type('application/json; charset=utf-8').send(documentText());
   });
 
   await app.ready();

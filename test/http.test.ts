@@ -1,5 +1,4 @@
 import { writeFileSync } from 'node:fs';
-import { get } from 'node:http';
 import { connect } from 'node:net';
 import { join } from 'node:path';
 import t from 'tap';
@@ -188,72 +187,6 @@ t.test('an upgrade before whose answer others are due is answered as if it had n
 t.test('a request id of the caller’s own is kept if it is a sane one', async (t) => {
   t.equal((await daemon.get('/livez', { headers: { 'x-request-id': 'my-id.1' } })).headers['x-request-id'], 'my-id.1');
   t.not((await daemon.get('/livez', { headers: { 'x-request-id': 'a b' } })).headers['x-request-id'], 'a b');
-});
-
-t.test('the OpenAPI document has every route, every status, and an example of every body', async (t) => {
-  const { body: api } = await daemon.get('/openapi.json');
-  t.equal(api.openapi, '3.1.0');
-  t.same(Object.keys(api.paths).sort(), [
-    '/livez',
-    '/metrics',
-    '/problems/{errno}',
-    '/readyz',
-    '/v1/events',
-    '/v1/handles',
-    '/v1/handles/{id}',
-    '/v1/handles/{id}/signal',
-    '/v1/handles/{id}/stderr',
-    '/v1/handles/{id}/stdout',
-    '/v1/handles/{id}/terminate',
-    '/v1/handles/{id}/waitid',
-    '/v1/node',
-    '/v1/poll',
-    '/v1/watches',
-    '/v1/watches/{id}',
-  ]);
-  t.match(Object.keys(api.paths['/v1/handles/{id}/waitid'].post.responses), [
-    '200',
-    '202',
-    '400',
-    '401',
-    '403',
-    '404',
-    '409',
-    '410',
-  ]);
-  const text = JSON.stringify(api);
-  t.notMatch(text, /prefixItems/, 'generators take the first places of a tuple for all of it');
-  t.match(api.components.schemas.SpawnInput?.properties.argv ?? api.components.schemas.Spawn.properties.argv, {
-    type: 'array',
-    minItems: 1,
-    items: { anyOf: [{ type: 'string' }, { type: 'object' }] },
-  });
-  for (const [, name] of text.matchAll(/"#\/components\/schemas\/(\w+)"/g))
-    t.ok(api.components.schemas[name!], String(name));
-  for (const name of [
-    'CreateHandle',
-    'Handle',
-    'Waitid',
-    'WaitidResult',
-    'Poll',
-    'PollResult',
-    'Signal',
-    'Problem',
-    'EventPage',
-    'CreateWatch',
-    'Watch',
-  ]) {
-    const schema = Object.entries(api.components.schemas).find(([key]) => key === name || key === `${name}Input`)?.[1];
-    t.ok((schema as { examples?: unknown[] } | undefined)?.examples?.length, `${name} has an example`);
-  }
-  t.ok(
-    api.components.schemas.ServerFrame && api.components.schemas.ClientFrame,
-    'the frames of the socket are described',
-  );
-  const docs = await new Promise((resolve) =>
-    get({ socketPath: daemon.socket, path: '/docs/' }, (response) => resolve(response.resume().statusCode)),
-  );
-  t.equal(docs, 200);
 });
 
 t.test('the node tells what it is and what it can do', async (t) => {

@@ -1,25 +1,19 @@
 import type { FastifyInstance, FastifyRequest } from 'fastify';
+import { requestHeaders, responseHeaders } from '../../schemas/headers.ts';
+import { operations } from '../../schemas/operations.ts';
 import { Problem } from '../errors/problem.ts';
 import type { Check } from './checks.ts';
 import type { Listeners } from './listeners.ts';
 
-/** What a page from elsewhere may read of an answer, beside what CORS lets it read anyway. */
-const EXPOSED = [
-  'Content-Range',
-  'Idempotent-Replayed',
-  'Link',
-  'Location',
-  'Preference-Applied',
-  'Retry-After',
-  'Waitd-Offset',
-  'X-Request-Id',
-].join(', ');
+/** The headers of answers that a page of another origin may read, beside those that CORS lets it read anyway. */
+const EXPOSED = Object.keys(responseHeaders).sort().join(', ');
 
 /** The same for every path, be it there or not: nobody has shown yet who is asking. */
 const PREFLIGHT = {
-  'access-control-allow-methods': 'GET, HEAD, POST, PATCH, DELETE',
-  'access-control-allow-headers':
-    'Authorization, Content-Type, Idempotency-Key, Last-Event-ID, Prefer, Range, X-Request-Id',
+  'access-control-allow-methods': [...new Set(operations.map(({ method }) => method)), 'HEAD'].join(', '),
+  'access-control-allow-headers': ['Authorization', 'Content-Type', ...Object.keys(requestHeaders), 'X-Request-Id']
+    .sort()
+    .join(', '),
   'access-control-max-age': '600',
 };
 

@@ -1,10 +1,21 @@
 import { parse } from 'node:querystring';
+import { z } from 'zod';
 import { MOST_ERRORS } from '../../schemas/bounded.ts';
+import { operations } from '../../schemas/operations.ts';
 import { Problem } from '../errors/problem.ts';
 import type { App } from './app-type.ts';
 
-/** Those that may be given several times; each is an array from here on. */
-const repeatable = new Set(['handle', 'type', 'label']);
+/** The parameters that may be given several times. Each is an array from here on. */
+const repeatable = new Set(
+  operations.flatMap(({ querystring }) =>
+    Object.entries(querystring?.shape ?? {}).flatMap(([name, schema]) => (isArray(schema) ? [name] : [])),
+  ),
+);
+
+function isArray(schema: z.core.$ZodType): boolean {
+  if (schema instanceof z.ZodOptional || schema instanceof z.ZodDefault) return isArray(schema.unwrap());
+  return schema instanceof z.ZodArray;
+}
 
 /**
  * A query as the schemas want it: whole numbers as numbers, repeatable parameters as arrays. What is neither stays text,

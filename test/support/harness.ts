@@ -8,6 +8,7 @@ import { createInterface } from 'node:readline';
 import type { Test } from 'tap';
 import { WebSocket } from 'ws';
 import type { Features } from '../../src/kernel/features.ts';
+import { contract } from './judge.ts';
 import { descendantsOf, kill, killStartedWith, removeTree } from './leftovers.ts';
 
 export interface Response {
@@ -206,6 +207,7 @@ export class Daemon {
           };
           try {
             checkAnswer(answer);
+            checkContract(method, path, answer);
             resolve(answer);
           } catch (error) {
             reject(error);
@@ -329,7 +331,9 @@ export class Socket {
   constructor(ws: WebSocket) {
     this.ws = ws;
     ws.on('message', (data) => {
-      this.frames.push(JSON.parse(String(data)));
+      const frame: unknown = JSON.parse(String(data));
+      checkFrame(frame);
+      this.frames.push(frame);
       this.#look();
     });
     ws.on('error', () => {});
@@ -384,6 +388,18 @@ function checkAnswer({ status, headers, body, text }: Response): void {
   assert.equal(body.type, `/problems/${body.errno}`);
   assert.equal(body.instance, headers['x-request-id']);
   assert.doesNotMatch(text, /node_modules|\.ts:\d+|at .+ \(/, 'no stack trace leaves the daemon');
+}
+
+/** Any answer must be one that the operation declares, by its status, its headers and its body. */
+function checkContract(method: string, path: string, answer: Response): void {
+  const route = contract.routeOf(method, path);
+  const fault = route === null ? null : contract.answer(route, answer);
+  assert.equal(fault, null, `${method} ${path}: ${answer.text.slice(0, 1000)}`);
+}
+
+/** Any frame of a WebSocket or an event stream must fit its schema. */
+export function checkFrame(frame: unknown): void {
+  assert.equal(contract.frame(frame), null, JSON.stringify(frame).slice(0, 1000));
 }
 
 export function temporaryDirectory(t: Test): string {

@@ -1,5 +1,5 @@
 import { connect, type Socket } from 'node:net';
-import { type Daemon, eventually } from './harness.ts';
+import { checkFrame, type Daemon, eventually } from './harness.ts';
 
 /** One connection, and all that comes back on it. */
 export class Wire {
@@ -13,6 +13,7 @@ export class Wire {
       this.text += data;
     });
     socket.on('error', () => {}); // told by close as well
+    socket.once('close', () => checkStream(this.text));
     this.closed = new Promise((resolve) => socket.once('close', () => resolve(this.text)));
   }
 
@@ -34,6 +35,12 @@ export class Wire {
     this.socket.once('close', () => clearInterval(timer));
     return this;
   }
+}
+
+/** Checks every whole frame of an event stream. */
+function checkStream(text: string): void {
+  if (!/^content-type: text\/event-stream/im.test(text)) return;
+  for (const [, frame] of text.matchAll(/^data: (.*)\n/gm)) checkFrame(JSON.parse(frame!));
 }
 
 export const tcp = (daemon: Daemon): Wire => new Wire(connect(daemon.port, '127.0.0.1'));

@@ -1,5 +1,6 @@
 import fc, { type Arbitrary } from 'fast-check';
-import type { ApiDocument, Route, Schema } from './document.ts';
+import type { JsonSchema } from '../../../src/http/json-schema.ts';
+import type { Judge, Route } from '../../support/judge.ts';
 
 /** A handle's id, chosen when the request is sent. */
 export interface IdChoice {
@@ -83,18 +84,18 @@ const oddValues: unknown[] = [
 
 /** Makes requests of what a document says, and of what is near to it. */
 export class Generator {
-  readonly #document: ApiDocument;
+  readonly #api: Judge;
   readonly #surroundings: Surroundings;
 
-  constructor(document: ApiDocument, surroundings: Surroundings) {
-    this.#document = document;
+  constructor(api: Judge, surroundings: Surroundings) {
+    this.#api = api;
     this.#surroundings = surroundings;
   }
 
   requests(): Arbitrary<FuzzRequest> {
     return fc.oneof(
-      { weight: 12, arbitrary: fc.constantFrom(...this.#document.routes).chain((route) => this.#valid(route)) },
-      { weight: 8, arbitrary: fc.constantFrom(...this.#document.routes).chain((route) => this.#broken(route)) },
+      { weight: 12, arbitrary: fc.constantFrom(...this.#api.routes).chain((route) => this.#valid(route)) },
+      { weight: 8, arbitrary: fc.constantFrom(...this.#api.routes).chain((route) => this.#broken(route)) },
       { weight: 1, arbitrary: this.#astray() },
     );
   }
@@ -117,12 +118,9 @@ export class Generator {
   ) as Arbitrary<Record<string, string>>;
 
   #valid(route: Route): Arbitrary<FuzzRequest> {
-    const { parameters = [], requestBody } = route.operation;
-    const query = parameters.filter((parameter) => parameter.in === 'query');
-    const body =
-      requestBody === undefined
-        ? fc.constant(undefined)
-        : this.#value(requestBody.content['application/json'].schema, '');
+    const query = this.#api.parametersOf(route).filter((parameter) => parameter.in === 'query');
+    const schema = this.#api.bodyOf(route);
+    const body = schema === undefined ? fc.constant(undefined) : this.#value(schema, '');
     return fc
       .record({
         ids: this.#ids,
@@ -225,10 +223,10 @@ export class Generator {
   }
 
   /** A value that fits a schema, and does no harm where its name says that it could. */
-  #value(given: Schema, name: string): Arbitrary<unknown> {
+  #value(given: JsonSchema, name: string): Arbitrary<unknown> {
     const harmless = this.#harmless(name);
     if (harmless !== null) return harmless;
-    const schema = this.#document.resolve(given);
+    const schema = this.#api.resolve<JsonSchema>(given);
     const either = schema.anyOf ?? schema.oneOf;
     if (either !== undefined) return fc.oneof(...either.map((one) => this.#value(one, name)));
     if ('const' in schema) return fc.constant(schema.const);
@@ -251,28 +249,13 @@ export class Generator {
     }
   }
 
-  #array(schema: Schema, name: string): Arbitrary<unknown[]> {
-    const first = (schema.prefixItems ?? []).map((item) => this.#value(item, name));
-    const length = { minLength: Math.max(0, (schema.minItems ?? 0) - first.length), maxLength: 5 };
-    const rest = fc.array(
-      schema.items === undefined ? fc.constant(0) : this.#value(schema.items, `${name} item`),
-      length,
-    );
-    return fc.tuple(fc.tuple(...first), rest).map(([head, tail]) => [...head, ...tail]);
+  #array(schema: JsonSchema, name: string): Arbitrary<unknown[]> {
+    const item = schema.items === undefined ? fc.constant(0) : this.#value(schema.items, `${name} item`);
+    return fc.array(item, { minLength: schema.minItems ?? 0, maxLength: 5 });
   }
 
-  #object(schema: Schema): Arbitrary<unknown> {
+  #object(schema: JsonSchema): Arbitrary<unknown> {
     const { properties, additionalProperties, propertyNames, required = [] } = schema;
-    // Exactly one of them is asked for, which the schema cannot say.
-    const ways = ['spawn', 'open', 'dup'];
-    if (properties !== undefined && ways.every((way) => way in properties)) {
-      const others = Object.fromEntries(Object.entries(properties).filter(([key]) => !ways.includes(key)));
-      return fc.oneof(
-        ...['spawn', 'spawn', ...ways].map((way) =>
-          this.#object({ properties: { [way]: properties[way]!, ...(way !== 'dup' && others) }, required: [way] }),
-        ),
-      );
-    }
     if (properties !== undefined)
       return fc.record(
         Object.fromEntries(Object.entries(properties).map(([key, value]) => [key, this.#value(value, key)])),

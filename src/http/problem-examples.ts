@@ -1,0 +1,96 @@
+import type { ProblemDocument } from '../../schemas/common.ts';
+import { errnos, type ProblemErrno } from '../../schemas/vocabulary.ts';
+
+/** What an example of a problem has beside its errno and status. */
+type Example = Partial<ProblemDocument> & { detail: string };
+
+const handle = 'h_3q2-7wEBAgMEBQYHCAkKCw';
+const syscall = 'posix_spawn';
+const retry = { afterMs: 1000 };
+const noResource = { detail: 'The machine is out of a resource that a new process needs. Try again later.', syscall };
+
+const examples: Record<ProblemErrno, Example> = {
+  E2BIG: { detail: 'The body is over 4194304 bytes. Send a shorter one.' },
+  EACCES: { detail: 'No token was sent. Send Authorization: Bearer and the token.' },
+  EAGAIN: {
+    detail: 'No child event is available yet. Retry after 250 ms or subscribe to the events.',
+    handle,
+    retry: { afterMs: 250, events: `/v1/events?handle=${handle}&since=17` },
+  },
+  EBADF: { detail: `You have no handle ${handle}. List yours with GET /v1/handles.`, handle },
+  ECHILD: { detail: 'The status was collected already. Read the outcome from the handle.', syscall: 'waitid', handle },
+  EDQUOT: { detail: 'You may have 1000 handles at a time. Close some.', retry },
+  EINVAL: {
+    detail: 'The body does not fit at /nonbloking: is not known here.',
+    errors: [{ path: '/nonbloking', message: 'is not known here' }],
+  },
+  EIO: { detail: 'The daemon has a fault. Its log has the details under the id of this request.' },
+  EISDIR: { detail: 'The file for stdout is a directory. Name a file.', syscall },
+  ELOOP: { detail: 'The path of the program has too many symbolic links.', syscall },
+  EMFILE: { detail: 'The daemon is out of file descriptors. Close handles and connections.', retry },
+  ENAMETOOLONG: { detail: 'The path of the program is too long.', syscall },
+  ENFILE: { ...noResource, retry },
+  ENODATA: { detail: 'The stream was not captured. Spawn with "stdout": "capture".' },
+  ENOENT: { detail: 'The program does not exist. Check argv[0] and PATH.', syscall },
+  ENOEXEC: { detail: 'The program is in no format that the kernel can execute.', syscall },
+  ENOMEM: { ...noResource, retry },
+  ENOSPC: { detail: 'The journal cannot be written. Free space on its disk.', retry },
+  ENOSYS: { detail: 'This kernel does not have the system call. Use a newer one.' },
+  ENOTUNIQ: {
+    detail: 'Several processes match. Open one of the candidates by its pid.',
+    candidates: [
+      { pid: 4711, inode: '90210', startedAt: '2026-01-31T12:00:00.000Z', argv: ['sleep', '5'] },
+      { pid: 4712, inode: '90211', startedAt: '2026-01-31T12:00:01.000Z', argv: ['sleep', '6'] },
+    ],
+  },
+  ENOTDIR: { detail: 'The working directory is not a directory.', syscall },
+  ENXIO: { detail: 'The file for stdout is a FIFO without a reader.', syscall },
+  EOPNOTSUPP: { detail: 'The inode of a pidfd needs Linux 6.9. Open the process by its pid alone.' },
+  EPERM: { detail: 'The policy does not allow this client to do it. Ask the operator of the daemon.' },
+  EPROTO: { detail: 'The request is not well-formed HTTP.' },
+  EROFS: { detail: 'The file for stdout is on a read-only file system.', syscall },
+  ESHUTDOWN: { detail: 'The daemon is stopping. Send the request again when it is back.', retry },
+  ESRCH: { detail: 'Process 4711 does not exist.', syscall: 'pidfd_open' },
+  ESTALE: { detail: 'The handle was closed. Open or spawn a new one.', handle },
+  ETIMEDOUT: {
+    detail: 'Process 4711 was killed and has not ended: state D. Wait for it with waitid or poll.',
+    handle,
+  },
+  ETXTBSY: { detail: 'The program is open for writing. Close it first.', syscall },
+};
+
+/** Where a status gives an errno another meaning. */
+const ofStatus: Record<string, Example> = {
+  '403 EACCES': { detail: 'The program may not be executed by this user.', syscall },
+  '422 EINVAL': { detail: 'This Idempotency-Key was used for another request. Use another key.' },
+  '503 EAGAIN': { ...noResource, retry },
+  '503 ENOENT': {
+    detail: 'The state directory of the daemon was removed. Restore it, or send the daemon SIGHUP.',
+    retry,
+  },
+  '404 EPROTO': { detail: 'No problem has this errno. The schema Problem lists them all.' },
+  '406 EPROTO': { detail: 'Accept application/json or text/event-stream.' },
+  '408 EPROTO': { detail: 'The request took too long to arrive.' },
+  '412 EPROTO': { detail: 'The precondition does not hold. Leave out If-Match and If-None-Match.' },
+  '414 EPROTO': { detail: 'The URL is over 49152 bytes. Name the handles in frames.' },
+  '415 EPROTO': { detail: 'Send the body as application/json, in UTF-8.' },
+  '416 EPROTO': { detail: 'The stream does not have these bytes. It has the bytes from 0 to 812.' },
+  '417 EPROTO': { detail: 'Only Expect: 100-continue is supported.' },
+  '421 EPERM': { detail: 'This Host is not served. Use an IP address or localhost, or start with --allowed-host.' },
+  '426 EPROTO': { detail: 'The request is no upgrade to a WebSocket. Configure the proxy to pass the headers on.' },
+  '431 EPROTO': { detail: 'The headers are over 65536 bytes.' },
+};
+
+/** An example of the problem that an operation answers with one status and errno. */
+export function problemExample(status: number, errno: ProblemErrno): ProblemDocument {
+  const { detail, ...facts } = ofStatus[`${status} ${errno}`] ?? examples[errno];
+  return {
+    type: `/problems/${errno}`,
+    title: errnos[errno][1],
+    status,
+    detail,
+    instance: '0b9d1c5e-7a55-4c1e-8f4a-0f3a2f9f2a11',
+    errno,
+    ...facts,
+  };
+}
