@@ -41,7 +41,7 @@ t.test('an upgrade over tables that were damaged, or are older ones, keeps what 
     t.match((await daemon.get('/v1/events?since=0')).body.gap, { from: 1 });
     t.ok((await daemon.get('/v1/node')).body.head >= head);
     t.match((await daemon.get('/readyz')).body, { status: 'ok', checks: { history: /^lost/ } });
-    await daemon.logged('the journal was damaged, and a new one is begun: what it held is lost');
+    await daemon.logged('the journal was damaged and is replaced by a new one: its records are lost');
     await daemon.signal(one.id, 'SIGKILL');
     t.match((await daemon.waitid(one.id)).body, { outcome: { signal: 'SIGKILL' } });
     t.equal(await daemon.stop(), 0);

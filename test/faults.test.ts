@@ -238,7 +238,7 @@ t.test('a log that is damaged is set aside, what the tables have goes on, and a 
     );
     t.match((await heir.get(`/v1/handles/${id}`)).body, { collected: true }, what);
     if (what === 'a line') {
-      await heir.logged('the journal was damaged, and a new one is begun: what it held is lost');
+      await heir.logged('the journal was damaged and is replaced by a new one: its records are lost');
       t.match((await heir.get('/v1/events?since=0')).body.gap, { from: 1 });
     }
     t.equal(await heir.stop(), 0);
@@ -283,7 +283,9 @@ t.test('a damaged journal is set aside, at the start and while it runs, and a ga
   await daemon.events(living.id); // what is read is brought to the file before, where the damage is
   fail('damaged');
   const other = await daemon.spawn(['sleep', '100']);
-  t.match(await daemon.logged('the journal was damaged, and a new one is begun: what it held is lost'), { level: 50 });
+  t.match(await daemon.logged('the journal was damaged and is replaced by a new one: its records are lost'), {
+    level: 50,
+  });
   for (const { id } of [living, other]) t.match((await daemon.get(`/v1/handles/${id}`)).body, { state: 'running' });
   t.match((await daemon.get('/v1/handles?label=a=b')).body.handles, [{ id: living.id }]);
   t.match((await daemon.get(`/v1/handles/${ended.id}`)).body, { errno: 'ESTALE' }, 'it did exist');
@@ -298,7 +300,7 @@ t.test('a damaged journal is set aside, at the start and while it runs, and a ga
   writeSync(file, Buffer.alloc(4096, 0x5a), 0, 4096, 0);
   closeSync(file);
   const heir = await Daemon.start(t, { directory: daemon.directory });
-  await heir.logged('the journal was damaged, and a new one is begun: what it held is lost');
+  await heir.logged('the journal was damaged and is replaced by a new one: its records are lost');
   t.equal(aside().length, 2);
   const now = (await heir.get('/v1/node')).body;
   t.equal(now.node, node, 'it is the same node');

@@ -9,7 +9,7 @@ import { Journal } from '../src/journal/journal.ts';
 const open = (directory: string): Journal =>
   new Journal({ directory, bootId: 'boot', keepEvents: 1_000_000, marks: null });
 
-t.test('what is kept of keys is counted in the tables', async (t) => {
+t.test('the tables count the units of idempotency keys', async (t) => {
   const directory = t.testdir();
   const journal = open(directory);
   const key = (client: string, name: string, answer: string | null): Change => ({

@@ -4,7 +4,7 @@ import t, { type Test } from 'tap';
 import { Daemon, temporaryDirectory, withClocks } from './support/harness.ts';
 
 const RESTORED =
-  'the state directory was restored from a backup or copied: every event cursor is told of a gap, and seqs go on far ahead';
+  'the state directory was restored from a backup or copied: readers of events get a gap, and seqs continue far ahead';
 
 /** Two events more. */
 async function work(daemon: Daemon): Promise<void> {

@@ -389,7 +389,7 @@ t.test('a full disk refuses a watch, and a damaged journal loses none', async (t
   await eventually(async () => (await daemon.get('/readyz')).status === 200);
   writeFileSync(fault, 'damaged');
   await daemon.spawn(['true']);
-  await daemon.logged('the journal was damaged, and a new one is begun: what it held is lost');
+  await daemon.logged('the journal was damaged and is replaced by a new one: its records are lost');
   await daemon.kill();
   const heir = await Daemon.start(t, { directory });
   t.match((await heir.get('/v1/watches')).body.watches, [

@@ -34,9 +34,9 @@ const MOST_FAILURES = 5;
 const FAILURES_WITHIN_MS = 60_000;
 
 const notices = {
-  damaged: 'the journal was damaged, and a new one is begun: what it held is lost',
+  damaged: 'the journal was damaged and is replaced by a new one: its records are lost',
   restored:
-    'the state directory was restored from a backup or copied: every event cursor is told of a gap, and seqs go on far ahead',
+    'the state directory was restored from a backup or copied: readers of events get a gap, and seqs continue far ahead',
 };
 
 interface ServiceParts {
