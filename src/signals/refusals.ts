@@ -6,10 +6,10 @@ function nameOf(pid: number): string {
   return `${pid} (${readComm(pid) ?? 'ended'})`;
 }
 
-/** At most so many are named. */
+/** How many processes a problem names at most. */
 const NAMED = 10;
 
-/** EPERM, with the processes that it is about. */
+/** Makes EPERM with the processes that could not be signalled. */
 export function notPermitted(pids: readonly number[], { id }: Handle): Problem {
   const names = pids.slice(0, NAMED).map(nameOf).join(', ');
   const more = pids.length > NAMED ? `, and ${pids.length - NAMED} more` : '';
@@ -32,8 +32,8 @@ const states: Record<string, string> = {
   X: 'dead',
 };
 
-/** ETIMEDOUT: it was killed, and something in the kernel holds it. */
-export function stillThere(pid: number, { id }: Handle): Problem {
+/** Makes ETIMEDOUT for a killed process that the kernel does not let end. */
+export function hasNotEnded(pid: number, { id }: Handle): Problem {
   const state = readStat(pid)?.state ?? 'X';
   const tracer = readTracer(pid);
   const held = tracer === null ? '' : `, held by its tracer, process ${nameOf(tracer)}`;
@@ -46,7 +46,7 @@ export function stillThere(pid: number, { id }: Handle): Problem {
   );
 }
 
-/** ETIMEDOUT: a tree makes processes as fast as they are killed. */
+/** Makes ETIMEDOUT for a tree that makes processes as fast as they are killed. */
 export function stillGrows({ id }: Handle): Problem {
   const detail =
     'The tree makes new processes as fast as they are killed. Send the signal again, or spawn it in a cgroup, which is killed at once.';

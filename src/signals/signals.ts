@@ -13,7 +13,7 @@ import { pidsOf, signalTree, type TreeRoot } from './tree.ts';
 
 const { SIGKILL } = constants.signals;
 
-/** Sends signals through pidfds: to the process that was meant, or to nobody. */
+/** Sends signals through pidfds, so that no other process gets them. */
 export class Signals {
   readonly #table: ProcessTable;
   readonly #features: Features;
@@ -26,8 +26,9 @@ export class Signals {
   }
 
   /**
-   * @param signal its name or number; 0 only asks whether one could be sent
-   * @throws {Problem} ESRCH for what has ended; EINVAL for the group of a process that leads none; EPERM; EOPNOTSUPP
+   * Sends a signal to a process or its group.
+   * @param signal its name or number; 0 only checks whether one could be sent
+   * @throws {Problem} ESRCH if the process has ended; EINVAL for the group of a process that leads none; EPERM; EOPNOTSUPP
    */
   send(handle: Handle, signal: string | number, scope: SignalScope): void {
     const number = numberOf(signal, handle);
@@ -41,42 +42,42 @@ export class Signals {
   }
 
   /**
-   * The same to the process and all its descendants, until no look finds another one. Others are served in between.
-   * @throws {Problem} also ETIMEDOUT where a tree grows as fast as it is killed
+   * Sends a signal to a process and all its descendants, until no search finds another one. Other requests are served in between.
+   * @throws {Problem} also ETIMEDOUT if a tree grows as fast as it is killed
    */
   async sendToTree(handle: Handle, signal: string | number): Promise<void> {
     await this.#toTree(handle, numberOf(signal, handle));
   }
 
-  /** Has it known that an end of this process is no work of the OOM killer's. */
+  /** Records that the daemon kills this process, so that its end is not taken for the OOM killer's work. */
   killing({ pid }: Pick<Process, 'pid'>): void {
     this.#cgroups.oomKills.killing(pid);
   }
 
-  /** The same to the process alone, where one that has ended is fine too. */
+  /** Sends a signal to the process alone, and ignores that it has ended. */
   sendIfThere(handle: Handle, signal: string | number): void {
     try {
       this.send(handle, signal, 'process');
     } catch (error) {
-      if (!isGone(error)) throw error;
+      if (!meansEnded(error)) throw error;
     }
   }
 
   /**
-   * How the process of a handle, or the group that it leads or led, is reached.
-   * @returns `null` where nobody is left
+   * Returns the scope in which the process of a handle is terminated: the group if it is a child that leads or led one.
+   * @returns `null` if neither process nor group is left
    */
   reach({ process, description }: Handle): { scope: SignalScope } | null {
     const pidfd = this.#groupPidfd({ process, description });
     if (pidfd === null) return null;
-    // A foreign process's group is its parent's business.
+    // The group of a foreign process is its parent's to signal.
     const group = process.relation === 'child' && this.#features.groupSignal && pidfd.leadsGroup();
     return { scope: group ? 'group' : 'process' };
   }
 
   #toProcess({ process, description }: Handle, number: number): void {
     if (process.pid === globalThis.process.pid && process.ending === null) throw itself();
-    // The kernel takes a signal to a zombie and does nothing; a client wants to be told that it has ended.
+    // The kernel accepts a signal to a zombie and does nothing. A client wants to learn that the process has ended.
     if (process.ending !== null || description.pidfd === null) throw ended();
     description.pidfd.signal(number);
   }
@@ -103,7 +104,7 @@ export class Signals {
     const { description } = handle;
     const root = (): TreeRoot => this.#rootOf(handle);
     if (pidsOf(root()).includes(globalThis.process.pid)) throw itself();
-    // Held until this is over: a close of the handle must not let the pid go to another process.
+    // Retained meanwhile: if the handle were closed, the pid could become another process's.
     description.retain();
     try {
       if (number === SIGKILL) {
@@ -131,23 +132,33 @@ export class Signals {
   }
 }
 
-/** True where a signal found nobody left. */
-export function isGone(error: unknown): boolean {
+/** Returns whether a signal failed because its target has ended. */
+export function meansEnded(error: unknown): boolean {
   return error instanceof Problem && error.errno === 'ESRCH';
 }
 
 function numberOf(signal: string | number, { id }: Handle): number {
   const number = signalNumber(signal);
-  if (number === undefined) throw new Problem('EINVAL', `${signal} is no signal of Linux.`, { handle: id });
+  if (number === undefined)
+    throw new Problem(
+      'EINVAL',
+      `${signal} is not a signal of Linux: send a name such as SIGTERM, or a number from 1 to 64.`,
+      { handle: id },
+    );
   return number;
 }
 
 function ended(): Problem {
-  return new Problem('ESRCH', 'The process has ended, so there is nobody to signal.', { syscall: 'pidfd_send_signal' });
+  return new Problem('ESRCH', 'The process has ended, so no process is left to signal.', {
+    syscall: 'pidfd_send_signal',
+  });
 }
 
 function itself(): Problem {
-  return new Problem('EPERM', 'The daemon is among those that this would reach, and it does not signal itself.');
+  return new Problem(
+    'EPERM',
+    'This signal would reach the daemon, which does not signal itself: signal the others one by one.',
+  );
 }
 
 function explain(error: unknown, handle: Handle): unknown {

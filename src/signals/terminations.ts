@@ -1,4 +1,3 @@
-import { readFileSync } from 'node:fs';
 import { constants } from 'node:os';
 import type { Caller } from '../clients/caller.ts';
 import type { Deadline, Deadlines } from '../deadlines/deadlines.ts';
@@ -7,47 +6,48 @@ import type { Change, TerminationFacts } from '../journal/change.ts';
 import type { Journal } from '../journal/journal.ts';
 import { boottimeMs } from '../kernel/clock.ts';
 import { isErrno } from '../kernel/errno.ts';
-import { Pidfd } from '../kernel/pidfd.ts';
-import { hasEnded, readAll, readStat } from '../kernel/proc.ts';
+import { readStat } from '../kernel/proc.ts';
 import type { Handle, Process } from '../model/process.ts';
 import type { ProcessTable } from '../processes/process-table.ts';
 import type { Reaper } from '../processes/reaper.ts';
 import type { Parking } from '../waits/parking.ts';
-import { notPermitted, stillThere } from './refusals.ts';
-import { isGone, type Signals } from './signals.ts';
+import { hasNotEnded, notPermitted } from './refusals.ts';
+import { isOver, refusedMembers } from './refused-members.ts';
+import { meansEnded, type Signals } from './signals.ts';
+import { openIfThere, targetOf } from './termination-target.ts';
 
 const { SIGTERM, SIGCONT, SIGKILL } = constants.signals;
 
-/** How long a process may take to end once it was killed. */
+/** How long a killed process may take to end, in milliseconds, before the caller is answered that it does not. */
 const STUCK_MS = 5000;
 
-/** How long a caller waits for the others where a process may not be signalled. */
+/** How long a caller waits for the other members of a group if one of them may not be signalled, in milliseconds. */
 const REFUSED_MS = 5000;
 
-/** For the SIGKILL of the others, which comes at the same time. */
+/** Added to that, because the SIGKILL of the others is sent at the same time. */
 const ALLOWANCE_MS = 100;
 
-/** How long a stop of the daemon waits beyond its grace for what was killed. */
+/** How long a stop of the daemon waits for killed processes after the grace, in milliseconds. */
 const LAST_WAIT_MS = 1000;
 
-/** How often a group without its leader is looked at. */
-const SHORTEST_LOOK_MS = 100;
-const LONGEST_LOOK_MS = 60_000;
+/** How often a leaderless group is checked, in milliseconds: the interval doubles with each check. */
+const SHORTEST_CHECK_MS = 100;
+const LONGEST_CHECK_MS = 60_000;
 
 /** The longest timer of Node.js. */
 const LONGEST_MS = 2 ** 31 - 1;
 
-/** How many entries of processes that nobody holds are looked at whenever another one comes. */
+/** How many terminations are checked whenever another one begins: the end of a foreign process without a handle is not reported. */
 const SWEEP = 4;
 
-/** A process on its way to its end. */
+/** A process that is being terminated. */
 interface Termination extends TerminationFacts {
-  /** Of the SIGKILL; after it, of the verdict. */
+  /** Of the SIGKILL; after that, of the verdict. */
   deadline: Deadline;
   isKilled: boolean;
-  /** Once the leader of a group has ended: of the next look whether its group lives. */
-  look: Deadline | null;
-  /** Why it has not ended, once that is decided. */
+  /** Once the leader of a group has ended: the next check whether the group lives. */
+  nextCheck: Deadline | null;
+  /** Makes the problem that says why it has not ended; `null` until that is decided. */
   verdict: ((handle: Handle) => Problem) | null;
 }
 
@@ -61,11 +61,11 @@ export interface TerminationParts {
 }
 
 /**
- * Ends processes: SIGTERM, SIGCONT (a stopped process takes no SIGTERM), and SIGKILL after the grace, all to the group of a child that
- * leads one, even if the child itself has ended by then.
+ * Ends processes: SIGTERM, SIGCONT (a stopped process does not handle SIGTERM), and SIGKILL after the grace. A child that leads a group
+ * has them sent to the group, even if the child itself has ended by then.
  *
- * The SIGKILL is promised: it is one deadline for each process, written down, and independent of the caller, of the handles and of this
- * image of the daemon. It takes no descriptor; a process that nobody holds is opened again by its pid, and recognised by its inode.
+ * The SIGKILL is a promise: one deadline for each process, written to the journal, and independent of the caller, of the handles and of
+ * this image of the daemon. It holds no descriptor. A process without a handle is opened again by its pid, and recognised by its inode.
  */
 export class Terminations {
   readonly #parts: TerminationParts;
@@ -87,41 +87,41 @@ export class Terminations {
     return this.#byPid.size;
   }
 
-  /** Takes up what an earlier daemon has promised, for what still is the process that was meant. */
+  /** Takes over the promises of an earlier daemon, for processes that still exist. */
   resume(): void {
     const { journal, table } = this.#parts;
     for (const facts of journal.queries.terminations()) {
-      const target = this.#targetOf(facts);
+      const target = targetOf(facts, table);
       if (target === null) journal.commit([{ write: 'terminated', pid: facts.pid }]);
       else {
         const termination = this.#schedule(facts);
-        if (table.groups.get({ id: facts.process }) !== undefined) this.#lookAtGroup(termination, SHORTEST_LOOK_MS);
+        if (table.groups.get({ id: facts.process }) !== undefined) this.#checkGroup(termination, SHORTEST_CHECK_MS);
       }
       target?.release();
     }
   }
 
   /**
-   * Terminates the process of a handle. The SIGKILL comes even if the caller goes away.
-   * @param graceMs milliseconds; a deadline that is set already is moved to an earlier time, never to a later one
+   * Terminates the process of a handle. The SIGKILL is sent even if the caller disconnects.
+   * @param graceMs milliseconds; moves a deadline that is set already to an earlier time, never to a later one
    * @returns once it has ended; `aborted` if the caller disconnected before that
-   * @throws {Problem} EPERM where a process may not be signalled; ETIMEDOUT where it does not end; EDQUOT; ESHUTDOWN
+   * @throws {Problem} EPERM if a process may not be signalled; ETIMEDOUT if it does not end; EDQUOT; ESHUTDOWN
    */
   async terminate(handle: Handle, graceMs: number, caller: Caller): Promise<'ended' | 'aborted'> {
     const { process } = handle;
     const { parking } = this.#parts;
-    // A caller that is refused has changed nothing.
+    // Checked first, so that a refused caller has changed nothing.
     if (process.ending === null) caller.client?.requireRoom('parkedWaits');
     const termination = this.#begin(handle, graceMs);
-    const look = (): 'ended' | null => {
+    const check = (): 'ended' | null => {
       if (process.ending !== null) return 'ended';
       if (termination?.verdict) throw termination.verdict(handle);
       return null;
     };
     const refused = termination === null ? [] : refusedMembers(termination);
-    // A leader that takes no signal never ends: no use in waiting for it longer than for the others.
+    // A leader that may not be signalled does not end, so there is no use in waiting for it longer than for the others.
     const timeoutMs = refused.includes(process.pid) ? Math.min(graceMs, REFUSED_MS) + ALLOWANCE_MS : undefined;
-    const result = look() ?? (await parking.park([handle], look, { timeoutMs, caller }));
+    const result = check() ?? (await parking.park([handle], check, { timeoutMs, caller }));
     if (result === 'aborted') return 'aborted';
     const left = refused.filter((pid) => !isOver(pid));
     if (left.length > 0) throw notPermitted(left, handle);
@@ -129,9 +129,9 @@ export class Terminations {
   }
 
   /**
-   * Terminates every child of the daemon on which there is a handle, all at once. Their ends are written and told as any other.
+   * Terminates every child of the daemon that has a handle, all at once. Their ends are written and reported as any other.
    * @param graceMs milliseconds between SIGTERM and SIGKILL
-   * @returns how many there were, and the pids of those that have not ended soon after the SIGKILL
+   * @returns how many children there were, and the pids of those that have not ended soon after the SIGKILL
    */
   async terminateChildren(graceMs: number): Promise<{ count: number; left: number[] }> {
     const { table } = this.#parts;
@@ -144,7 +144,7 @@ export class Terminations {
     return { count: handles.length, left: left.map(({ pid }) => pid) };
   }
 
-  /** @returns `null` where nothing is left to kill */
+  /** @returns `null` if nothing is left to kill */
   #begin(handle: Handle, graceMs: number): Termination | null {
     const { signals, journal, deadlines } = this.#parts;
     const { process } = handle;
@@ -155,7 +155,7 @@ export class Terminations {
       signals.send(handle, SIGTERM, scope);
       signals.send(handle, SIGCONT, scope);
     } catch (error) {
-      if (!isGone(error)) throw error;
+      if (!meansEnded(error)) throw error;
       if (process.ending !== null) return null;
     }
     const killAt = boottimeMs() + graceMs;
@@ -181,16 +181,16 @@ export class Terminations {
   #schedule(facts: TerminationFacts): Termination {
     const { pid, killAt } = facts;
     const deadline = this.#parts.deadlines.add(killAt, () => this.#kill(pid));
-    const termination = { ...facts, isKilled: false, look: null, verdict: null, deadline };
+    const termination = { ...facts, isKilled: false, nextCheck: null, verdict: null, deadline };
     this.#byPid.set(pid, termination);
     this.#parts.table.groups.want(pid);
     return termination;
   }
 
   #kill(pid: number): void {
-    const { journal, deadlines } = this.#parts;
+    const { journal, table, deadlines } = this.#parts;
     const termination = this.#byPid.get(pid)!;
-    const target = this.#targetOf(termination);
+    const target = targetOf(termination, table);
     journal.commit([{ write: 'terminated', pid }]);
     termination.isKilled = true;
     if (target === null) {
@@ -215,11 +215,11 @@ export class Terminations {
       );
   }
 
-  /** It was killed, and has not ended: those who wait learn why. */
+  /** Decides why a killed process has not ended, and tells the parked callers. */
   #judge(termination: Termination, process: Process): void {
     const refused = refusedMembers(termination, true);
     termination.verdict = (handle) =>
-      refused.length > 0 ? notPermitted(refused, handle) : stillThere(process.pid, handle);
+      refused.length > 0 ? notPermitted(refused, handle) : hasNotEnded(process.pid, handle);
     this.#giveUp(termination);
     process.changed();
   }
@@ -228,32 +228,32 @@ export class Terminations {
     const { deadlines, journal, table } = this.#parts;
     if (!termination.isKilled) journal.commit([{ write: 'terminated', pid: termination.pid }]);
     deadlines.cancel(termination.deadline);
-    if (termination.look !== null) deadlines.cancel(termination.look);
+    if (termination.nextCheck !== null) deadlines.cancel(termination.nextCheck);
     if (this.#byPid.get(termination.pid) !== termination) return;
     this.#byPid.delete(termination.pid);
     table.groups.unwant({ id: termination.process, pid: termination.pid });
   }
 
-  /** The promise ends with the process, or with the group that it led. */
+  /** Ends a promise with its process, or with the group that it led. */
   #ended(process: Process): void {
     const termination = this.#byPid.get(process.pid);
     if (termination === undefined || termination.inode !== process.inode) return;
     termination.process = process.id;
-    this.#lookAtGroup(termination, SHORTEST_LOOK_MS);
+    this.#checkGroup(termination, SHORTEST_CHECK_MS);
   }
 
   /** The kernel does not report the end of a process group. */
-  #lookAtGroup(termination: Termination, nextMs: number): void {
+  #checkGroup(termination: Termination, nextMs: number): void {
     const { deadlines } = this.#parts;
-    if (termination.look !== null) deadlines.cancel(termination.look);
+    if (termination.nextCheck !== null) deadlines.cancel(termination.nextCheck);
     if (!this.#leadsStill(termination)) this.#giveUp(termination);
     else {
-      const again = (): void => this.#lookAtGroup(termination, Math.min(nextMs * 2, LONGEST_LOOK_MS));
-      termination.look = deadlines.add(boottimeMs() + nextMs, again);
+      const again = (): void => this.#checkGroup(termination, Math.min(nextMs * 2, LONGEST_CHECK_MS));
+      termination.nextCheck = deadlines.add(boottimeMs() + nextMs, again);
     }
   }
 
-  /** A child that nobody holds has ended, and is about to be reaped: after that its group could no longer be reached. */
+  /** Opens an orphan that is about to be reaped, since its group can only be reached through its pidfd after that. */
   #keepGroupOf(pid: number, reaped: DisposableStack): void {
     const termination = this.#byPid.get(pid);
     if (termination === undefined) return;
@@ -261,7 +261,7 @@ export class Terminations {
     reaped.defer(() => {
       const { groups } = this.#parts.table;
       if (pidfd !== null) groups.offer({ id: termination.process, pid, handles: new Set() }, pidfd);
-      this.#lookAtGroup(termination, SHORTEST_LOOK_MS);
+      this.#checkGroup(termination, SHORTEST_CHECK_MS);
     });
   }
 
@@ -269,10 +269,10 @@ export class Terminations {
     return scope === 'group' && this.#parts.table.groups.get({ id: process })?.leadsGroup() === true;
   }
 
-  /** Looks at the oldest few: a foreign process that nobody holds ends without our knowing. */
+  /** Checks the oldest few. */
   #sweep(): void {
     for (const termination of [...this.#byPid.values().take(SWEEP)]) {
-      const target = this.#targetOf(termination);
+      const target = targetOf(termination, this.#parts.table);
       target?.release();
       if (target === null) this.#giveUp(termination);
       else {
@@ -281,74 +281,9 @@ export class Terminations {
       }
     }
   }
-
-  /** Finds the process that was meant, or the group that it led. @returns `null` where both have ended */
-  #targetOf({ pid, inode, startTicks, process: id }: TerminationFacts): Target | null {
-    const { table } = this.#parts;
-    const held = table.get(pid);
-    const pidfd = held?.inode === inode ? [...held.descriptions][0]?.pidfd : undefined;
-    if (held !== undefined && pidfd) return { pidfd, process: held, release: () => {} };
-    const kept = table.groups.get({ id });
-    if (kept !== undefined) return { pidfd: kept, process: null, release: () => {} };
-    const opened = openIfThere(pid);
-    if (opened === null) return null;
-    const isMeant = inode === null ? readStat(pid)?.startTicks === startTicks : opened.inode === inode;
-    if (isMeant) return { pidfd: opened, process: null, release: () => opened.close() };
-    opened.close();
-    return null;
-  }
 }
 
-interface Target {
-  pidfd: Pidfd;
-  /** `null` where nobody holds it, or where it has been reaped. */
-  process: Process | null;
-  release(): void;
-}
-
-/** As it is now: a later change is written by itself. */
+/** The change that writes a termination as it is now. A later change of it is written by itself. */
 function written({ pid, inode, startTicks, process, scope, killAt }: Termination): Change {
   return { write: 'termination', termination: { pid, inode, startTicks, process, scope, killAt } };
-}
-
-function isOver(pid: number): boolean {
-  const stat = readStat(pid);
-  return stat === null || hasEnded(stat);
-}
-
-function openIfThere(pid: number): Pidfd | null {
-  try {
-    return Pidfd.open(pid);
-  } catch (error) {
-    if (isErrno(error, 'ESRCH', 'EINVAL', 'ENOENT', 'EMFILE', 'ENFILE')) return null;
-    throw error;
-  }
-}
-
-/** CAP_KILL in include/uapi/linux/capability.h. */
-const CAP_KILL = 5n;
-
-function maySignalAll(): boolean {
-  const effective = /^CapEff:\s*([0-9a-f]+)$/m.exec(readFileSync('/proc/self/status', 'utf8'))?.[1];
-  return ((BigInt(`0x${effective ?? '0'}`) >> CAP_KILL) & 1n) === 1n;
-}
-
-/**
- * Finds the members of a group that may not be signalled: the kernel reports success for a group if one member could be.
- * @param always also where the daemon should have the right to signal all
- */
-function refusedMembers({ pid, scope }: TerminationFacts, always = false): number[] {
-  if (!always && maySignalAll()) return [];
-  const members =
-    scope === 'process'
-      ? [pid]
-      : [...readAll()].flatMap(([member, stat]) => (stat.group === pid && !hasEnded(stat) ? [member] : []));
-  return members.filter((member) => {
-    try {
-      process.kill(member, 0);
-      return false;
-    } catch (error) {
-      return isErrno(error, 'EPERM');
-    }
-  });
 }
