@@ -1,4 +1,5 @@
 import { release } from 'node:os';
+import type { Filled } from '../schemas/filled.ts';
 import type { NodeView } from '../schemas/node.ts';
 import * as contract from '../schemas/operations/node.ts';
 import type { Daemon } from '../src/daemon.ts';
@@ -61,7 +62,7 @@ export function nodeRoutes(app: App, daemon: Daemon): void {
   app.get('/v1/node', {
     schema: contract.getNode,
     handler: (_request, reply) => {
-      const body: NodeView = {
+      const body: Filled<NodeView> = {
         node: journal.node,
         version,
         kernel: { release: release(), features: { ...features } },

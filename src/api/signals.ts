@@ -4,6 +4,7 @@ import { type Client, notAllowed } from '../clients/client.ts';
 import type { Handles } from '../handles/handles.ts';
 import type { Signals } from '../signals/signals.ts';
 import type { Terminations } from '../signals/terminations.ts';
+import { bodyOf } from '../waits/waitid.ts';
 import type { Operation } from './operation.ts';
 
 interface Parts {
@@ -45,8 +46,7 @@ export class SignalOperations {
       const { handles, terminations } = this.#parts;
       const handle = handles.get(call.client, id, 'signal');
       if ((await terminations.terminate(handle, graceMs, call)) === 'aborted') return 'aborted';
-      const { siginfo, outcome, rusage } = handle.process.ending!;
-      return { handle: handle.id, siginfo, outcome, rusage };
+      return bodyOf(handle, handle.process.ending!);
     },
   };
 }

@@ -1,3 +1,4 @@
+import type { Filled } from '../../schemas/filled.ts';
 import type { Poll, PollResult } from '../../schemas/waits.ts';
 import type { Caller } from '../clients/caller.ts';
 import { Problem } from '../errors/problem.ts';
@@ -27,7 +28,7 @@ export async function poll(parking: Parking, request: PollRequest): Promise<Poll
   const waiting = new Set(handles.filter((handle) => !isReady(handle)));
   const enough = (): boolean => handles.length - waiting.size >= wanted;
   // Looked at once more for the answer: others may have ended in the same wake.
-  const answer = (timedOut: boolean): PollResult => ({
+  const answer = (timedOut: boolean): Filled<PollResult> => ({
     ready: handles.filter(isReady).map(readinessOf),
     pending: handles.filter((handle) => !isReady(handle)).map((handle) => handle.id),
     timedOut,

@@ -1,4 +1,5 @@
 import type { Outcome, Retry, StopEvent } from '../../schemas/common.ts';
+import type { Filled } from '../../schemas/filled.ts';
 import type { WaitOption } from '../../schemas/vocabulary.ts';
 import type { WaitidResult } from '../../schemas/waits.ts';
 import type { Caller } from '../clients/caller.ts';
@@ -129,9 +130,19 @@ export class Waits {
   }
 }
 
+/** What there is to report of a process. */
+type Reported = Pick<WaitidResult, 'outcome'> & Partial<Pick<WaitidResult, 'siginfo' | 'rusage'>>;
+
 /** What a wait answers with, on the wire and in the journal. */
-export function bodyOf(handle: Handle, { siginfo, rusage, outcome }: WaitResult): WaitidResult {
-  return { handle: handle.id, siginfo: siginfo ?? null, outcome, rusage: rusage ?? null };
+export function bodyOf(handle: Handle, { siginfo, rusage, outcome }: Reported): Filled<WaitidResult> {
+  return {
+    handle: handle.id,
+    siginfo: siginfo ?? null,
+    outcome,
+    rusage: rusage ?? null,
+    timedOut: undefined,
+    retry: undefined,
+  };
 }
 
 /** The answer is written with what it takes, so that a caller who lost it can have it again. */
