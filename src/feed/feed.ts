@@ -26,29 +26,29 @@ export interface EventPage {
 
 export interface PageRequest extends Omit<EventQuery, 'since' | 'client'> {
   client: Client;
-  /** From the oldest there is where it is missing. */
+  /** The cursor to begin after; the oldest one if it is missing. */
   since: number | undefined;
-  /** How long to wait for the first one; not at all where it is missing. */
+  /** How long to wait for the first event, in milliseconds; not at all if it is missing. */
   timeoutMs: number | undefined;
   caller: Caller;
 }
 
-/** Why the daemon ends its connections: for good, or to be back at once. */
+/** Why the daemon closes its connections: for good, or because it is replaced. */
 export type Why = 'stopping' | 'restarting';
 type ShutDown = (why: Why) => void;
 
-/** Events on their way out: to whoever follows them live, and in pages. */
+/** Delivers events: live ones to followers, and past ones in pages. */
 export class Feed implements EventSink, Subscriptions {
   readonly #journal: Journal;
   readonly #bufferLimit: number;
-  /** By client; those of everybody's under `null`. */
+  /** By client; followers of every client's events under `null`. */
   readonly #byClient = new Map<string | null, Set<Follower>>();
   readonly #byHandle = new Map<string, Set<Follower>>();
   readonly #subscribers = new Map<Subscriber, ShutDown>();
   readonly #pages = new Set<(problem: Problem) => void>();
   #closed: { problem: Problem; why: Why } | null = null;
   readonly #counted = new Listeners();
-  /** How many were cut off because they read too slowly. */
+  /** How many subscribers were cut off because they read too slowly. */
   cuts = 0;
 
   /** @param bufferLimit bytes that may wait for one reader */
@@ -67,7 +67,7 @@ export class Feed implements EventSink, Subscriptions {
     return this.#subscribers.size;
   }
 
-  /** Tells every follower; the events are written down already. */
+  /** Offers events to every follower. They have been written already. */
   push(events: readonly Event[]): void {
     for (const event of events) {
       for (const follower of this.#byClient.get(event.client) ?? []) follower.offer(event);
@@ -106,7 +106,8 @@ export class Feed implements EventSink, Subscriptions {
   }
 
   /**
-   * Takes the place of a socket or stream that follows so many handles from its beginning, before it is one.
+   * Reserves the quota of a socket or stream before it exists.
+   * @param handles how many it follows from its beginning
    * @returns to be disposed of when its connection or its answer has ended
    * @throws {Problem} EDQUOT
    */
@@ -132,7 +133,7 @@ export class Feed implements EventSink, Subscriptions {
   }
 
   /**
-   * A page of the past; with a timeout it waits for the first event.
+   * Returns a page of past events. With a timeout it waits for the first one.
    * @throws {Problem} EDQUOT; ESHUTDOWN when the daemon stops meanwhile
    */
   async page(request: PageRequest): Promise<EventPage | 'aborted'> {
@@ -186,7 +187,7 @@ export class Feed implements EventSink, Subscriptions {
     });
   }
 
-  /** Ends every socket and stream, and answers every page that waits. */
+  /** Ends every socket and stream, and refuses every page that waits. */
   close(problem: Problem, why: Why): void {
     this.#closed = { problem, why };
     for (const reject of this.#pages) reject(problem);

@@ -5,11 +5,16 @@ import { since } from '../kernel/features.ts';
 import { Pidfd } from '../kernel/pidfd.ts';
 import { threadGroupOf } from '../kernel/proc.ts';
 
+/**
+ * Opens the pidfd of a process for a handle.
+ * @param descriptors its number is lower than this
+ * @throws {Problem} ESRCH; {SystemError} EMFILE, ENFILE, ENOMEM
+ */
 export function openPid(pid: number, nonblocking: boolean, descriptors: number): Pidfd {
   try {
     return keepBelow(Pidfd.open(pid, nonblocking), descriptors);
   } catch (error) {
-    // A thread's id: ENOENT, before 6.16 EINVAL. On a kernel without the nonblocking flag EINVAL is about that.
+    // The id of a thread fails with ENOENT, before 6.16 with EINVAL. A kernel without the nonblocking flag fails with EINVAL too.
     if (!isErrno(error, 'ESRCH', 'ENOENT', 'EINVAL')) throw error;
     const leader = isErrno(error, 'ESRCH') ? null : threadGroupOf(pid);
     if (leader === null || leader === pid) throw noProcess(pid);
@@ -17,6 +22,7 @@ export function openPid(pid: number, nonblocking: boolean, descriptors: number):
   }
 }
 
+/** Returns whether the process exists, be it a zombie. */
 export function isThere(pidfd: Pidfd): boolean {
   try {
     pidfd.signal(0);
@@ -26,16 +32,20 @@ export function isThere(pidfd: Pidfd): boolean {
   }
 }
 
+/** @throws {Problem} ESRCH if the process is not the one that was meant; EOPNOTSUPP before Linux 6.9 */
 export function requireInode(wanted: string, found: string | null, pid: number): void {
   if (found === null)
-    throw new Problem('EOPNOTSUPP', `Processes have an inode since Linux ${since.inode}: open by pid alone.`);
+    throw new Problem(
+      'EOPNOTSUPP',
+      `Processes have an inode since Linux ${since.inode}: open this one by its pid alone.`,
+    );
   if (wanted !== found)
     throw new Problem(
       'ESRCH',
-      `Process ${pid} is not the one that was meant: that one has ended, and its pid is another's.`,
+      `Process ${pid} does not have inode ${wanted}: the process with that inode has ended, and its pid was reused.`,
     );
 }
 
 export function noProcess(pid: number): Problem {
-  return new Problem('ESRCH', `There is no process ${pid}.`, { syscall: 'pidfd_open' });
+  return new Problem('ESRCH', `Process ${pid} does not exist.`, { syscall: 'pidfd_open' });
 }

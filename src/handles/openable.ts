@@ -4,8 +4,8 @@ import { readStat, readUids } from '../kernel/proc.ts';
 import type { ProcessTable } from '../processes/process-table.ts';
 
 /**
- * Whether a client may open a process. What is read here by pid is of the process that the caller holds only if that one is
- * still there afterwards.
+ * Requires that a client may open a process. What it reads by pid is about the process that the caller has opened only if that still
+ * exists afterwards.
  * @throws {Problem} EPERM
  */
 export function requireOpenable(client: Client, pid: number, table: ProcessTable): void {
@@ -15,7 +15,7 @@ export function requireOpenable(client: Client, pid: number, table: ProcessTable
   throw notAllowed(open === 'own' ? 'open a process that did not come of yours' : 'open another user’s process');
 }
 
-/** The same as an answer. */
+/** Returns whether a client may open a process, with the same caution. */
 export function isOpenable({ name, rights: { open } }: Client, pid: number, table: ProcessTable): boolean {
   switch (open) {
     case 'any':
@@ -29,7 +29,7 @@ export function isOpenable({ name, rights: { open } }: Client, pid: number, tabl
   }
 }
 
-/** Held by this client already, or come of a child that is: by parents, or by the session that it leads. */
+/** Whether the client has a handle on the process, on an ancestor, or on the leader of the session of either. */
 function isOwn(client: string, pid: number, table: ProcessTable): boolean {
   const holds = (candidate: number): boolean =>
     [...(table.get(candidate)?.handles ?? [])].some((handle) => handle.client === client);
@@ -42,7 +42,7 @@ function isOwn(client: string, pid: number, table: ProcessTable): boolean {
   return false;
 }
 
-/** As kill(2) has it: by the real or the saved uid. */
+/** Compares as kill(2) does: with the real and the saved uid. */
 function isOfUser(uid: number | null, pid: number): boolean {
   const uids = readUids(pid);
   return uids !== null && (uids.real === uid || uids.saved === uid);

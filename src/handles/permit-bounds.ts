@@ -8,9 +8,9 @@ import { type Bound, limitOf } from '../kernel/limits.ts';
 import type { LaunchRequest } from '../spawn/launch-request.ts';
 
 /**
- * Refuses bounds that are wider than what a program gets from the daemon anyway, unless the policy lists them. Narrower ones are
- * always allowed: a client could start less.
- * @returns the cgroup's limits as they are then to be
+ * Refuses bounds that are wider than those that every program inherits from the daemon, unless the policy lists them. Narrower ones
+ * are always allowed.
+ * @returns the limits of the cgroup, with the policy's where the request has none
  * @throws {Problem} EPERM
  */
 export function permittedBounds(rule: SpawnRule, { nice, limits, umask, cgroup }: LaunchRequest): Bounds {
@@ -35,7 +35,7 @@ export function permittedBounds(rule: SpawnRule, { nice, limits, umask, cgroup }
 
 export type Bounds = Pick<LaunchRequest, 'cgroup'>;
 
-/** A limit that the request leaves out is the policy's. */
+/** Returns the limits of a cgroup. A limit that the request leaves out is the policy's. */
 function permittedCgroup(listed: SpawnRule['cgroup'], wanted: CgroupLimits): CgroupLimits {
   if (listed === false) throw notAllowed('give programs a cgroup of their own');
   if (listed === true) return wanted;
@@ -51,13 +51,13 @@ function isAbove(wanted: Bound, most: Bound): boolean {
   return wanted === 'unlimited' || wanted > most;
 }
 
-/** Whether a mask takes all the bits that another one takes. Both are octal. */
+/** Returns whether a mask clears all the bits that another one clears. Both are octal. */
 function hidesAll(mask: string, other: string): boolean {
   const bits = Number.parseInt(other, 8);
   return (Number.parseInt(mask, 8) & bits) === bits;
 }
 
-/** Read here, since process.umask() changes it for a moment. */
+/** Reads the umask from /proc, because process.umask() changes it for a moment. */
 function ownUmask(): string {
   return /^Umask:\s*([0-7]+)$/m.exec(readFileSync('/proc/self/status', 'utf8'))?.[1] ?? '0777';
 }

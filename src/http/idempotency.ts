@@ -55,7 +55,7 @@ export function idempotency(app: FastifyInstance, keys: IdempotencyKeys): void {
     const handle = claim.handle ?? id;
     const done =
       reply.statusCode >= 200 && reply.statusCode < 300 && request.routeOptions.config.operation?.acts === true;
-    if (done && handle !== undefined) keys.settle(claim, handle, answerOf(reply, payload));
+    if (done && handle !== undefined) keys.complete(claim, handle, answerOf(reply, payload));
     else claim.end();
   };
 }

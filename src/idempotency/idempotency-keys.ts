@@ -4,13 +4,13 @@ import { Problem } from '../errors/problem.ts';
 import type { StoredKey } from '../journal/change.ts';
 import type { Journal } from '../journal/journal.ts';
 
-/** A longer answer is not kept, in characters: its request is answered with what was made, and is done once all the same. */
+/** A longer answer is not stored, in characters. A retry is answered with what the request made; it is still done once. */
 const LONGEST_ANSWER = 2 ** 20;
 
-/** When to try again where there are too many keys: they go after a day. */
+/** When to retry if too many keys are kept, in milliseconds. Keys are kept for a day. */
 const RETRY_MS = 60_000;
 
-/** An answer that is given again, word for word. */
+/** An answer that is replayed word for word. */
 export interface Answer {
   status: number;
   location?: string | undefined;
@@ -20,15 +20,15 @@ export interface Answer {
 export interface KeyedRequest {
   client: string;
   key: string;
-  /** What the request was: the same key with another one is refused. */
+  /** A hash of the request. The same key with another request is refused. */
   fingerprint: string;
 }
 
-/** One request's hold on its key, from before it does anything until it is answered. */
+/** The claim of one request on its key, from before it does anything until it is answered. */
 export class Claim {
-  /** What an earlier try made, where the daemon died before it could answer; set by {@link keep}. */
+  /** The handle that an earlier try made before the daemon died, or that {@link keep} is given; `null` if there is none. */
   handle: string | null;
-  /** Resolves when it is over: answered, or free again. */
+  /** Resolves when the request is answered, or the key is free again. */
   readonly over: Promise<void>;
   readonly #facts: KeyedRequest;
   readonly #end: () => void;
@@ -46,9 +46,9 @@ export class Claim {
   }
 
   /**
-   * What is to be written, best in the same transaction as what was done.
-   * @param handle the one it goes with
-   * @param answer `null` where it is not known yet
+   * Returns the key as it is to be stored, best in the same transaction as what the request does.
+   * @param handle the handle that the answer is about
+   * @param answer `null` if it is not known yet
    */
   keep(handle: string, answer: Answer | null): StoredKey {
     this.handle = handle;
@@ -61,10 +61,10 @@ export class Claim {
   }
 }
 
-/** A request with the key of one that is under way. */
+/** A request with the key of one that is in flight. */
 interface Waiting {
-  /** Gives it the answer, or the claim that is free again. */
-  settle(outcome: Answer | Claim | 'aborted'): void;
+  /** Hands it the answer, or the claim that is free again. */
+  resolve(outcome: Answer | Claim | 'aborted'): void;
   refuse(problem: Problem): void;
 }
 
@@ -74,17 +74,17 @@ interface Underway {
   waiting: Set<Waiting>;
 }
 
-/** Requests that may be sent again and are done once (draft-ietf-httpapi-idempotency-key-header). */
+/** Makes requests with a key happen once, however often they are sent (draft-ietf-httpapi-idempotency-key-header). */
 export class IdempotencyKeys {
   readonly #journal: Journal;
   readonly #most: number;
   readonly #underway = new Map<string, Underway>();
-  /** How many of these each client has. */
+  /** How many requests in flight each client has. */
   readonly #underwayOf = new Map<string, number>();
   #waiting = 0;
   #closed: Problem | null = null;
 
-  /** @param most how many keys are kept, with every whole KiB of an answer counted as one more */
+  /** @param most how many keys are kept; every whole KiB of an answer counts as one more */
   constructor(journal: Journal, most: number) {
     this.#journal = journal;
     this.#most = most;
@@ -95,16 +95,15 @@ export class IdempotencyKeys {
     return this.#waiting;
   }
 
-  /** What is kept of a request. Without the node's key nobody can try what its body was: it may hold secrets that are short. */
+  /** Returns the hash of a request. It needs the node's key, so that a short secret in the body cannot be guessed from it. */
   fingerprintOf(request: string): string {
     return createHmac('sha256', this.#journal.identity.key).update(request).digest('base64url');
   }
 
   /**
-   * Begins a request that bears a key. While an earlier one with that key is under way, it waits for that one's answer, and
-   * counts as parked.
-   * @returns the answer to give again, or the claim under which the request is to be done
-   * @throws {Problem} EINVAL, 422, where the key was another request's; EDQUOT, also where too many keys are kept; ESHUTDOWN when the
+   * Begins a request with a key. While an earlier one with that key is in flight, it waits for its answer, and counts as parked.
+   * @returns the answer to replay, or the claim under which the request is to be done
+   * @throws {Problem} EINVAL, 422, if the key was used for another request; EDQUOT, also if too many keys are kept; ESHUTDOWN when the
    *   daemon stops
    */
   async claim(facts: KeyedRequest, caller: Caller): Promise<Answer | Claim | 'aborted'> {
@@ -142,7 +141,7 @@ export class IdempotencyKeys {
       this.#waiting -= 1;
     };
     const one: Waiting = {
-      settle: (outcome) => {
+      resolve: (outcome) => {
         leave();
         resolve(outcome);
       },
@@ -151,14 +150,14 @@ export class IdempotencyKeys {
         reject(problem);
       },
     };
-    const onAbort = (): void => one.settle('aborted');
+    const onAbort = (): void => one.resolve('aborted');
     abortSignal.addEventListener('abort', onAbort);
     waiting.add(one);
     this.#waiting += 1;
     return promise;
   }
 
-  /** Gives the answer to all that wait for it. Where there is none, the key is the next one's: waking all would be quadratic. */
+  /** Hands the answer to all that wait for it. Without an answer the first of them gets the claim: to wake all would be quadratic. */
   #passOn(name: string, facts: KeyedRequest, underway: Underway): void {
     const { waiting } = underway;
     this.#underway.delete(name);
@@ -167,14 +166,14 @@ export class IdempotencyKeys {
     const stored = this.#journal.queries.key(facts.client, facts.key);
     if (stored?.answer != null) {
       const answer = JSON.parse(stored.answer) as Answer;
-      for (const one of waiting) one.settle(answer);
+      for (const one of waiting) one.resolve(answer);
       return;
     }
     const [next] = waiting;
-    next!.settle(this.#begin(name, facts, stored, waiting));
+    next!.resolve(this.#begin(name, facts, stored, waiting));
   }
 
-  /** Refuses all that wait, and those that come after. */
+  /** Refuses all that wait, and later ones. */
   close(problem: Problem): void {
     this.#closed = problem;
     for (const { waiting } of this.#underway.values()) for (const one of waiting) one.refuse(problem);
@@ -186,18 +185,18 @@ export class IdempotencyKeys {
     else this.#underwayOf.set(client, count);
   }
 
-  /** Half of them are for others, whatever one client does. */
+  /** Requires room for another key. One client may use half of them, so that the others have the rest. */
   #requireRoom(client: string): void {
     const { own, all } = this.#journal.queries.keyUnits(client);
     const mine = own + (this.#underwayOf.get(client) ?? 0);
     if (mine < this.#most / 2 && all + this.#underway.size < this.#most) return;
     const whose = mine < this.#most / 2 ? 'of all clients' : 'of yours';
-    const detail = `Too many keys ${whose} are kept: ask without one, or when keys of a day ago are gone.`;
+    const detail = `Too many idempotency keys ${whose} are kept: send the request without one, or after a day, when the oldest expire.`;
     throw new Problem('EDQUOT', detail, { retry: { afterMs: RETRY_MS } });
   }
 
-  /** Writes the answer of something that was done. */
-  settle(claim: Claim, handle: string, answer: Answer): void {
+  /** Stores the answer of a request that has done something, and ends its claim. */
+  complete(claim: Claim, handle: string, answer: Answer): void {
     this.#journal.commit([{ write: 'key', key: claim.keep(handle, answer) }]);
     claim.end();
   }

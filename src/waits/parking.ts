@@ -3,7 +3,7 @@ import type { Problem } from '../errors/problem.ts';
 import type { Handle } from '../model/process.ts';
 import type { ProcessTable } from '../processes/process-table.ts';
 
-/** `setTimeout` fires at once beyond this; the contract's durations end here too. */
+/** The longest time of `setTimeout`, in milliseconds: a longer one fires at once. The contract's durations end here too. */
 const LONGEST_MS = 2 ** 31 - 1;
 
 export interface ParkOptions {
@@ -12,10 +12,10 @@ export interface ParkOptions {
   caller: Caller;
 }
 
-/** Why a parked caller did not get what it waited for. */
+/** Why a parked call ended without a result. */
 export type Unparked = 'timed out' | 'aborted';
 
-/** Where calls wait: a promise each, never a thread. */
+/** The calls that wait: a promise each, never a thread. */
 export class Parking {
   readonly #table: ProcessTable;
   readonly #parked = new Set<(problem: Problem) => void>();
@@ -30,11 +30,11 @@ export class Parking {
   }
 
   /**
-   * Parks until a change of a handle's process makes `attempt` give something else than `null`. `attempt` must not change
-   * a process or ask the kernel: it is called in the middle of the way of an exit.
+   * Parks a call until `attempt` returns something else than `null` after a change of a handle's process. `attempt` must not change a
+   * process or ask the kernel, because it is called while an exit is being recorded.
    *
-   * A parked call holds what it waits on, as the kernel holds the file under a blocked system call: closing the handle does
-   * not disturb it.
+   * A parked call retains what it waits on, as the kernel retains the file under a blocked system call: closing the handle does not
+   * disturb it.
    * @throws {Problem} what `attempt` throws; EDQUOT; ESHUTDOWN when the daemon stops
    */
   park<T>(
@@ -47,12 +47,12 @@ export class Parking {
     const place = client?.reserve('parkedWaits');
     const { promise, resolve, reject } = Promise.withResolvers<T | Unparked>();
     const timer =
-      timeoutMs === undefined ? undefined : setTimeout(() => settle('timed out'), Math.min(timeoutMs, LONGEST_MS));
-    const onAbort = (): void => settle('aborted');
+      timeoutMs === undefined ? undefined : setTimeout(() => finish('timed out'), Math.min(timeoutMs, LONGEST_MS));
+    const onAbort = (): void => finish('aborted');
     const unwatch = handles.map((handle) => {
       handle.description.retain();
       handle.process.stops.hold(handle.client);
-      return handle.process.watch(() => look(handle));
+      return handle.process.watch(() => tryAgain(handle));
     });
     const leave = (): void => {
       place?.[Symbol.dispose]();
@@ -65,7 +65,7 @@ export class Parking {
         this.#table.release(description);
       }
     };
-    const settle = (result: T | Unparked): void => {
+    const finish = (result: T | Unparked): void => {
       leave();
       resolve(result);
     };
@@ -73,10 +73,10 @@ export class Parking {
       leave();
       reject(problem);
     };
-    const look = (changed: Handle): void => {
+    const tryAgain = (changed: Handle): void => {
       try {
         const result = attempt(changed);
-        if (result !== null) settle(result);
+        if (result !== null) finish(result);
       } catch (problem) {
         refuse(problem);
       }
@@ -86,7 +86,7 @@ export class Parking {
     return promise;
   }
 
-  /** Answers everyone who is parked, and whoever comes after. */
+  /** Refuses every parked call, and later ones. */
   close(problem: Problem): void {
     this.#closed = problem;
     for (const refuse of this.#parked) refuse(problem);

@@ -22,43 +22,47 @@ export async function poll(parking: Parking, request: PollRequest): Promise<Poll
   const { handles, timeoutMs, caller } = request;
   const wanted = request.until === 'any' ? 1 : request.until === 'all' ? handles.length : request.until;
   if (wanted > handles.length)
-    throw new Problem('EINVAL', `until is ${wanted}, but only ${handles.length} handles are given.`);
+    throw new Problem(
+      'EINVAL',
+      `until is ${wanted}, but only ${handles.length} handles are given: lower until, or name more handles.`,
+    );
   const isReady = ({ process }: Handle): boolean =>
     request.for === 'ended' ? process.ending !== null : process.ending?.outcome != null;
   const waiting = new Set(handles.filter((handle) => !isReady(handle)));
   const enough = (): boolean => handles.length - waiting.size >= wanted;
-  // Looked at once more for the answer: others may have ended in the same wake.
+  // Every handle is checked once more for the answer, since others may have ended in the same wake.
   const answer = (timedOut: boolean): Filled<PollResult> => ({
     ready: handles.filter(isReady).map(readinessOf),
     pending: handles.filter((handle) => !isReady(handle)).map((handle) => handle.id),
     timedOut,
   });
   if (enough()) return answer(false);
-  // Each change looks at its own handle only, so that n handles cost n looks and not n².
-  const look = (changed: Handle): PollResult | null => {
+  // Each change checks its own handle only, so that n handles cost n checks and not n².
+  const check = (changed: Handle): PollResult | null => {
     if (isReady(changed)) waiting.delete(changed);
     return enough() ? answer(false) : null;
   };
-  const result = await parking.park([...waiting], look, { timeoutMs, caller });
+  const result = await parking.park([...waiting], check, { timeoutMs, caller });
   return result === 'timed out' ? answer(true) : result;
 }
 
 /**
- * Waits until it is known how a process ended, at most so long, for whoever is then told what there is. That the daemon stops
- * meanwhile, or that they may not wait, is no error to them.
+ * Waits until the outcome of a process is known, or the time is over. It is no error if the daemon stops meanwhile or the quota of
+ * parked waits is used up, because the caller is answered with the handle as it is then.
+ * @param timeoutMs milliseconds
  */
 export async function untilEnded(
   parking: Parking,
   handle: Handle,
   timeoutMs: number,
   caller: Caller,
-): Promise<'told' | 'aborted'> {
-  const look = (): 'told' | null => (handle.process.ending?.outcome == null ? null : 'told');
-  if (look() !== null) return 'told';
+): Promise<'answer' | 'aborted'> {
+  const check = (): 'answer' | null => (handle.process.ending?.outcome == null ? null : 'answer');
+  if (check() !== null) return 'answer';
   try {
-    return (await parking.park([handle], look, { timeoutMs, caller })) === 'aborted' ? 'aborted' : 'told';
+    return (await parking.park([handle], check, { timeoutMs, caller })) === 'aborted' ? 'aborted' : 'answer';
   } catch (error) {
-    if (error instanceof Problem && ['ESHUTDOWN', 'EDQUOT'].includes(error.errno)) return 'told';
+    if (error instanceof Problem && ['ESHUTDOWN', 'EDQUOT'].includes(error.errno)) return 'answer';
     throw error;
   }
 }

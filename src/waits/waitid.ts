@@ -15,14 +15,14 @@ import type { Parking, Unparked } from './parking.ts';
 
 const bits: Record<WaitOption, number> = { WEXITED, WSTOPPED, WCONTINUED, WNOHANG, WNOWAIT };
 
-/** When a nonblocking caller may look again. */
+/** When a nonblocking caller may retry, in milliseconds. */
 const RETRY_AFTER_MS = 250;
 
 export interface WaitRequest {
   options: readonly WaitOption[];
   timeoutMs: number | undefined;
   caller: Caller;
-  /** The caller may ask again, and is then to be given what it collected. */
+  /** Of a request with an idempotency key. The answer is written together with what it collects, so that a retry gets it again. */
   claim?: Claim | undefined;
 }
 
@@ -36,11 +36,11 @@ export interface WaitParts {
   journal: Journal;
   reaper: Reaper;
   parking: Parking;
-  /** Whether O_NONBLOCK on a pidfd makes waitid answer EAGAIN (5.10). */
+  /** Whether O_NONBLOCK on a pidfd makes waitid fail with EAGAIN (5.10). */
   nonblocking: boolean;
 }
 
-/** waitid(2) for clients, each of which sees a child as if it alone were the parent. */
+/** waitid(2) for clients. Each sees a child as if it were the only parent. */
 export class Waits {
   readonly #parts: WaitParts;
 
@@ -49,8 +49,8 @@ export class Waits {
   }
 
   /**
-   * One waitid on one handle, with options that {@link requireEvent} has passed.
-   * @returns what there is to report, `nothing` for WNOHANG, `again` for EAGAIN (nonblocking handle, nothing yet); a promise where it waits
+   * Does one waitid on one handle, with options that {@link requireEvent} has accepted.
+   * @returns the event; `nothing` with WNOHANG, `again` on a nonblocking handle, if no event is available; a promise if it waits
    * @throws {Problem} ECHILD, ESHUTDOWN
    */
   waitid(
@@ -58,19 +58,19 @@ export class Waits {
     { options, timeoutMs, caller, claim }: WaitRequest,
   ): Exclude<WaitAnswer, Unparked> | Promise<WaitAnswer> {
     const bits = bitsOf(options);
-    // Asked before the look: a look that ends the process gives its descriptor up.
+    // Read first: the check may find that the process has ended, and then its descriptor is closed.
     const { nonblocking } = handle.description;
     this.#ask(handle, bits);
-    const found = this.#look(handle, bits, claim);
+    const found = this.#check(handle, bits, claim);
     if (found !== null) return found;
     if ((bits & WNOHANG) !== 0) return 'nothing';
     if (nonblocking) return 'again';
-    return this.#parts.parking.park([handle], () => this.#look(handle, bits, claim), { timeoutMs, caller });
+    return this.#parts.parking.park([handle], () => this.#check(handle, bits, claim), { timeoutMs, caller });
   }
 
   /**
-   * Asks the kernel, so that what is looked at is true now: the real call, on the real descriptor, with its real flag. It
-   * peeks, because an exit is taken only once it is written, and then served from the record.
+   * Makes the real call on the real descriptor with its real flag, so that the answer is true now. It only peeks, because an exit is
+   * taken from the kernel once it is written, and served from the record.
    */
   #ask({ description, process }: Handle, bits: number): void {
     const { pidfd } = description;
@@ -82,8 +82,8 @@ export class Waits {
     else if (answer === 'running') this.#parts.reaper.adopt(process);
   }
 
-  /** What the kernel's wait_consider_task decides, from what is known: an exit, then a stop, then a continue. */
-  #look(handle: Handle, bits: number, claim?: Claim): WaitResult | null {
+  /** Decides from what is known as the kernel's wait_consider_task() does: an exit, then a stop, then a continue. */
+  #check(handle: Handle, bits: number, claim?: Claim): WaitResult | null {
     const { process, client } = handle;
     if (process.relation === 'foreign') throw this.#noChild(handle, 'it is not a child of the daemon');
     if (process.ending !== null) return this.#collect(handle, bits, claim);
@@ -110,22 +110,24 @@ export class Waits {
     return result;
   }
 
-  /** Where a caller that found nothing is told of it instead: `since` is now, so nothing is missed. */
+  /** Returns the retry hint for a handle without an event. Its `since` is the head, so no event is missed. */
   retry(handle: Handle): Retry {
     return { afterMs: RETRY_AFTER_MS, events: `/v1/events?handle=${handle.id}&since=${this.#parts.journal.head}` };
   }
 
-  /** What `again` is told as. */
+  /** Makes the problem that answers `again`. */
   again(handle: Handle): Problem {
-    return new Problem('EAGAIN', 'Nothing to report yet: try again after a while, or watch the events.', {
+    const retry = this.retry(handle);
+    const detail = `Handle ${handle.id} is nonblocking and no child event is available yet. Retry after ${retry.afterMs} ms or subscribe to /v1/events.`;
+    return new Problem('EAGAIN', detail, {
       syscall: 'waitid',
       handle: handle.id,
-      retry: this.retry(handle),
+      retry,
     });
   }
 
   #noChild(handle: Handle, why: string): Problem {
-    const detail = `There is nothing to wait for: ${why}; read the handle for its outcome.`;
+    const detail = `There is nothing to wait for: ${why}. Read the handle for its outcome.`;
     return new Problem('ECHILD', detail, { syscall: 'waitid', handle: handle.id });
   }
 }
@@ -133,7 +135,7 @@ export class Waits {
 /** What there is to report of a process. */
 type Reported = Pick<WaitidResult, 'outcome'> & Partial<Pick<WaitidResult, 'siginfo' | 'rusage'>>;
 
-/** What a wait answers with, on the wire and in the journal. */
+/** Returns the answer of a wait, as it is sent and stored. */
 export function bodyOf(handle: Handle, { siginfo, rusage, outcome }: Reported): Filled<WaitidResult> {
   return {
     handle: handle.id,
@@ -145,7 +147,7 @@ export function bodyOf(handle: Handle, { siginfo, rusage, outcome }: Reported): 
   };
 }
 
-/** The answer is written with what it takes, so that a caller who lost it can have it again. */
+/** The change that stores an answer. It is written with what the wait collects, so that a retry gets the answer again. */
 function keep(claim: Claim, handle: Handle, result: WaitResult): Change {
   const answer = { status: 200, body: JSON.stringify(bodyOf(handle, result)) };
   return { write: 'key', key: claim.keep(handle.id, answer) };
@@ -156,27 +158,27 @@ function bitsOf(options: readonly WaitOption[]): number {
 }
 
 /**
- * The kernel checks the options before it looks at the descriptor, so this comes before the handle is looked up.
- * @throws {Problem} EINVAL where the options name no event
+ * Requires options that name an event. The kernel checks them before the descriptor, so this comes before the handle is looked up.
+ * @throws {Problem} EINVAL
  */
 export function requireEvent(options: readonly WaitOption[]): void {
   if ((bitsOf(options) & (WEXITED | WSTOPPED | WCONTINUED)) !== 0) return;
-  const detail = 'The options name no event. Give at least one of WEXITED, WSTOPPED and WCONTINUED.';
+  const detail = 'The options name no event: give at least one of WEXITED, WSTOPPED and WCONTINUED.';
   throw new Problem('EINVAL', detail, { syscall: 'waitid' });
 }
 
-/** The options that report a stop or a continue. A tracer, as which the daemon acts for its clients, needs none for a trap. */
+/** Returns the options that report a stop or a continue. The daemon is the tracer of a trapped child, and a tracer needs none. */
 function reportedWith({ siginfo: { code } }: WaitEvent): number {
   if (code === 'CLD_TRAPPED') return WEXITED | WSTOPPED | WCONTINUED;
   return code === 'CLD_CONTINUED' ? WCONTINUED : WSTOPPED;
 }
 
-/** Peeks once for an exit, with the description's own flag. */
+/** Peeks once for an exit, with the flag of the description. */
 function askKernel(
   { pidfd, nonblocking }: OpenDescription,
   noHang: boolean,
 ): 'ended' | 'trapped' | 'running' | 'not our child' {
-  // On a blocking description the wait is ours to park, never the kernel's: WNOHANG always.
+  // On a blocking description the daemon parks the call itself, so the kernel must not block: WNOHANG always.
   const hang = nonblocking && !noHang ? 0 : WNOHANG;
   const answer = pidfd!.askWaitid(WEXITED | WNOWAIT | hang);
   if (answer === null || answer === 'EAGAIN') return 'running';
