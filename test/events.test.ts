@@ -1,6 +1,7 @@
 import { get, type IncomingMessage } from 'node:http';
 import { connect } from 'node:net';
 import t from 'tap';
+import { Feed } from '../src/feed/feed.ts';
 import { Daemon, eventually } from './support/harness.ts';
 
 const daemon = await Daemon.start(t);
@@ -247,6 +248,24 @@ t.test('retention leaves a gap, in pages and on sockets, and seqs go on after a 
   t.equal((await again.get('/v1/node')).body.head >= head, true);
   const { seq } = await again.spawn(['true']);
   t.ok(seq >= head);
+});
+
+t.test('a page whose read finds the journal damaged has the gap of what was lost', async (t) => {
+  let gap: object | null = null;
+  const damaged = {
+    oldest: 1,
+    head: 10,
+    gapAfter: () => gap,
+    queries: {
+      events: () => {
+        gap = { from: 1, to: 10, reset: true };
+        return { events: [], more: false };
+      },
+    },
+  };
+  const request = { client: { scope: null }, since: 0, limit: 10, timeoutMs: undefined };
+  const page = await new Feed(damaged as never, 4096).page(request as never);
+  t.match(page, { frames: [], gap: { from: 1, to: 10, reset: true }, next: 10 });
 });
 
 t.test('sockets close with 1001 when the daemon stops', async (t) => {

@@ -198,15 +198,14 @@ t.test('a grandchild keeps the output open: exited comes at once, output when it
 t.test('output that ends while nobody is there is told at the next start, and what is nobody’s goes', async (t) => {
   const daemon = await Daemon.start(t);
   const gate = new Gate(t);
-  const { id } = await daemon.spawn(['sh', '-c', `echo one; read -r line < ${gate.path}`], {}, capture);
+  const own = await daemon.spawn(['sh', '-c', `echo one; read -r line < ${gate.path}`], {}, capture);
   const other = await daemon.spawn(['sh', '-c', `read -r line < ${gate.path}`], {}, capture);
+  const { id } = own;
   await daemon.request('DELETE', `/v1/handles/${other.id}`);
   daemon.child.kill('SIGKILL');
   await daemon.exited;
-  gate.open();
-  process.kill(other.process.pid, 'SIGKILL');
-  await eventually(() => !existsSync(`/proc/${other.process.pid}/fd/1`));
-  process.kill(await daemonOf(daemon, id), 'SIGKILL');
+  for (let reader = 0; reader < 2; reader += 1) gate.open();
+  for (const { pid } of [own.process, other.process]) await eventually(() => !existsSync(`/proc/${pid}/fd/1`));
   const heir = await Daemon.start(t, { directory: daemon.directory });
   await eventually(async () => (await heir.events(id)).filter(({ event }) => event === 'output').length === 1);
   t.same(readdirSync(join(daemon.directory, 'state', 'output')).sort(), ['1.stderr', '1.stdout']);
@@ -214,17 +213,6 @@ t.test('output that ends while nobody is there is told at the next start, and wh
   t.same(readdirSync(join(daemon.directory, 'state', 'output')), []);
   t.equal(await heir.stop(), 0);
 });
-
-/** The pid of what a handle was held on, from the journal's own event. */
-async function daemonOf(daemon: Daemon, id: string): Promise<number> {
-  const { DatabaseSync } = await import('node:sqlite');
-  const db = new DatabaseSync(join(daemon.directory, 'state', 'journal.sqlite'), { readOnly: true });
-  const { pid } = db
-    .prepare('SELECT p.pid FROM processes p JOIN handles h ON h.process = p.id WHERE h.id = ?')
-    .get(id) as { pid: number };
-  db.close();
-  return pid;
-}
 
 t.test(
   'of each stream the newest is kept, what was dropped is said, and a closed handle disturbs no program',

@@ -139,19 +139,18 @@ export class Feed implements EventSink, Subscriptions {
   async page(request: PageRequest): Promise<EventPage | 'aborted'> {
     const { oldest, head } = this.#journal;
     const asked = request.since ?? oldest - 1;
-    const gap: Gap | null = asked > head ? { from: head + 1, to: asked, reset: true } : this.#journal.gapAfter(asked);
-    const since = Math.min(gap?.to ?? asked, head);
-    const read = (): EventPage | null => {
+    const read = (): EventPage => {
+      const since = Math.min(asked, head);
       const { events, more } = this.#journal.queries.events({ ...request, client: request.client.scope, since });
+      // After the read, which may find the journal damaged: what that has lost is in the gap.
+      const gap: Gap | null = asked > head ? { from: head + 1, to: asked, reset: true } : this.#journal.gapAfter(asked);
       const next = more ? events.at(-1)!.seq : this.#journal.head;
-      return events.length === 0 ? null : { frames: events.map((event) => event.frame), gap, next };
+      return { frames: events.map((event) => event.frame), gap, next };
     };
-    const empty = (): EventPage => ({ frames: [], gap, next: this.#journal.head });
     const page = read();
-    if (page !== null) return page;
-    if (gap !== null || request.timeoutMs === undefined) return empty();
+    if (page.frames.length > 0 || page.gap !== null || request.timeoutMs === undefined) return page;
     const arrived = await this.#arrival(request);
-    return arrived === 'aborted' ? 'aborted' : (read() ?? empty());
+    return arrived === 'aborted' ? 'aborted' : read();
   }
 
   #arrival({

@@ -80,8 +80,6 @@ export class Replay {
 
   /** Reads what comes next. A gap is passed by that. */
   read(journal: Journal, client: string | null, types: readonly EventType[] | undefined): ReplayPage {
-    const gap = journal.gapAfter(this.#position);
-    if (gap !== null) this.#position = gap.to;
     const { events, more } = journal.queries.events({
       client,
       ...(this.#handles !== null && { handles: this.#handles }),
@@ -89,6 +87,9 @@ export class Replay {
       since: this.#position,
       limit: PAGE,
     });
+    // After the read, which may find the journal damaged: what that has lost is in the gap.
+    const gap = journal.gapAfter(this.#position);
+    if (gap !== null) this.#position = gap.to;
     return { gap, events, more };
   }
 }
