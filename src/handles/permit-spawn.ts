@@ -10,13 +10,14 @@ import { candidates, environmentOf, type LaunchRequest, type OutputTarget } from
 import { Semaphore } from '../spawn/semaphore.ts';
 import { permittedBounds } from './permit-bounds.ts';
 
-/** How many requests may have paths resolved at a time: a file system that hangs takes a thread for each, and there are four. */
+/** How many requests may resolve paths at a time. If a file system hangs, each blocks one of the four threads of libuv. */
 const MOST_RESOLVING = 2;
 const resolving = new Semaphore(MOST_RESOLVING);
 
 /**
- * What of a request a client may have, as it is then carried out: paths are the real ones, and the child refuses symbolic links in
- * them, so that what was looked at is what is used.
+ * Requires that the policy permits a request.
+ * @returns the request as it is carried out: its paths are the real ones, and the child refuses symbolic links in them, so that what was
+ *   checked is what is used
  * @throws {Problem} EPERM; ENOENT and EACCES for a program that cannot be found
  */
 export async function permitted(rule: SpawnRule | boolean, request: LaunchRequest): Promise<LaunchRequest> {
@@ -29,8 +30,8 @@ async function permittedBy(rule: SpawnRule, request: LaunchRequest): Promise<Lau
   for (const name of Object.keys(request.env))
     if (!rule.environment.some((pattern) => matches(pattern, name))) throw notAllowed(`set the variable ${name}`);
   const cwd = request.cwd === '/' ? '/' : await within(rule.directories, request.cwd, 'work in this directory');
-  const place = await real(await programOf(request, cwd));
-  if (place === null || !(await someOf(rule.programs, (path) => isProgram(path, place))))
+  const program = await real(await programOf(request, cwd));
+  if (program === null || !(await someOf(rule.programs, (path) => isProgram(path, program))))
     throw notAllowed('spawn this program');
   const user = permittedUser(rule, request);
   const stdout = await outputWithin(rule, request.stdout);
@@ -39,7 +40,7 @@ async function permittedBy(rule: SpawnRule, request: LaunchRequest): Promise<Lau
     ...request,
     ...permittedBounds(rule, request),
     user,
-    program: place,
+    program,
     cwd,
     cwdLiterally: cwd !== '/',
     stdout,
@@ -47,7 +48,7 @@ async function permittedBy(rule: SpawnRule, request: LaunchRequest): Promise<Lau
   };
 }
 
-/** The first of the list is for who names none; and nobody is in groups that its user is not in. */
+/** Returns the user to run as. The first of the list is the default. No process gets a group that its user is not in. */
 function permittedUser({ users }: SpawnRule, { user = users[0], group }: LaunchRequest): string | number | undefined {
   if (users.includes('*')) return user === '*' ? undefined : user;
   const uid = user === undefined ? process.getuid!() : uidOf(user);
@@ -87,8 +88,8 @@ async function programOf(request: LaunchRequest, cwd: string): Promise<string> {
 }
 
 /**
- * Where a name really is: its directory without symbolic links. Its own last part is left as it is, since a program that is
- * many programs in one (busybox) is told by it.
+ * Resolves the symbolic links in the directory of a path. The last part stays as it is, because a program that is many in one (busybox)
+ * behaves by its name.
  */
 async function real(path: string): Promise<string | null> {
   try {
@@ -98,8 +99,8 @@ async function real(path: string): Promise<string | null> {
   }
 }
 
-async function isProgram(allowed: string, place: string): Promise<boolean> {
-  return allowed.endsWith('/') ? isBelow(allowed, place) : (await real(allowed)) === place;
+async function isProgram(allowed: string, path: string): Promise<boolean> {
+  return allowed.endsWith('/') ? isBelow(allowed, path) : (await real(allowed)) === path;
 }
 
 async function isBelow(directory: string, path: string): Promise<boolean> {
@@ -122,7 +123,7 @@ async function within(directories: readonly string[], path: string, what: string
   try {
     found = await realpath(path);
   } catch {
-    throw notAllowed(what); // nor is it told whether it is there
+    throw notAllowed(what); // the answer does not say whether it exists
   }
   if (!(await someOf(directories, (directory) => isBelow(directory, found)))) throw notAllowed(what);
   return found;
@@ -132,8 +133,8 @@ async function outputWithin(rule: SpawnRule, target: OutputTarget): Promise<Outp
   // The daemon's own output is its log.
   if (target === 'inherit') throw notAllowed('write to the daemon’s own output');
   if (typeof target === 'string') return target;
-  const place = await real(target.file);
-  if (place === null || !(await someOf(rule.directories, (directory) => isBelow(directory, place))))
+  const file = await real(target.file);
+  if (file === null || !(await someOf(rule.directories, (directory) => isBelow(directory, file))))
     throw notAllowed('write to this file');
-  return { ...target, file: place, literally: true };
+  return { ...target, file, literally: true };
 }

@@ -21,20 +21,20 @@ export interface RecoverParts {
   reaper: Reaper;
   feed: EventSink;
   features: Features;
-  /** Of an earlier image of this very process, by the journal's number of the description. Those that serve are taken out. */
+  /** The pidfds of an earlier image of this process, by the journal's number of the description. Used ones are taken out. */
   inherited: Map<number, Pidfd>;
-  /** What the service manager kept for us, by the journal's number of the process. Those that serve are taken out. */
+  /** The pidfds that the service manager kept, by the journal's number of the process. Used ones are taken out. */
   stored: Map<number, Pidfd>;
   store: PidfdStore | null;
   outputs: Outputs;
-  /** The earlier image's, by the journal's number of the process. */
+  /** The stop reports of the earlier image, by the journal's number of the process. */
   pauses: ReadonlyMap<number, StopRecord>;
 }
 
 /**
- * Takes up what an earlier daemon left. What it handed on goes on as it was. Of the rest, what still lives is found by boot
- * id, pid and inode, and is foreign now, since its parent has died. So is what the service manager kept a pidfd of, which
- * tells how it ended. Whatever else ended while nobody looked gets the outcome `unknown`. Nothing vanishes silently.
+ * Takes over the handles of an earlier daemon. Processes that it handed over go on as they were. Others that still live are found by
+ * boot id, pid and inode, and are foreign now, because their parent has died. So are those of which the service manager kept a pidfd,
+ * which tells how they ended. Any other that ended while no daemon ran gets the outcome `unknown`. No handle vanishes silently.
  */
 export function recover(parts: RecoverParts): void {
   const { journal, feed } = parts;
@@ -51,7 +51,7 @@ export function recover(parts: RecoverParts): void {
     const pauses = parts.pauses.get(process.id);
     if (pauses !== undefined) process.stops.restore(pauses);
   }
-  // Held for handles that a damaged journal has lost.
+  // These are of handles that a damaged journal has lost.
   for (const pidfd of parts.inherited.values()) pidfd.close();
   parts.inherited.clear();
   for (const pidfd of parts.stored.values()) pidfd.close();
@@ -59,7 +59,7 @@ export function recover(parts: RecoverParts): void {
   parts.store?.keepOnly(new Set([...parts.table.values()].map(({ id }) => id)));
 }
 
-/** @returns false where the process is not there any more */
+/** @returns false if the process does not exist any more */
 function takeUp(parts: RecoverParts, process: Process, held: readonly Handle[]): boolean {
   const { table, handles, adoption } = parts;
   const descriptions = new Map<number, OpenDescription>();
@@ -92,24 +92,24 @@ function take<V>(from: Map<number, V>, key: number): V | undefined {
   return value;
 }
 
-/** What the service manager kept, if it is of this very process. */
+/** Takes the pidfd that the service manager kept, if it is of this very process. */
 function kept({ stored, store }: RecoverParts, process: Process): Pidfd | undefined {
   const pidfd = take(stored, process.id);
   if (pidfd === undefined || pidfd.inode === process.inode) return pidfd;
   pidfd.close();
-  store?.remove(process.id); // before another is put there under this number
+  store?.remove(process.id); // before another is stored under this number
   return undefined;
 }
 
 /**
- * Each description is an open file description of its own. On a process that has been reaped it shares one, which then has nothing
- * to tell apart: only root opens that again.
+ * Opens a description's pidfd again. Each is an open file description of its own, except on a reaped process, which cannot be opened
+ * again: its descriptions share one.
  */
 function again({ features }: RecoverParts, process: Process, sibling: OpenDescription | undefined): Pidfd | null {
   return reopen(process, features.inode) ?? sibling?.pidfd?.duplicate() ?? null;
 }
 
-/** Before 6.9 nothing but the start tells a process from a later one of its pid; to the hundredth of a second. */
+/** Opens the process if it still is the one that was meant. Before 6.9 that cannot be told by an inode. */
 function reopen(process: Process, hasInode: boolean): Pidfd | null {
   try {
     const pidfd = Pidfd.open(process.pid);
@@ -122,8 +122,8 @@ function reopen(process: Process, hasInode: boolean): Pidfd | null {
 }
 
 /**
- * The daemon died after it had written that it would start something, and before it had told that it had. If the process has been
- * let go, it is the program that was asked for; else it has ended with the daemon.
+ * Finishes a spawn that the earlier daemon had written as intended, but not as done. If the process was released, it is the program
+ * that was asked for; if not, it has ended with that daemon.
  */
 function finishSpawn(parts: RecoverParts, batch: Batch, intended: Handle, sameBoot: boolean): void {
   const { process } = intended;
@@ -135,16 +135,12 @@ function finishSpawn(parts: RecoverParts, batch: Batch, intended: Handle, sameBo
     batch,
     process,
     [handle],
-    sameBoot
-      ? 'the daemon died when it had just started it, or was about to, and it ended while no daemon was there to see it'
-      : unseen(false),
+    sameBoot ? 'the daemon died while it started this process, which ended while no daemon ran' : unseen(false),
   );
 }
 
 function unseen(sameBoot: boolean): string {
-  return sameBoot
-    ? 'it ended while no daemon was there to see it'
-    : 'the machine was started anew, and what ran before is gone';
+  return sameBoot ? 'it ended while no daemon ran' : 'the machine was restarted, which ended every process';
 }
 
 function endUnseen(batch: Batch, process: Process, held: readonly Handle[], detail: string): void {

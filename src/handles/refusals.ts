@@ -10,10 +10,10 @@ export function unwritable(fault: Error | null, syscall?: string): Problem {
   const facts = { ...(syscall !== undefined && { syscall }), retry: { afterMs: 1000 } };
   if (fault instanceof OutOfPlace) {
     const detail =
-      'The state directory of the daemon was removed or replaced, so nothing new is taken on: have it restored, or send the daemon SIGHUP.';
+      'The state directory of the daemon was removed or replaced, so no new handle can be written: restore it, or send the daemon SIGHUP.';
     return new Problem('ENOENT', detail, { ...facts, status: 503 });
   }
-  const detail = 'The journal cannot be written, so nothing new is taken on: free space on its disk.';
+  const detail = 'The journal cannot be written, so no new handle can be made: free space on its disk.';
   return new Problem('ENOSPC', detail, facts);
 }
 

@@ -8,20 +8,20 @@ export interface Keep {
   events: number;
 }
 
-/** How long an idempotency key is kept from its answer, and at least as long as its handle. */
+/** How long an idempotency key is kept after its answer, in milliseconds, and at least as long as its handle. */
 export const KEEP_KEYS_MS = 24 * 3_600_000;
 
-/** How many handles expire in one transaction. */
+/** The most handles that expire in one transaction. */
 const BATCH = 256;
 
-/** How often it is looked, at most, and beside the shortest time that is kept. */
+/** The bounds of the time between two checks, and how many checks the shortest retention gets. */
 const SHORTEST_PAUSE_MS = 100;
 const LONGEST_PAUSE_MS = 60_000;
-const LOOKS_PER_TIME = 60;
+const CHECKS_PER_TIME = 60;
 
 /**
- * Lets go of what was kept long enough: handles after they were collected, or ended without that, and events. It looks when
- * something is due; a daemon with nothing to forget is left asleep.
+ * Expires handles some time after they were collected, or ended uncollected, and removes old events. It checks when something is due, so
+ * an idle daemon stays asleep.
  */
 export class Retention {
   readonly #journal: Journal;
@@ -45,15 +45,15 @@ export class Retention {
   }
 
   #again(delay: number): void {
-    this.#timer = setTimeout(() => this.#again(this.#look()), delay).unref();
+    this.#timer = setTimeout(() => this.#again(this.#check()), delay).unref();
   }
 
-  /** @returns when to look again, in milliseconds */
-  #look(): number {
+  /** @returns when to check again, in milliseconds */
+  #check(): number {
     const { collected, uncollected, events } = this.#keep;
     const shortest = Math.min(collected, uncollected, events);
-    const pause = Math.min(Math.max(shortest / LOOKS_PER_TIME, SHORTEST_PAUSE_MS), LONGEST_PAUSE_MS);
-    // What cannot be written down is not forgotten either.
+    const pause = Math.min(Math.max(shortest / CHECKS_PER_TIME, SHORTEST_PAUSE_MS), LONGEST_PAUSE_MS);
+    // While the journal cannot be written, nothing is removed.
     if (this.#journal.fault !== null) return pause;
     const now = this.#journal.now();
     const over = this.#journal.queries.expired(now - collected, now - uncollected, BATCH);
@@ -67,7 +67,7 @@ export class Retention {
       (oldest.event ?? now) + events,
       (oldest.key ?? now) + KEEP_KEYS_MS,
     );
-    // Whatever ends from now on is due after the shortest time at the earliest.
+    // A process that ends from now on is due after the shortest time at the earliest.
     return Math.max(pause, Math.min(due - now, shortest));
   }
 }

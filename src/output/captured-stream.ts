@@ -6,62 +6,62 @@ import { punchHole } from '../kernel/file.ts';
 import { look, move } from '../kernel/pipe.ts';
 import type { MoveQueue } from './move-queue.ts';
 
-/** Bytes that are moved at a time. The pipe is locked meanwhile, and its program waits. */
+/** How many bytes are moved at a time. The pipe is locked meanwhile, and its program waits. */
 const CHUNK = 2 ** 18;
 
-/** A stream that is written to all the time is looked at no more often than this, unless its pipe is full. */
+/** The pause between two moves of a stream that is written to all the time, in milliseconds, unless its pipe is full. */
 const PAUSE_MS = 5;
 
-/** A pipe that held less than this has room for what comes during a pause. */
+/** A pipe that held fewer bytes than this has room for those of a pause. */
 const NEARLY_FULL = 2 ** 15;
 
-/** After a failed move the next one is tried this much later, then twice as much. */
+/** The time from a failed move to the next one, in milliseconds. It doubles with each failure. */
 const SHORTEST_RETRY_MS = 100;
 const LONGEST_RETRY_MS = 5000;
 
-/** Disks free whole blocks, and none has larger ones. */
+/** The size of a hole is a multiple of this. Disks free whole blocks, and none has larger ones. */
 const BLOCK = 2 ** 16;
 
-/** The newest bytes are kept, and at most an eighth more, but no more than this: so holes are made seldom. */
+/** The newest bytes are kept, and an eighth more, but at most this many more: so holes are made seldom. */
 const MOST_BEYOND = 2 ** 20;
 
 export interface CapturedStreamParts {
   /** The read end, nonblocking. The stream owns it. */
   reader: Descriptor;
-  /** Of the file that takes what is read. */
+  /** The path of the file that the bytes are moved to. */
   path: string;
-  /** Bytes that the file has already, and the offset of the first one that was not dropped. */
+  /** How many bytes were written already, and the offset of the first one that was not dropped. */
   size: number;
   first: number;
   epoll: Pick<Epoll<Wakeup>, 'add' | 'rearm' | 'remove'>;
   /** Shared by all streams: disks are slow, and the threads few. */
   moves: MoveQueue;
-  /** Where discarded bytes go. */
+  /** A descriptor of /dev/null, for discarded bytes. */
   nothing: Descriptor;
-  /** Bytes of the file that may be kept. */
+  /** Returns how many bytes of the file may be kept. */
   room(): number;
   /** Called after bytes were moved or dropped. */
   onChange(dropped: number): void;
-  /** Called once, when nobody can write to the stream any more and all of it is in the file. */
+  /** Called once, when the last writer has closed the stream and all of it is in the file. */
   onEnd(): void;
 }
 
 /**
  * The pipe that a program writes to, and the file that keeps what it wrote. Only the daemon writes to the file: the program cannot
- * truncate it, fill the disk with it, or read what others wrote.
+ * truncate it, fill the disk with it, or read the output of others.
  *
- * The bytes are moved by splice(2), which takes from the pipe only what the file has taken. Nothing is in the memory of the daemon,
- * so nothing is lost when it dies, and on a full disk the program waits.
+ * The bytes are moved by splice(2), which takes from the pipe only what the file has taken. They are never in the memory of the daemon,
+ * so none is lost when it dies. If the disk is full, the program waits.
  */
 export class CapturedStream {
-  /** Whose turns it takes. */
+  /** The client whose turn in the queue of moves it takes. */
   client: string;
   readonly #parts: CapturedStreamParts;
   readonly #reader: Descriptor;
   readonly #offset = new BigInt64Array(1);
   #registration: Registration | null = null;
   #first: number;
-  /** The move that is under way or waits for its turn. */
+  /** The move that runs or waits for its turn. */
   #move: Promise<number | null> | null = null;
   #draining = false;
   #timer: NodeJS.Timeout | null = null;
@@ -87,25 +87,25 @@ export class CapturedStream {
     return this.#first;
   }
 
-  /** Whether somebody may still write to it. */
+  /** Whether it may still be written to. */
   get open(): boolean {
     return this.#state !== 'ended';
   }
 
-  /** Why nothing can be moved to the file now, `null` while all is well. */
+  /** The error for which no bytes can be moved to the file now; `null` if they can. */
   get fault(): Error | null {
     return this.#fault;
   }
 
-  /** Begins to move what comes. */
+  /** Begins to move bytes as they come. */
   start(): void {
     this.#registration = this.#parts.epoll.add(this.#reader, new Wakeup(() => void this.#drain()), { once: true });
   }
 
   /**
-   * Moves to the file what is in the pipe now.
-   * @param most bytes that a pipe can hold
-   * @returns once that is done, or cannot be done for now
+   * Moves to the file the bytes that are in the pipe now.
+   * @param most how many bytes a pipe can hold
+   * @returns once that is done, or has failed for now
    */
   async flush(most: number): Promise<void> {
     try {
@@ -120,7 +120,7 @@ export class CapturedStream {
     }
   }
 
-  /** Removes the file. What still comes is read and dropped, so that the program goes on. */
+  /** Removes the file. Later bytes are read and dropped, so that the program goes on. */
   discard(): void {
     rmSync(this.#parts.path, { force: true });
     if (this.#state !== 'kept') return;
@@ -129,13 +129,13 @@ export class CapturedStream {
     if (this.#timer !== null) this.#resume();
   }
 
-  /** Leaves what is in the pipe, and who writes to it, to the next daemon. */
+  /** Stops moving, and leaves the pipe with its bytes to the next daemon. */
   stop(): void {
     if (this.#state !== 'ended') this.#state = 'stopped';
     this.#cancelTimer();
   }
 
-  /** Gives up a pipe that no program has got. */
+  /** Closes a pipe that was made for a spawn that has failed. */
   close(): void {
     this.stop();
     this.#state = 'ended';
@@ -168,7 +168,7 @@ export class CapturedStream {
   }
 
   #failed(error: unknown): void {
-    // Anything else is a fault of ours.
+    // Any other error is a fault of the daemon.
     if (!(error instanceof SystemError) && !(error instanceof Error && 'syscall' in error)) throw error;
     if (!this.#movable) return;
     this.#fault = this.#state === 'kept' ? error : null;
@@ -191,7 +191,7 @@ export class CapturedStream {
     this.#timer = null;
   }
 
-  /** One move at a time; whoever asks meanwhile shares it. */
+  /** Moves once. A call during a move shares it. */
   #moveOnce(): Promise<number | null> {
     this.#move ??= this.#parts.moves
       .take(this.client, () => this.#moveNow())
@@ -213,27 +213,27 @@ export class CapturedStream {
   }
 
   async #moveToFile(): Promise<number | null> {
-    // Open only meanwhile: a stream takes one descriptor.
+    // Open only meanwhile, so that a stream holds one descriptor.
     using file = new Descriptor(openSync(this.#parts.path, constants.O_WRONLY | constants.O_CREAT, 0o600));
     const moved = await move(this.#reader, file, this.#offset, CHUNK);
-    // Where it was discarded meanwhile, the file goes with this descriptor.
+    // If it was discarded meanwhile, the file is freed with this descriptor.
     if (this.#state === 'kept' && moved !== null && moved > 0) this.#parts.onChange(await this.#limit(file));
     return moved;
   }
 
-  /** Gives back to the disk what is beyond the limit. @returns how many bytes */
+  /** Frees the disk blocks of bytes beyond the limit. @returns how many bytes were dropped */
   async #limit(file: Descriptor): Promise<number> {
     const room = this.#parts.room();
     const end = Math.floor((this.size - room) / BLOCK) * BLOCK;
     const from = this.#first;
     if (end - from < Math.max(BLOCK, Math.min(room / 8, MOST_BEYOND))) return 0;
-    // Before it reads as zeros.
+    // Set before the hole is made, so that no reader takes its zeros for output.
     this.#first = end;
     try {
       await punchHole(file.fd, from, end - from);
       return end - from;
     } catch (error) {
-      // Then its disk decides how large it grows.
+      // The file then grows as large as its disk allows.
       if (!isErrno(error, 'EOPNOTSUPP', 'EIO', 'EROFS')) throw error;
       return 0;
     }

@@ -1,22 +1,22 @@
-/** Moves at a time: libuv's pool has four threads, and what is captured must be readable when its disk is slow. */
+/** How many moves run at a time. libuv has four threads, and captured output must stay readable when its disk is slow. */
 const MOST = 2;
 
-/** Including those that take longer than they should. */
+/** How many run including slow ones. */
 const MOST_WITH_SLOW = 3;
 
-/** After this a move no longer counts. */
+/** A move that takes longer is slow and does not count, in milliseconds. */
 const SLOW_MS = 5000;
 
 /**
- * Lets few moves of captured output run at a time: one of each client, and the clients in turn.
+ * Runs few moves of captured output at a time: one of each client, and the clients in turn.
  *
- * A program can hold up a move for as long as it likes: the kernel locks a pipe while it copies what is written to it, and that may be
- * memory which the program itself provides (userfaultfd(2), FUSE). So its client waits, and others go on.
+ * A program can delay a move for as long as it likes: the kernel locks a pipe while it copies what is written to it, and the program may
+ * provide that memory itself (userfaultfd(2), FUSE). So only its own client waits.
  */
 export class MoveQueue {
   readonly #running = new Set<string>();
   readonly #slow = new Set<string>();
-  /** Those that wait, of each client; the client that is next comes first. */
+  /** The waiting moves of each client. The client that is next comes first. */
   readonly #waiting = new Map<string, (() => void)[]>();
 
   async take<T>(client: string, move: () => Promise<T>): Promise<T> {

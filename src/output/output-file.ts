@@ -4,32 +4,32 @@ import { Problem } from '../errors/problem.ts';
 import { isErrno } from '../kernel/errno.ts';
 import { firstData } from '../kernel/file.ts';
 
-/** Bytes that are read at a time. */
+/** How many bytes are read at a time. */
 const CHUNK = 65536;
 const NEWLINE = 10;
 
-/** An observation that ends with its scope. */
+/** An observation of a stream. It ends with its scope. */
 export interface Watch extends Disposable {
   happened: Promise<void>;
 }
 
-/** Where the bytes begin that are still there, and how many were written so far. */
+/** The offset of the first byte that is kept, and how many bytes were written so far. */
 export interface Extent {
   first: number;
   size: number;
 }
 
-/** What it takes to follow a stream. */
+/** The means to follow a stream. */
 export interface Following {
-  /** Whether nothing more can come. */
+  /** Returns whether no more bytes can come. */
   isOver(): boolean;
-  /** Looks out for a change of that, or of the file. Called before the file is read. */
+  /** Begins to observe that and the file. Called before the file is read. */
   watch(): Watch;
-  /** Resolves when all that was written before is in the file. */
+  /** Resolves when everything that was written before is in the file. */
   flush(): Promise<void>;
 }
 
-/** One reader's view of a captured stream. Offsets are the stream's own, however much of its beginning was dropped. */
+/** One reader's view of a captured stream. Offsets count from the beginning of the stream, however much of it was dropped. */
 export class OutputFile {
   readonly #file: FileHandle;
   readonly #extent: Readonly<Extent>;
@@ -40,8 +40,9 @@ export class OutputFile {
   }
 
   /**
-   * @param live what is known of a file that is still written to: the kernel tells only once a write is over, however slow the disk
-   * @throws {Problem} ENODATA where it is not there, EMFILE
+   * Opens the file of a stream.
+   * @param live the extent of a stream that is still written to: the kernel reports a size only when a write is over, however slow the disk
+   * @throws {Problem} ENODATA if the file does not exist, EMFILE
    */
   static async open(path: string, live?: Readonly<Extent>): Promise<OutputFile> {
     try {
@@ -50,25 +51,27 @@ export class OutputFile {
     } catch (error) {
       if (isErrno(error, 'ENOENT')) throw notCaptured();
       if (isErrno(error, 'EMFILE', 'ENFILE'))
-        throw new Problem('EMFILE', 'The daemon is out of descriptors: try again later.', { retry: { afterMs: 1000 } });
+        throw new Problem('EMFILE', 'The daemon is out of descriptors: retry after a second.', {
+          retry: { afterMs: 1000 },
+        });
       throw error;
     }
   }
 
-  /** How many bytes were written so far, and the offset of the first one that is still there. */
+  /** The extent as it is now. */
   get extent(): Extent {
     const { first, size } = this.#extent;
     return { first, size };
   }
 
-  /** Where the last lines begin. A last one without a newline counts. */
+  /** Returns the offset at which the last lines begin. A last line without a newline counts. */
   async startOfLines(lines: number): Promise<number> {
     const { first, size } = this.extent;
     let left = lines;
     for (let end = size; end > first && left > 0; end -= CHUNK) {
       const from = Math.max(first, end - CHUNK);
       const block = await this.#read(from, end - from);
-      // The newline that ends the last line begins none.
+      // The newline at the end of the last line begins no other line.
       const last = end === size ? block.length - 2 : block.length - 1;
       for (let at = last; at >= 0; at -= 1) {
         if (block[at] !== NEWLINE) continue;
@@ -79,18 +82,18 @@ export class OutputFile {
     return lines === 0 ? size : first;
   }
 
-  /** The bytes of a range, `to` exclusive. The stream closes the file when it ends, however it ends. */
+  /** Returns the bytes of a range, `to` exclusive. The stream closes the file, however it ends. */
   range(from: number, to: number): Readable {
     return this.#stream(this.#range(from, to));
   }
 
-  /** The bytes from an offset on, and what is written while it is read. */
+  /** Returns the bytes from an offset on, and those that are written meanwhile. The stream closes the file, however it ends. */
   follow(from: number, following: Following): Readable {
     return this.#stream(this.#follow(from, following));
   }
 
   #stream(bytes: AsyncGenerator<Buffer, void>): Readable {
-    // A generator that was never begun has no end that it could notice; the stream has.
+    // A generator that was never begun runs no `finally`, but the stream always closes.
     return Readable.from(bytes, { objectMode: false }).once('close', () => void this.close());
   }
 
@@ -108,7 +111,7 @@ export class OutputFile {
       using change = watch();
       const over = isOver();
       if (over) await flush();
-      // Of a process that has ended, others may still write; what they wrote by now is the last that counts.
+      // After the end of the process others may still write. What they have written by now is the last that counts.
       for (const { size } = this.extent; at < size; ) {
         const block = await this.#present(at, Math.min(CHUNK, size - at));
         if (block.length === 0) return;
@@ -120,10 +123,10 @@ export class OutputFile {
     }
   }
 
-  /** @throws {Error} where the limit has overtaken the reader: it is cut off rather than given the zeros of a hole */
+  /** @throws {Error} if the limit has overtaken the reader: it must not get the zeros of a hole */
   async #present(at: number, length: number): Promise<Buffer> {
     const block = await this.#read(at, length);
-    if (block.length > 0 && this.extent.first > at) throw new Error('what was to be read next has been dropped');
+    if (block.length > 0 && this.extent.first > at) throw new Error('the bytes at this offset have been dropped');
     return block;
   }
 
@@ -147,7 +150,7 @@ export function notCaptured(): Problem {
   return new Problem('ENODATA', 'This stream was not captured: spawn with "capture" for it.');
 }
 
-/** Of a file that nobody writes to any more. */
+/** Returns the extent of a file that is not written to any more. */
 async function extentOf(file: FileHandle): Promise<Extent> {
   const { size } = await file.stat();
   return { first: Math.min(firstData(file.fd) ?? size, size), size };

@@ -3,9 +3,9 @@ import type { Handle, Stream } from '../model/process.ts';
 import { notCaptured, OutputFile, type Watch } from './output-file.ts';
 import type { Outputs } from './outputs.ts';
 
-/** A captured stream that is being read: what there is of it, and ways to have it. One of these closes it. */
+/** A captured stream that is being read. `range`, `follow` and `close` each close the file in the end. */
 export interface OutputReading {
-  /** The offset of the first byte that is still there. */
+  /** The offset of the first byte that is kept. */
   first: number;
   size: number;
   startOfLines(lines: number): Promise<number>;
@@ -15,8 +15,8 @@ export interface OutputReading {
 }
 
 /**
- * Begins to read what was captured of a handle's process: all that it wrote before this call.
- * @param abortSignal fires when the reader goes away
+ * Begins to read the captured output of a handle's process: everything that it wrote before this call.
+ * @param abortSignal aborted when the reader disconnects
  * @throws {Problem} ENODATA, EMFILE
  */
 export async function readOutput(

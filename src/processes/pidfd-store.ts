@@ -2,45 +2,45 @@ import { isErrno } from '../kernel/errno.ts';
 import type { Notifier, Passed } from '../kernel/notify.ts';
 import { Pidfd } from '../kernel/pidfd.ts';
 
-/** When a full queue is tried again. */
+/** When a full queue is tried again, in milliseconds. */
 const RETRY_MS = 5;
 
 const PREFIX = 'waitd-';
 
 /**
- * Names come back in one variable, LISTEN_FDNAMES, and the kernel starts nothing that is given a longer one than 128 KiB
- * (MAX_ARG_STRLEN): with one descriptor too many in its store, a service could not be started again at all. What is left over
- * is for the names of sockets.
+ * The most bytes of names. They come back in one variable, LISTEN_FDNAMES, and the kernel executes no program with a variable over
+ * 128 KiB (MAX_ARG_STRLEN): one descriptor too many in the store would keep the service from starting. The rest is for the names of
+ * sockets.
  */
 const LONGEST_NAMES = 120 * 1024;
 
 /**
- * Pidfds that the service manager keeps for the next daemon, one for each process: FDSTORE of sd_notify(3). After a crash they
- * come back, and with them what nobody could tell otherwise: how a process ended that had no parent any more.
+ * Pidfds that the service manager keeps for the next daemon, one for each process: FDSTORE of sd_notify(3). After a crash they tell what
+ * could not be learnt otherwise: how a process ended whose parent had died.
  *
- * FDPOLL=0, because a manager that polls them drops each when its process ends, which is just when it is wanted.
+ * FDPOLL=0, because a manager that polls them drops each when its process ends, just when it is needed.
  *
- * Processes go by the journal's number for them.
+ * Processes are named by the journal's number for them.
  */
 export class PidfdStore {
   readonly #notifier: Notifier;
-  /** What is stored, once all that waits has been sent. */
+  /** The processes that are stored once everything that waits has been sent. */
   readonly #kept = new Set<number>();
-  /** Of the names of what is kept, each with its separator. */
+  /** The length of their names, each with its separator. */
   #length = 0;
-  /** What could not be sent yet; a descriptor to be stored is held by a number of its own meanwhile. */
+  /** Messages that could not be sent yet. A descriptor to be stored is duplicated meanwhile. */
   readonly #waiting = new Map<number, Pidfd | 'remove'>();
   #retry: NodeJS.Timeout | null = null;
 
-  /** @param kept what is there already */
+  /** @param kept the processes that are stored already */
   constructor(notifier: Notifier, kept: Iterable<number>) {
     this.#notifier = notifier;
     for (const id of kept) this.#count(id);
   }
 
   /**
-   * Does without where there is no room for its name, or no descriptor for what must wait. What is there already is not sent
-   * again: the manager compares each new descriptor with all that it has.
+   * Stores the pidfd of a process. It is left out if its name has no room, or if it must wait and no descriptor is free. A stored one is
+   * not sent again, because the manager compares each new descriptor with all that it has.
    */
   put(id: number, pidfd: Pidfd): void {
     if (this.#kept.has(id) || this.#length + lengthOf(id) > LONGEST_NAMES) return;
@@ -66,7 +66,7 @@ export class PidfdStore {
     }
   }
 
-  /** Removes what an earlier daemon left and nobody has taken up. */
+  /** Removes all but these processes: those that an earlier daemon left and that are not needed. */
   keepOnly(ids: ReadonlySet<number>): void {
     for (const id of this.#kept) if (!ids.has(id)) this.remove(id);
   }
@@ -103,8 +103,8 @@ export class PidfdStore {
   }
 
   /**
-   * Sends what still waits, as far as it can be sent.
-   * @returns what is in the store then
+   * Sends what still waits, as far as possible.
+   * @returns the processes that are stored then
    */
   close(): number[] {
     this.#flush();
@@ -138,13 +138,13 @@ function duplicateIfPossible(pidfd: Pidfd): Pidfd | null {
   }
 }
 
-/** What an earlier daemon had stored, by the journal's number of the process. */
+/** Returns the pidfds that an earlier daemon has stored, by the journal's number of the process. */
 export function storedPidfds(passed: readonly Passed[]): Map<number, Pidfd> {
   const stored = new Map<number, Pidfd>();
   for (const { name, fd, isPidfd } of passed) {
     if (!isPidfd || !/^waitd-\d{1,15}$/.test(name)) continue;
     const id = Number(name.slice(PREFIX.length));
-    stored.get(id)?.close(); // a name may be there twice, as far as the manager is concerned
+    stored.get(id)?.close(); // the manager allows a name to occur twice
     stored.set(id, new Pidfd(fd));
   }
   return stored;
