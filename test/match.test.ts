@@ -145,7 +145,9 @@ t.test('a program that may not be looked at does not match, and that is said', a
   await eventually(() => commandLineOf(child.pid!).startsWith(name));
   t.match(await open(daemon, { argv: `${name}*`, exe: '*/sleep' }), {
     status: 404,
-    body: { detail: 'No process matches that you may open; 1 of the others hides its program from the daemon.' },
+    body: {
+      detail: 'No process matches among those that you may open; the daemon may not read the program of 1 other.',
+    },
   });
   t.equal((await open(daemon, { argv: `${name}*` })).status, 201);
 });

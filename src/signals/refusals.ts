@@ -49,6 +49,6 @@ export function hasNotEnded(pid: number, { id }: Handle): Problem {
 /** Makes ETIMEDOUT for a tree that makes processes as fast as they are killed. */
 export function stillGrows({ id }: Handle): Problem {
   const detail =
-    'The tree makes new processes as fast as they are killed. Send the signal again, or spawn it in a cgroup, which is killed at once.';
+    'The tree makes new processes as fast as they are killed: send the signal again, or spawn it in a cgroup, which is killed at once.';
   return new Problem('ETIMEDOUT', detail, { handle: id });
 }

@@ -7,75 +7,75 @@ import { hasEnded, listChildren, type ProcStat, readNewestFirst, readStat } from
 
 const { SIGKILL, SIGSTOP } = constants.signals;
 
-/** Where a tree of processes begins, as it is now: each look asks again. */
+/** Where a tree of processes begins, as it is now. */
 export interface TreeRoot {
   /** The process itself, while it has not ended. */
   pid: number | null;
   /** The session that it leads, or that it led and that has members left. */
   session: number | null;
-  /** Members that are known otherwise: those of its cgroup. */
+  /** Members that are known by its cgroup. */
   others: readonly number[];
 }
 
-/** What became of a signal to a tree. */
+/** The result of a signal to a tree. */
 export interface Reached {
-  /** How many processes took it. */
+  /** How many processes got it. */
   count: number;
-  /** Those that the daemon may not signal. */
+  /** The pids of those that the daemon may not signal. */
   refused: number[];
-  /** Whether the looks came to an end: two in a row found nobody new. */
+  /** Whether two searches in a row found no other process. */
   isComplete: boolean;
 }
 
-/** How long a tree is looked for that grows as fast as it is signalled. */
+/** How long a tree is searched that grows as fast as it is signalled, in milliseconds. */
 const LONGEST_MS = 3000;
 
-/** How long it is tried to stop one; nobody else is served meanwhile. */
+/** How long it tries to stop a tree, in milliseconds. No other request is served meanwhile. */
 const LONGEST_STOP_MS = 100;
 
-/** How often in a row the latest children of the daemon are looked at, and how many of them. */
-const ORPHAN_LOOKS = 16;
+/** How often in a row the latest children of the daemon are checked, and how many of them. */
+const ORPHAN_CHECKS = 16;
 const ORPHANS = 8;
 
-/** In a row, without a new member: one may fall between a process that has ended and its child that was not listed yet. */
-const QUIET_LOOKS = 2;
+/** How many searches in a row must find no other member. One may miss the child of a process that has just ended. */
+const QUIET_SEARCHES = 2;
 
-/** The members of a tree at one look. */
-interface Look {
+/** The members of a tree, as one search has found them. */
+interface Found {
   /** Parents before their children. */
   members: Map<number, ProcStat>;
-  /** Process groups in sessions that belong to the tree: nobody else can join them. */
+  /** Process groups in sessions that belong to the tree: no other process can join them. */
   groups: Set<number>;
-  /** The other process groups of which each member is one of the tree now. */
+  /** The other process groups whose members all belong to the tree now. */
   exclusive: Set<number>;
-  /** What the number of a session that has lost its leader was seen to be; a group may have it just as well. */
+  /** Whether the number of a leaderless session is in use as a session, and as a group. */
   isSession: boolean;
   isGroup: boolean;
-  /** Whether members that have ended wait for a parent other than the daemon to reap them. */
+  /** Whether ended members wait to be reaped by a parent other than the daemon. */
   hasZombies: boolean;
 }
 
 /**
- * Signals every process of a tree, each once. It holds each by a pidfd, so that none is mistaken for a later process of its pid, and
- * goes on until no look finds another: what was forked meanwhile is reached too. Other work of the event loop is done in between.
+ * Signals every process of a tree once. Each is opened as a pidfd, so that no later process of its pid gets the signal. It goes on until
+ * no search finds another, so that processes that were forked meanwhile get it too. The event loop serves others in between.
  *
- * Before a SIGKILL the tree is stopped, so that no member forks, or hands its children on, while others are being killed. Not in groups that
- * another process is in: the end of a member may orphan its group, and the kernel then sends SIGHUP to all in it if one is stopped.
- * @param root called for each look
+ * Before a SIGKILL the tree is stopped, so that no member forks, or passes its children on, while others are being killed. That is left
+ * out in groups with foreign members: the end of a member may orphan its group, and the kernel then sends SIGHUP to it if one is stopped.
+ * @param root called for each search
  */
 export async function signalTree(root: () => TreeRoot, number: number): Promise<Reached> {
   if (number === SIGKILL) stop(root);
   const round = new Round(root, number);
   const until = performance.now() + LONGEST_MS;
-  for (let quiet = 0; quiet < QUIET_LOOKS; ) {
+  for (let quiet = 0; quiet < QUIET_SEARCHES; ) {
     if (performance.now() > until) return { ...round.reached, isComplete: false };
-    quiet = round.look() ? quiet + 1 : 0;
+    quiet = round.search() ? quiet + 1 : 0;
     await setImmediate();
   }
   return { ...round.reached, isComplete: true };
 }
 
-/** In one go: otherwise the daemon would report stops that the ends overtake. */
+/** Stops a tree in one turn of the event loop: else the daemon would report stops that the ends overtake. */
 function stop(root: () => TreeRoot): void {
   const round = new Round(
     root,
@@ -83,20 +83,20 @@ function stop(root: () => TreeRoot): void {
     ({ group }, { groups, exclusive }) => groups.has(group) || exclusive.has(group),
   );
   const until = performance.now() + LONGEST_STOP_MS;
-  while (!round.look() && performance.now() < until);
+  while (!round.search() && performance.now() < until);
 }
 
-/** One signal on its way through a tree. */
+/** The delivery of one signal to a tree. */
 class Round {
   readonly #root: () => TreeRoot;
   readonly #number: number;
-  readonly #isMeant: (stat: ProcStat, look: Look) => boolean;
+  readonly #isMeant: (stat: ProcStat, found: Found) => boolean;
   readonly #done = new Set<string>();
   readonly #refused = new Map<number, string>();
   #count = 0;
   #isSession = false;
 
-  constructor(root: () => TreeRoot, number: number, isMeant: (stat: ProcStat, look: Look) => boolean = () => true) {
+  constructor(root: () => TreeRoot, number: number, isMeant: (stat: ProcStat, found: Found) => boolean = () => true) {
     this.#root = root;
     this.#number = number;
     this.#isMeant = isMeant;
@@ -108,22 +108,22 @@ class Round {
   }
 
   /**
-   * Looks once, and signals whoever has not had the signal yet. SIGKILL and SIGSTOP also go to whole process groups at once: while a signal
-   * is pending fork fails (copy_process() in kernel/fork.c), so no chain of processes that fork and exit outruns them.
-   * @returns whether there was nobody
+   * Searches once, and signals every member that has not had the signal yet. SIGKILL and SIGSTOP are also sent to whole process groups:
+   * fork fails while a signal is pending (copy_process() in kernel/fork.c), so no chain of processes that fork and exit outruns them.
+   * @returns whether there was no such member
    */
-  look(): boolean {
+  search(): boolean {
     const root = this.#root();
-    const found = look(root);
+    const found = search(root);
     this.#isSession = root.session !== null && (this.#isSession || found.isSession);
     if (this.#number === SIGKILL || this.#number === SIGSTOP) {
       if (this.#isSession && this.#signalOrphans(root.session!)) this.#count += 1;
       const own = this.#isSession && !found.groups.has(root.session!) ? [root.session!] : [];
-      // A group takes a signal also where all its members are zombies.
+      // A group accepts a signal even if all its members are zombies.
       for (const group of [...found.groups, ...own])
         if (signalGroup(group, this.#number) && (found.groups.has(group) || !found.hasZombies)) this.#count += 1;
     }
-    // The leader was reaped, and its number is still in use: this look came between two members of a chain, or the daemon is about to reap.
+    // If the leader was reaped and its number is still in use, this search fell between two members of a chain, or the daemon reaps soon.
     const isExplained = found.hasZombies || (found.isGroup && !this.#isSession);
     const isHidden = root.pid === null && root.session !== null && found.members.size === 0 && !isExplained;
     let isQuiet = !(isHidden && isPidInUse(root.session!));
@@ -141,13 +141,13 @@ class Round {
   }
 
   /**
-   * A member whose parent has exited is a child of the daemon, and these are listed in far less time than all processes: a member that is
-   * about to fork and exit in its turn, in another group than its parent's, is caught before it does.
-   * @returns whether there was one
+   * Signals the latest orphans. A member whose parent has exited is a child of the daemon, and those are listed much faster than all
+   * processes. So a member that forks and exits in its turn, in a group of its own, is caught before it does.
+   * @returns whether a member was found
    */
   #signalOrphans(session: number): boolean {
     let found = false;
-    for (let time = 0; time < ORPHAN_LOOKS; time += 1)
+    for (let time = 0; time < ORPHAN_CHECKS; time += 1)
       for (const pid of listChildren().slice(-ORPHANS)) {
         const stat = readStat(pid);
         if (stat === null || stat.session !== session || hasEnded(stat)) continue;
@@ -162,16 +162,16 @@ function isThere(pid: number, key: string): boolean {
   return stat !== null && keyOf(pid, stat) === key && !hasEnded(stat);
 }
 
-/** The pids of a tree. */
+/** Returns the pids of a tree. */
 export function pidsOf(root: TreeRoot): number[] {
-  return [...look(root).members.keys()];
+  return [...search(root).members.keys()];
 }
 
 /**
- * Looks for the members of a tree: the descendants of its root, and the members of every session that one of them leads, with theirs. A
- * child whose parent has died is ours or init's; its session still tells where it comes from, and nobody can join another's session.
+ * Searches the members of a tree: the descendants of its root, and the members of every session that one of them leads, with theirs. A
+ * child whose parent has died is the daemon's or init's. Its session still tells where it comes from, because no process can join one.
  */
-function look({ pid: root, session: own, others }: TreeRoot): Look {
+function search({ pid: root, session: own, others }: TreeRoot): Found {
   const all = readNewestFirst();
   const children = Map.groupBy(all, ([, { parent }]) => parent);
   const bySession = Map.groupBy(all, ([, { session }]) => session);
@@ -211,7 +211,7 @@ function look({ pid: root, session: own, others }: TreeRoot): Look {
   };
 }
 
-/** @returns whether somebody took it */
+/** @returns whether a process of the group got it */
 function signalGroup(group: number, number: number): boolean {
   try {
     process.kill(-group, number);
@@ -225,7 +225,7 @@ function signalGroup(group: number, number: number): boolean {
 function signalOne(pid: number, key: string, number: number): 'signalled' | 'refused' | 'ended' {
   using pidfd = tryOpen(pid);
   const stat = readStat(pid);
-  // It was opened between two equal looks at it, so it is the one that was found.
+  // It was opened between two equal reads of its start, so it is the process that was found.
   if (pidfd === null || stat === null || keyOf(pid, stat) !== key) return 'ended';
   try {
     pidfd.signal(number);

@@ -5,10 +5,10 @@ import { Problem } from '../errors/problem.ts';
 import { type Bound, rlimOf } from '../kernel/limits.ts';
 import { findGroup, findUser, groupsOf, type User } from '../kernel/users.ts';
 
-/** As whom a program is to run, and within which bounds. */
+/** The user that a program runs as, and its bounds. */
 export type ExecContext = Pick<Spawn, 'user' | 'group' | 'limits' | 'nice' | 'umask' | 'noNewPrivileges' | 'cgroup'>;
 
-/** Whose ids a process is to have. */
+/** The ids that a process gets. */
 export interface Identity {
   uid: number;
   gid: number;
@@ -19,7 +19,7 @@ export interface Identity {
 /** Limits as prlimit(2) takes them. */
 export type Limits = readonly (readonly [Resource, { soft: bigint; hard: bigint }])[];
 
-/** What a request says of limits, one for both or each. */
+/** Returns the limits of a request. A single value is both the soft and the hard limit. */
 export function limitsOf({ limits = {} }: ExecContext): Limits {
   return (Object.entries(limits) as [Resource, Bound | { soft: Bound; hard: Bound }][]).map(([resource, limit]) => {
     const { soft, hard } = typeof limit === 'object' ? limit : { soft: limit, hard: limit };
@@ -28,8 +28,9 @@ export function limitsOf({ limits = {} }: ExecContext): Limits {
 }
 
 /**
- * @returns `null` where they are the daemon's own
- * @throws {Problem} ENOENT, 422, for one that is not there; EPERM where the daemon cannot become another
+ * Returns the ids of the user and group that a request names.
+ * @returns `null` if they are the daemon's own
+ * @throws {Problem} ENOENT, 422, if the user or group does not exist; EPERM if the daemon cannot become another user
  */
 export function identityOf({ user, group }: ExecContext): Identity | null {
   if (user === undefined && group === undefined) return null;
@@ -40,7 +41,7 @@ export function identityOf({ user, group }: ExecContext): Identity | null {
   if (!mayBecomeOthers())
     throw new Problem(
       'EPERM',
-      `Only a daemon with CAP_SETUID and CAP_SETGID starts programs as another ${user === undefined ? 'group' : 'user'}.`,
+      `The daemon lacks CAP_SETUID and CAP_SETGID, so it cannot run a program as another ${user === undefined ? 'group' : 'user'}: leave it out.`,
       {
         syscall: 'setuid',
       },
@@ -56,15 +57,16 @@ export function identityOf({ user, group }: ExecContext): Identity | null {
 function wanted(user: string | number, group: string | number | undefined): User {
   const found = findUser(user);
   if (found !== null) return found;
-  // A number need not have an entry, but then nothing tells its group.
+  // A uid needs no entry in the user database, but without one its group is not known.
   if (typeof user === 'number' && group !== undefined) return { name: '', uid: user, gid: 0, home: '/' };
   const more = typeof user === 'number' ? ': give a group as well' : '';
-  throw new Problem('ENOENT', `There is no user ${user} on this machine${more}.`, { syscall: 'getpwnam' });
+  throw new Problem('ENOENT', `User ${user} does not exist on this machine${more}.`, { syscall: 'getpwnam' });
 }
 
 function gidOf(group: string): number {
   const gid = findGroup(group);
-  if (gid === null) throw new Problem('ENOENT', `There is no group ${group} on this machine.`, { syscall: 'getgrnam' });
+  if (gid === null)
+    throw new Problem('ENOENT', `Group ${group} does not exist on this machine.`, { syscall: 'getgrnam' });
   return gid;
 }
 

@@ -8,8 +8,8 @@ const SYSCALL = 'posix_spawn';
 /** What is wrong with a file that a request names, and what to do. */
 const sentences: Record<string, string> = {
   ENOENT: 'does not exist',
-  ENOTDIR: 'is below something that is no directory',
-  ENOEXEC: 'is in no format that this kernel executes; a script needs a first line such as #!/bin/sh',
+  ENOTDIR: 'is below a path that is not a directory',
+  ENOEXEC: 'has a format that this kernel does not execute; a script needs a first line such as #!/bin/sh',
   EACCES: 'may not be used: check its permissions, and those of its directories',
   E2BIG: 'was given more arguments and environment than the kernel takes: pass less, or pass a file',
   ENXIO: 'is a FIFO that has no reader, or a device that does not exist',

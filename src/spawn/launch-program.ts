@@ -13,9 +13,9 @@ import type { Identity, Limits } from './exec-context.ts';
 import type { Report } from './fork.ts';
 import { CHILD_ORIGIN, REPLY_FD, TABLE_FD } from './fork-server-program.ts';
 
-/** What a child does before it is its program, all that there is to know of it. */
+/** Everything that a child does before it executes its program. */
 export interface LaunchPlan {
-  /** Where the program may be, in order; the first one that is executable counts. Relative ones are below `cwd`. */
+  /** The paths at which the program may be, in order. The first executable one counts. Relative paths are below `cwd`. */
   programs: readonly string[];
   argv: readonly string[];
   env: Readonly<Record<string, string>>;
@@ -25,7 +25,7 @@ export interface LaunchPlan {
   /** Files for descriptors 1 and 2, opened with the daemon's rights. */
   stdout: OutputFile | null;
   stderr: OutputFile | 'stdout' | null;
-  /** A session of its own, or a job in the daemon's: in the foreground of the terminal that its stdin is, or not. */
+  /** A session of its own, or a job in the daemon's session: in the foreground of the terminal at stdin, or in the background. */
   session: 'own' | 'background' | 'foreground';
   /** The path of `cgroup.procs` of the cgroup that it enters. */
   cgroup: string | null;
@@ -43,7 +43,7 @@ export interface OutputFile {
   literally: boolean;
 }
 
-/** What a call of a plan is for, so that its failure can be told. */
+/** The purpose of a call, for the problem that its failure makes. */
 export type Step =
   | { of: 'child' }
   | { of: 'stdout' | 'stderr' }
@@ -79,14 +79,14 @@ const SELF = 0;
 /** The lowest descriptor that is free while a child prepares. */
 const FREE_FD = 3;
 
-/** The table of system calls that makes a child into a program. */
+/** The table of system calls by which a child becomes a program. */
 export class LaunchProgram extends SyscallProgram {
   readonly #steps = new Map<number, Step>();
   readonly #failed = new Label();
 
   /**
-   * The order matters. What needs the daemon's rights comes before they are dropped: files for output, the cgroup, limits and
-   * nice. What the program's user must be allowed to do comes after: the directory and the program itself.
+   * The order matters. Steps that need the daemon's rights come before these are dropped: output files, the cgroup, limits and nice.
+   * Steps that need the rights of the program's user come after: the directory and the program itself.
    */
   constructor(plan: LaunchPlan) {
     super(CHILD_ORIGIN);
@@ -111,7 +111,7 @@ export class LaunchProgram extends SyscallProgram {
     this.call('exit_group', [127]);
   }
 
-  /** What failed: of several, the one that execvp(3) would tell of. `null` where all went well. */
+  /** Returns the step that failed: of several, the one that execvp(3) would report; `null` if none failed. */
   failureIn(reports: readonly Report[]): Failed | null {
     const failed = reports.map(({ result, position }) => ({
       step: this.#steps.get(position) ?? ({ of: 'child' } as const),
@@ -132,7 +132,7 @@ export class LaunchProgram extends SyscallProgram {
     this.call('ioctl', [0, TIOCSPGRP, REPORT]);
   }
 
-  /** A file that is made here belongs to the user that the program runs as, which can then open its /dev/stdout. */
+  /** A file that is created belongs to the user that the program runs as, so that it can open its /dev/stdout. */
   #open(stream: 'stdout' | 'stderr', { path, append, literally }: OutputFile, identity: Identity | null): void {
     const step: Step = { of: stream };
     const { O_WRONLY, O_CREAT, O_NOCTTY, O_NONBLOCK, O_APPEND, O_TRUNC, O_EXCL } = constants;
@@ -186,7 +186,7 @@ export class LaunchProgram extends SyscallProgram {
     this.#step(step, 'setgroups', [groups.length, this.bytes(list)]);
     this.#step(step, 'setresgid', [gid, gid, gid]);
     this.#step(step, 'setresuid', [uid, uid, uid]);
-    // What a daemon without uid 0 had of capabilities it must not pass on, ambient ones least of all (capabilities(7)).
+    // A daemon without uid 0 must not pass on its capabilities, above all not ambient ones (capabilities(7)).
     const header = Buffer.alloc(8);
     header.writeUInt32LE(CAPABILITY_VERSION_3);
     if (uid !== 0) this.#step(step, 'capset', [this.bytes(header), this.bytes(Buffer.alloc(24))]);
@@ -198,14 +198,14 @@ export class LaunchProgram extends SyscallProgram {
       this.#step(step, 'chdir', [this.text(cwd)]);
       return;
     }
-    // What was looked at by its path is entered by its descriptor: nobody can exchange it in between.
+    // The directory is checked and entered through one descriptor, so that it cannot be exchanged in between.
     const how = this.words([O_PATH | constants.O_DIRECTORY | O_CLOEXEC, 0, RESOLVE_NO_SYMLINKS]);
     this.#step(step, 'openat2', [AT_FDCWD, this.text(cwd), how, 24]);
     this.#step(step, 'fchdir', [FREE_FD]);
     this.#step(step, 'close', [FREE_FD]);
   }
 
-  /** The daemon writes down what it has started before that runs; one that dies before ends it. */
+  /** Waits until the daemon has written what it starts. If the daemon dies before that, the child exits. */
   #awaitRelease(child: Step): void {
     const gone = new Label();
     const released = new Label();
@@ -238,7 +238,7 @@ export class LaunchProgram extends SyscallProgram {
       this.#step({ of: 'program' }, 'execve', [path, args, environment]);
       this.place(other);
     }
-    // Nothing was found. Why not is asked only now, since every report wakes the daemon.
+    // No program was found. The reasons are asked only now, since every report wakes the daemon.
     for (const path of paths) {
       const report = new Label();
       const next = new Label();

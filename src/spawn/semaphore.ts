@@ -1,4 +1,4 @@
-/** Lets a number of tasks run at a time; the others wait their turn in the order in which they came. */
+/** Lets a number of tasks run at a time. The others wait in the order in which they came. */
 export class Semaphore {
   #free: number;
   readonly #waiting: (() => void)[] = [];

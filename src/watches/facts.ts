@@ -2,10 +2,10 @@ import { isKernelThread, type ProcStat, readArgv, readCgroup, readExe, readStat,
 import type { ProcessTable } from '../processes/process-table.ts';
 import { HIDDEN } from '../spawn/launch-request.ts';
 
-/** How much of the arguments is matched, in characters: up to a thousand watches look at each process. */
+/** How many characters of the arguments are matched. Up to a thousand watches match each process. */
 export const MOST_MATCHED = 65_536;
 
-/** What may be known of one process: what /proc tells, each read when it is first asked for, without what is kept secret. */
+/** What may be known of one process. Each fact is read from /proc on first use, and secret arguments are left out. */
 export class Facts {
   readonly pid: number;
   readonly #stat: ProcStat;
@@ -15,8 +15,9 @@ export class Facts {
   #exe: string | null | undefined;
 
   /**
-   * @param table of the processes that are held: those that were started with secret arguments are known by what stands for them
-   * @returns `null` for what is no process, or no more: kernel threads and zombies have neither program nor arguments
+   * Returns the facts of a process.
+   * @param table the processes with handles: secret arguments of a spawn are replaced by the stars that stand for them
+   * @returns `null` for kernel threads, zombies, and pids without a process: they have neither program nor arguments
    */
   static of(pid: number, table: Pick<ProcessTable, 'get'>): Facts | null {
     const stat = readStat(pid);
@@ -31,7 +32,7 @@ export class Facts {
     this.#argv = argv;
   }
 
-  /** Tells it from another of its pid, to a hundredth of a second. */
+  /** Tells the process from a later one of its pid: the start in hundredths of a second. */
   get key(): string {
     return `${this.pid} ${this.#stat.startTicks}`;
   }
@@ -46,19 +47,19 @@ export class Facts {
     return this.#argv;
   }
 
-  /** The arguments with a space between each, as far as they are matched. */
+  /** The arguments, joined by spaces, as far as they are matched. */
   get commandLine(): string {
     this.#commandLine ??= this.argv.join(' ').slice(0, MOST_MATCHED);
     return this.#commandLine;
   }
 
-  /** As the daemon sees it, in the unified hierarchy. */
+  /** The cgroup in the unified hierarchy, as the daemon sees it. */
   get cgroup(): string | null {
     if (this.#cgroup === undefined) this.#cgroup = readCgroup(this.pid);
     return this.#cgroup;
   }
 
-  /** `null` where the daemon may not read it (ptrace(2), PTRACE_MODE_READ). */
+  /** `null` if the daemon may not read it (ptrace(2), PTRACE_MODE_READ). */
   get exe(): string | null {
     if (this.#exe === undefined) this.#exe = readExe(this.pid);
     return this.#exe;

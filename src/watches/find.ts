@@ -13,7 +13,7 @@ import type { Reaper } from '../processes/reaper.ts';
 import { Facts } from './facts.ts';
 import { inTurns } from './in-turns.ts';
 
-/** How many candidates are told. */
+/** How many candidates a problem lists. */
 const MOST_CANDIDATES = 100;
 
 export interface FindParts {
@@ -23,9 +23,9 @@ export interface FindParts {
 }
 
 /**
- * The one process that is meant, among those that a client may open.
- * @returns its pid, and whether it still is the one
- * @throws {Problem} ESRCH where there is none, ENOTUNIQ with the candidates where there are several, EPERM for one who may open none
+ * Finds the one process that matches, among those that a client may open.
+ * @returns its pid, and a function that tells whether the pid still is that process
+ * @throws {Problem} ESRCH for no match, ENOTUNIQ with the candidates for several, EPERM for a client that may open no process
  */
 export async function findOne(
   client: Client,
@@ -44,7 +44,7 @@ export async function findOne(
     else if (matcher.needsExe && facts.exe === null && matcher.fitsBut(facts)) hidden += 1;
   }
   const [one, ...others] = found;
-  if (one === undefined) throw nobody(hidden);
+  if (one === undefined) throw noMatch(hidden);
   if (others.length > 0) throw several(found, features.inode);
   return { pid: one.pid, still: () => isStill(one, matcher, table) };
 }
@@ -54,14 +54,17 @@ function isStill({ pid, key }: Facts, matcher: Matcher, table: ProcessTable): bo
   return now?.key === key && matcher.fits(now);
 }
 
-function nobody(hidden: number): Problem {
-  const programs = `${hidden} of the others hide${hidden === 1 ? 's its program' : ' their programs'} from the daemon`;
-  return new Problem('ESRCH', `No process matches that you may open${hidden === 0 ? '' : `; ${programs}`}.`);
+function noMatch(hidden: number): Problem {
+  const programs = `the daemon may not read the program of ${hidden} ${hidden === 1 ? 'other' : 'others'}`;
+  return new Problem(
+    'ESRCH',
+    `No process matches among those that you may open${hidden === 0 ? '' : `; ${programs}`}.`,
+  );
 }
 
 function several(found: readonly Facts[], hasInode: boolean): Problem {
   const candidates = found.slice(0, MOST_CANDIDATES).map((facts) => candidateOf(facts, hasInode));
-  const detail = `${found.length} processes match: open one of the candidates by its pid and inode, or say more.`;
+  const detail = `${found.length} processes match: open one of the candidates by its pid and inode, or give a narrower matcher.`;
   return new Problem('ENOTUNIQ', detail, { candidates });
 }
 

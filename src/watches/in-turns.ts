@@ -1,9 +1,9 @@
 import { setImmediate } from 'node:timers/promises';
 
-/** How long a look through /proc may hold up everybody else at a time. */
+/** How long a scan of /proc may block the event loop, in milliseconds. */
 export const SLICE_MS = 20;
 
-/** Gives the elements one after another, and the event loop a turn whenever those so far took too long. */
+/** Yields the elements one after another, and gives the event loop a turn whenever the slice is used up. */
 export async function* inTurns<T>(elements: Iterable<T>): AsyncGenerator<T> {
   let began = performance.now();
   for (const element of elements) {

@@ -26,7 +26,7 @@ import { ProcessMonitor } from './process-monitor.ts';
 const MOST_OF_CLIENT = 100;
 const MOST = 1000;
 
-/** Notes of processes that are gone, before they are taken from the journal. */
+/** How many records of ended processes are collected before they are removed from the journal. */
 const MOST_STALE = 500;
 
 export interface WatchesParts {
@@ -38,11 +38,11 @@ export interface WatchesParts {
   features: Features;
 }
 
-/** Finds processes by what they are, for handles that are opened now and for those that a watch opens later. */
+/** Finds processes by their properties, for handles that are opened now and for those that a watch opens later. */
 export class Watches {
   readonly #parts: WatchesParts;
   readonly #byId = new Map<string, Watch>();
-  /** Those that are about to be: they count, and see nothing yet. */
+  /** Watches that are being made: they count, and match nothing yet. */
   readonly #making = new Set<Watch>();
   #monitor: ProcessMonitor | null = null;
   #spentMs = 0;
@@ -52,7 +52,7 @@ export class Watches {
   constructor(parts: WatchesParts) {
     this.#parts = parts;
     parts.journal.addSource(() => this.#byId.values().flatMap(changesOf));
-    // It was passed over while it was not yet the program.
+    // It was skipped before it executed its program.
     parts.handles.onBegun((pid) => this.#see(pid));
   }
 
@@ -65,12 +65,12 @@ export class Watches {
     return this.#byId.size;
   }
 
-  /** How long was looked through /proc so far, in milliseconds. */
+  /** How long the scans of /proc took so far, in milliseconds. */
   get spentMs(): number {
     return this.#spentMs + (this.#monitor?.spentMs ?? 0);
   }
 
-  /** Goes on with what an earlier daemon was to watch: what has appeared meanwhile is opened. */
+  /** Goes on with the watches of an earlier daemon, and opens what has appeared meanwhile. */
   resume(): void {
     const { journal } = this.#parts;
     for (const { facts, sighted } of journal.queries.watches()) {
@@ -78,7 +78,7 @@ export class Watches {
       for (const { pid, key } of sighted) watch.sighted.set(pid, key);
       this.#byId.set(facts.id, watch);
     }
-    if (this.#byId.size > 0) this.#begin().look();
+    if (this.#byId.size > 0) this.#begin().scanAll();
   }
 
   /**
@@ -91,8 +91,8 @@ export class Watches {
   }
 
   /**
-   * From now on every process that matches is opened, once.
-   * @throws {Problem} EPERM; EDQUOT where there are enough; ENOSPC where it cannot be written down
+   * Makes a watch: from now on every process that matches is opened once.
+   * @throws {Problem} EPERM; EDQUOT if the client has enough watches; ENOSPC if it cannot be written
    */
   async create(
     client: Client,
@@ -100,7 +100,7 @@ export class Watches {
     claim: Claim | undefined,
   ): Promise<Watch> {
     if (client.rights.open === 'none') throw notAllowed('open processes');
-    // An earlier try got as far as that before the daemon died.
+    // An earlier try has made it before the daemon died.
     if (claim?.handle != null) return this.get(client, claim.handle);
     const making = [...this.#making].filter(({ facts }) => facts.client === client.name).length;
     const own = this.#of(client.name).length + making;
@@ -123,11 +123,11 @@ export class Watches {
       createdAt: Date.now(),
       opened: 0,
     });
-    // First, so that nothing appears unseen.
+    // First, so that no process appears unseen.
     const monitor = this.#begin();
     this.#making.add(watch);
     try {
-      if (!existing) await this.#passOver(watch);
+      if (!existing) await this.#skipExisting(watch);
     } finally {
       this.#making.delete(watch);
     }
@@ -139,13 +139,13 @@ export class Watches {
       throw unwritable(journal.fault);
     }
     this.#byId.set(id, watch);
-    // Without `existing` for what has appeared while the others were looked at.
-    monitor.look();
+    // Without `existing` too, for processes that have appeared while the others were scanned.
+    monitor.scanAll();
     return watch;
   }
 
-  /** What matches already is not meant. */
-  async #passOver(watch: Watch): Promise<void> {
+  /** Marks the processes that match already, so that they are not opened. */
+  async #skipExisting(watch: Watch): Promise<void> {
     const { reaper, table } = this.#parts;
     for await (const pid of inTurns(listPids())) {
       if (reaper.isReserved(pid)) continue;
@@ -155,8 +155,9 @@ export class Watches {
   }
 
   /**
-   * @param purpose `change` only for its own client, and for an admin
-   * @throws {Problem} EBADF where there is none for this client; EPERM
+   * Returns a watch.
+   * @param purpose `change` is for its own client and for admins
+   * @throws {Problem} EBADF if the client has no such watch; EPERM
    */
   get(client: Client, id: string, purpose: 'see' | 'change' = 'see'): Watch {
     const watch = this.#byId.get(id);
@@ -167,7 +168,7 @@ export class Watches {
     return watch;
   }
 
-  /** Those that are there for a client, newest first. */
+  /** Returns the watches that a client may see, newest first. */
   list(client: Client): Watch[] {
     return this.#of(client.scope).reverse();
   }
@@ -176,7 +177,7 @@ export class Watches {
     return [...this.#byId.values()].filter(({ facts }) => client === null || facts.client === client);
   }
 
-  /** Ends a watch. The handles that it has opened stay. */
+  /** Deletes a watch. The handles that it has opened stay. */
   delete(watch: Watch): void {
     this.#byId.delete(watch.facts.id);
     this.#parts.journal.commit([{ write: 'unwatched', watch: watch.facts.id }]);
@@ -190,12 +191,12 @@ export class Watches {
   #begin(): ProcessMonitor {
     this.#monitor ??= new ProcessMonitor(
       (pid) => this.#see(pid),
-      (pid) => this.#gone(pid),
+      (pid) => this.#forget(pid),
     );
     return this.#monitor;
   }
 
-  /** Without a watch there is no socket, no timer and no look. */
+  /** Closes the monitor if there is no watch: an idle daemon has no socket and no timer for it. */
   #endIfUnwanted(): void {
     if (this.#byId.size + this.#making.size > 0) return;
     this.#spentMs = this.spentMs;
@@ -214,7 +215,7 @@ export class Watches {
     }
   }
 
-  /** What cannot be opened now is tried again when it is next looked at: the client has enough, or may not, or no descriptor is left. */
+  /** Opens a process. If that fails (a quota, a right, no descriptor), it is tried again when the process is seen next. */
   #open(watch: Watch, { pid, key }: Facts): void {
     const { clients, handles, table } = this.#parts;
     const { id, client: name, nonblocking, labels } = watch.facts;
@@ -229,7 +230,7 @@ export class Watches {
     try {
       handle = handles.openNow(client, { pid, still }, { nonblocking, labels, sighting });
     } catch (error) {
-      // One process that cannot be opened must not end the watch, nor the daemon.
+      // A process that cannot be opened must end neither the watch nor the daemon.
       if (error instanceof Problem || error instanceof SystemError) return;
       throw error;
     }
@@ -238,7 +239,7 @@ export class Watches {
     this.#opened.emit(handle, id);
   }
 
-  #gone(pid: number): void {
+  #forget(pid: number): void {
     for (const { sighted, facts } of this.#byId.values())
       if (sighted.delete(pid)) this.#stale.push({ watch: facts.id, pid });
     if (this.#stale.length < MOST_STALE) return;
@@ -253,7 +254,7 @@ export class Watches {
   }
 }
 
-/** All that is written of a watch. */
+/** Returns the changes that write a watch. */
 function changesOf({ facts, opened, sighted }: Watch): WatchChange[] {
   const passed = [...sighted].map(([pid, key]) => ({ write: 'sighted' as const, watch: facts.id, pid, key }));
   return [{ write: 'watch', watch: { ...facts, opened } }, ...passed];
