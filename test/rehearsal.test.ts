@@ -39,8 +39,8 @@ t.test('--check beside a running daemon says that this is in the way, and distur
   const daemon = await Daemon.start(t);
   const state = join(daemon.directory, 'state');
   const before = treeOf(daemon.directory);
-  const places = ['--listen', `unix:${daemon.socket}`, '--listen', `tcp:127.0.0.1:${daemon.port}`];
-  const { status, stderr } = waitd(['serve', '--check', '--state-dir', state, ...places]);
+  const endpoints = ['--listen', `unix:${daemon.socket}`, '--listen', `tcp:127.0.0.1:${daemon.port}`];
+  const { status, stderr } = waitd(['serve', '--check', '--state-dir', state, ...endpoints]);
   t.equal(status, 1);
   t.match(stderr.split('\n'), [/uses the state directory/, /is serving/, /is in use/, ''], 'a sentence for each');
   t.same(treeOf(daemon.directory), before);
@@ -48,7 +48,7 @@ t.test('--check beside a running daemon says that this is in the way, and distur
   t.equal((await daemon.get('/livez')).status, 200, 'its own rehearsal knows what it holds');
   t.same(treeOf(daemon.directory), before);
   t.equal(await daemon.stop(), 0);
-  t.match(waitd(['serve', '--check', '--state-dir', state, ...places]), {
+  t.match(waitd(['serve', '--check', '--state-dir', state, ...endpoints]), {
     status: 0,
     stdout: 'waitd: it would start\n',
   });

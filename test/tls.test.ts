@@ -116,7 +116,7 @@ t.test('what is wrong with the files stops the start, and a rehearsal finds it',
     [flags(open), 1, /open-key.pem has mode 0640, so others can use its key: chmod 0600/],
     [[...flags(server), '--tls-client-ca', empty], 1, /empty.pem holds no certificate/],
   ];
-  const places = [
+  const endpoints = [
     '--listen',
     `unix:${directory}/s`,
     '--listen',
@@ -125,7 +125,7 @@ t.test('what is wrong with the files stops the start, and a rehearsal finds it',
     `${directory}/state`,
   ];
   for (const [args, status, says] of cases) {
-    const command = [MAIN, 'serve', ...places, ...args, '--check'];
+    const command = [MAIN, 'serve', ...endpoints, ...args, '--check'];
     const checked = spawnSync(process.execPath, command, { encoding: 'utf8' });
     t.equal(checked.status, status, says.source);
     t.match(checked.stderr.trim(), says);
@@ -133,7 +133,9 @@ t.test('what is wrong with the files stops the start, and a rehearsal finds it',
   }
   const daemon = Daemon.begin(t, { args: flags(open) });
   t.equal(await daemon.exited, 1);
-  const good = spawnSync(process.execPath, [MAIN, 'serve', ...places, ...withClients, '--check'], { encoding: 'utf8' });
+  const good = spawnSync(process.execPath, [MAIN, 'serve', ...endpoints, ...withClients, '--check'], {
+    encoding: 'utf8',
+  });
   t.equal(good.stdout, 'waitd: it would start\n');
 });
 
@@ -179,8 +181,8 @@ t.test('a client is who its certificate says: the first DNS, URI or email name',
 
 t.test('on a terminal it says how to call it by TLS', async (t) => {
   const directory = temporaryDirectory(t);
-  const places = `--listen tcp:127.0.0.1:0 --state-dir ${directory}/state`;
-  const command = `${process.execPath} ${MAIN} serve ${places} ${flags(server).join(' ')}`;
+  const endpoints = `--listen tcp:127.0.0.1:0 --state-dir ${directory}/state`;
+  const command = `${process.execPath} ${MAIN} serve ${endpoints} ${flags(server).join(' ')}`;
   const child = spawnChild('script', ['-qec', command, '/dev/null'], { stdio: ['ignore', 'pipe', 'inherit'] });
   t.teardown(() => child.kill('SIGKILL'));
   let text = '';

@@ -161,7 +161,7 @@ export class Feed implements EventSink, Subscriptions {
     caller: { abortSignal },
   }: PageRequest): Promise<'arrived' | 'timed out' | 'aborted'> {
     if (this.#closed !== null) return Promise.reject(this.#closed.problem);
-    const place = client.reserve('parkedWaits');
+    const reservation = client.reserve('parkedWaits');
     const { promise, resolve, reject } = Promise.withResolvers<'arrived' | 'timed out' | 'aborted'>();
     const follower: Follower = {
       scope: client.scope,
@@ -177,7 +177,7 @@ export class Feed implements EventSink, Subscriptions {
     if (handles === undefined) this.followAll(follower);
     for (const handle of handles ?? []) this.follow(handle, follower);
     return promise.finally(() => {
-      place[Symbol.dispose]();
+      reservation[Symbol.dispose]();
       clearTimeout(timer);
       abortSignal.removeEventListener('abort', onAbort);
       this.#pages.delete(reject);

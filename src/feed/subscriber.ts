@@ -170,7 +170,7 @@ export class Subscriber implements Follower {
     this.#flow.wait();
   }
 
-  /** Admits a frame of the client. @returns false if it has sent too many; an error frame has told it so */
+  /** Admits a frame of the client. @returns false if it has sent too many, which an error frame says */
   admit(): boolean {
     return this.#attempt(() => this.client.requests.take(this.client.quotas.requestsPerSecond));
   }

@@ -4,8 +4,8 @@ const NONCE = 12;
 const SEAL = 9;
 
 /**
- * Ids of handles. They cannot be guessed, and the daemon recognises for ever whether it gave one to a client. So an expired handle is
- * told from one that never existed, without a record of it.
+ * Ids of handles. They cannot be guessed, and the daemon recognises for ever whether it gave one to a client. So it
+ * distinguishes an expired handle from one that never existed, without a record of it.
  */
 export class HandleIds {
   readonly #key: KeyObject;

@@ -109,7 +109,7 @@ function again({ features }: RecoverParts, process: Process, sibling: OpenDescri
   return reopen(process, features.inode) ?? sibling?.pidfd?.duplicate() ?? null;
 }
 
-/** Opens the process if it still is the one that was meant. Before 6.9 that cannot be told by an inode. */
+/** Opens the process if it still is the one that was meant. Before 6.9 there is no inode to tell it by. */
 function reopen(process: Process, hasInode: boolean): Pidfd | null {
   try {
     const pidfd = Pidfd.open(process.pid);

@@ -22,7 +22,7 @@ import { descriptorFlag, type OpenOptions } from './open-options.ts';
 import { permitted } from './permit-spawn.ts';
 import { unwritable } from './refusals.ts';
 
-/** How long spawns under way may take to finish when the daemon stops, in milliseconds. After that they are given up. */
+/** How long spawns under way may take to finish when the daemon stops, in milliseconds. After that they are abandoned. */
 const DRAIN_MS = 1000;
 
 export interface SpawnerParts {
@@ -101,8 +101,8 @@ export class Spawner {
   async spawn(client: Client, wanted: LaunchRequest, options: OpenOptions): Promise<Handle> {
     const { journal, admission, outputs } = this.#parts;
     if (client.rights.spawn === false) throw notAllowed('spawn');
-    using place = admission.reserve('posix_spawn', client);
-    using room = outputs.reserve(client, captured(wanted).length);
+    using handleQuota = admission.reserve('posix_spawn', client);
+    using outputQuota = outputs.reserve(client, captured(wanted).length);
     client.spawns.take(client.quotas.spawnsPerSecond);
     const request = await permitted(client.rights.spawn, wanted);
     admission.requireOpen(); // the daemon may have begun to stop meanwhile
@@ -112,7 +112,7 @@ export class Spawner {
       number: journal.takeNumber(),
       request,
       streams: captured(request),
-      reserved: [place, room],
+      reserved: [handleQuota, outputQuota],
       launched: null,
       release: null,
       intent: null,
@@ -229,7 +229,7 @@ export class Spawner {
   }
 
   /**
-   * Refuses new spawns, and waits for those under way. It gives up those that take longer than a second.
+   * Refuses new spawns, and waits for those under way. Those that take longer than a second are abandoned.
    * @param problem the answer to new ones
    */
   async drain(problem: Problem): Promise<void> {

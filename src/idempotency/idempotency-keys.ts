@@ -132,10 +132,10 @@ export class IdempotencyKeys {
 
   #wait(waiting: Set<Waiting>, { client, abortSignal }: Caller): Promise<Answer | Claim | 'aborted'> {
     if (this.#closed !== null) return Promise.reject(this.#closed);
-    const place = client?.reserve('parkedWaits');
+    const reservation = client?.reserve('parkedWaits');
     const { promise, resolve, reject } = Promise.withResolvers<Answer | Claim | 'aborted'>();
     const leave = (): void => {
-      place?.[Symbol.dispose]();
+      reservation?.[Symbol.dispose]();
       abortSignal.removeEventListener('abort', onAbort);
       waiting.delete(one);
       this.#waiting -= 1;

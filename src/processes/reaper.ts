@@ -26,7 +26,7 @@ export interface ReaperParts {
   adoption: Adoption;
   feed: EventSink;
   cgroups: Cgroups;
-  /** Whether EPOLLHUP tells of a reap (6.9), and PIDFD_GET_INFO of the exit (6.15). */
+  /** Whether the kernel reports a reap by EPOLLHUP (6.9), and the exit status by PIDFD_GET_INFO (6.15). */
   tellsReap: boolean;
 }
 

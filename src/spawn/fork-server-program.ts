@@ -41,7 +41,7 @@ export function serverProgram(): SyscallProgram {
   for (const signal of LIBRARY_SIGNALS) program.call('rt_sigaction', [signal, byDefault, NOTHING, SIGSET_SIZE]);
 
   program.place(receiveNext);
-  // The size of the table goes right where mmap(2) wants it; the descriptors get the lowest free numbers, 1 to 5.
+  // The size of the table is received into the operand of mmap(2). The descriptors get the lowest free numbers, 1 to 5.
   const size = program.words([new WordOf(map, 2), 8]); // struct iovec
   const control = program.bytes(Buffer.alloc(40)); // struct cmsghdr with five descriptors
   const message = program.words([NOTHING, NOTHING, size, 1, control, 40, NOTHING]); // struct msghdr

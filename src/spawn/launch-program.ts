@@ -207,18 +207,22 @@ export class LaunchProgram extends SyscallProgram {
 
   /** Waits until the daemon has written what it starts. If the daemon dies before that, the child exits. */
   #awaitRelease(child: Step): void {
-    const gone = new Label();
+    const abandoned = new Label();
     const released = new Label();
     this.#steps.set(
-      this.call('read', [REPLY_FD, this.bytes(Buffer.alloc(8)), 1], { next: released, zero: gone, failed: gone }),
+      this.call('read', [REPLY_FD, this.bytes(Buffer.alloc(8)), 1], {
+        next: released,
+        zero: abandoned,
+        failed: abandoned,
+      }),
       child,
     );
-    this.place(gone);
+    this.place(abandoned);
     this.call('exit_group', [127]);
     this.place(released);
   }
 
-  /** As execvp(3) does, which goes on with the next directory where a program is missing or may not be executed. */
+  /** Executes as execvp(3) does: if a program is missing or may not be executed, it tries the next directory. */
   #execute({ programs, argv, env }: LaunchPlan): void {
     const args = this.strings(argv);
     const environment = this.strings(Object.entries(env).map(([name, value]) => `${name}=${value}`));

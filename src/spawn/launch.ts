@@ -19,7 +19,7 @@ import {
   textOf,
 } from './launch-request.ts';
 
-/** Where captured output goes, and what stands for missing streams. */
+/** The descriptors and paths that a launch needs from its caller. */
 export interface LaunchFiles {
   /** Returns the write end of the pipe that captures a stream of the new process. It stays open here. */
   output(stream: 'stdout' | 'stderr'): Descriptor;

@@ -44,7 +44,7 @@ export class Parking {
   ): Promise<T | Unparked> {
     if (this.#closed !== null) return Promise.reject(this.#closed);
     if (abortSignal.aborted) return Promise.resolve('aborted');
-    const place = client?.reserve('parkedWaits');
+    const reservation = client?.reserve('parkedWaits');
     const { promise, resolve, reject } = Promise.withResolvers<T | Unparked>();
     const timer =
       timeoutMs === undefined ? undefined : setTimeout(() => finish('timed out'), Math.min(timeoutMs, LONGEST_MS));
@@ -55,7 +55,7 @@ export class Parking {
       return handle.process.watch(() => tryAgain(handle));
     });
     const leave = (): void => {
-      place?.[Symbol.dispose]();
+      reservation?.[Symbol.dispose]();
       clearTimeout(timer);
       abortSignal.removeEventListener('abort', onAbort);
       this.#parked.delete(refuse);

@@ -92,7 +92,7 @@ export class Daemon {
     this.socket = join(directory, 'waitd.sock');
     // Once for the prefix, and once more for the daemon where the prefix forks it or changes the user.
     const [command = '', ...rest] = [...TIED, ...prefix, ...TIED, process.execPath, MAIN, 'serve'];
-    const places = [
+    const endpoints = [
       '--listen',
       `unix:${this.socket}`,
       '--listen',
@@ -100,7 +100,7 @@ export class Daemon {
       '--state-dir',
       join(directory, 'state'),
     ];
-    this.child = spawn(command, [...rest, ...places, ...args], {
+    this.child = spawn(command, [...rest, ...endpoints, ...args], {
       env: { PATH: process.env.PATH ?? '', HOME: directory, NODE_NO_WARNINGS: '1', XDG_RUNTIME_DIR: directory, ...env },
       stdio: ['ignore', 'pipe', 'pipe'],
     });
