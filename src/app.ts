@@ -122,7 +122,7 @@ export async function build(
       },
       // The feed has told every socket already.
       preClose: (done: () => void) => done(),
-      errorHandler: (error: Error) => logger.debug({ err: error }, 'a WebSocket broke'),
+      errorHandler: (error: Error) => logger.debug({ err: error }, 'WebSocket error'),
     });
     eventRoutes(sockets, daemon);
   });

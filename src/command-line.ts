@@ -10,62 +10,62 @@ import { writerTo } from './files/line-writer.ts';
 import { isErrno } from './kernel/errno.ts';
 import { unblock } from './kernel/signal-mask.ts';
 import { endShield } from './kernel/signal-shield.ts';
-import { forwarded, letGoAllBut, served } from './lifecycle/early-signals.ts';
+import { forwarded, releaseSignalsExcept, served } from './lifecycle/early-signals.ts';
 import { version } from './version.ts';
 
 const COMMANDS = ['serve', 'policy check', 'token', 'help', 'version'];
 
-const HELP = `waitd ${version}: waits for processes on behalf of others
+const HELP = `waitd ${version}: serves waitid(2) over HTTP and WebSocket
 
 Usage: waitd serve [OPTIONS] [--main -- CMD ARG…]
-       waitd policy check FILE    whether a policy is one, and where not
-       waitd token CLIENT         makes a token, and the line for --tokens that has its hash
-       waitd help, version        prints this text (also -h, --help), or the version (also -V, --version)
+       waitd policy check FILE    validates a policy file and lists its errors
+       waitd token CLIENT         creates a token, and prints its line for the --tokens file
+       waitd help, version        prints this text (also -h, --help) or the version (also -V, --version)
 
-SIGHUP replaces the daemon by what its command now is, and keeps everything (at a terminal it stops it, as a terminal's end
-does); SIGTERM and SIGINT stop it.
+SIGHUP upgrades the daemon in place: it executes its command again and keeps all state. At a terminal SIGHUP stops the daemon.
+SIGTERM and SIGINT stop it.
 
 ${optionsHelp()}
 
-Every option is also read from the environment: --state-dir from WAITD_STATE_DIR, and so on.
-Exit codes: 0 stopped as asked, 1 could not start or failed, 2 wrong usage. With --main: the program's own, 128 and the signal that
-killed it, 126 where it cannot be executed, 127 where it is not found.
+Each option can also be set in the environment, for example --state-dir as WAITD_STATE_DIR.
+Exit codes: 0 stopped on request, 1 failed or could not start, 2 wrong usage. With --main: the program's exit code, or 128 plus the
+number of the signal that killed it; 126 if it cannot be executed, 127 if it is not found.
 `;
 
-/** What the command does. Where that fails, it says so in one line and ends with its exit code. */
+/** Runs the command. On an error, prints one line to stderr and exits with the error's code. */
 export async function run(argv: string[]): Promise<void> {
   try {
     endShield();
-    // Held back by the image before this one; SIGUSR1 by Node.js itself, for --disable-sigusr1. They are listened for by now.
+    // The previous image blocked these, and Node.js itself blocks SIGUSR1 for --disable-sigusr1. All have handlers by now.
     unblock(forwarded);
-    await obey(argv);
+    await runCommand(argv);
   } catch (error) {
     process.stderr.write(`waitd: ${sentenceOf(error)}\n`);
     process.exit(exitCodeOf(error));
   }
 }
 
-/** Errors of the main program have an exit code of their own. */
+/** Returns the exit code of an error. Errors of the main program carry their own. */
 function exitCodeOf(error: unknown): number {
   if (error instanceof UsageError) return 2;
   return error instanceof Error && 'exitCode' in error ? Number(error.exitCode) : 1;
 }
 
-async function obey([command, ...argv]: string[]): Promise<void> {
-  if (command !== 'serve') await letGoAllBut([]);
+async function runCommand([command, ...argv]: string[]): Promise<void> {
+  if (command !== 'serve') await releaseSignalsExcept([]);
   if (isVersion(command)) return print(`${version}\n`);
-  // What follows `--` belongs to the main program.
+  // The arguments after `--` belong to the main program.
   const own = argv.slice(0, argv.includes('--') ? argv.indexOf('--') : argv.length);
   if (command === undefined || isHelp(command) || own.some((word) => word === '-h' || word === '--help'))
     return print(HELP);
   if (command === 'policy') return checkPolicy(argv);
   if (command === 'token') return makeToken(argv);
   if (command !== 'serve') throw unknownCommand(command);
-  // Each command loads what it needs.
+  // Each command loads only the modules that it needs.
   const { readConfig } = await import('./config/config.ts');
   const config = readConfig(argv, process.env);
-  if (config.check) await letGoAllBut([]);
-  else if (config.main === null) await letGoAllBut(served);
+  if (config.check) await releaseSignalsExcept([]);
+  else if (config.main === null) await releaseSignalsExcept(served);
   if (config.check) await check(config);
   else await serve(config);
 }
@@ -74,12 +74,12 @@ const isHelp = (command: string): boolean => ['help', '-h', '--help'].includes(c
 const isVersion = (command: string | undefined): boolean => ['version', '-V', '--version'].includes(command ?? '');
 
 function unknownCommand(command: string): UsageError {
-  if (command.startsWith('-')) return new UsageError(`${command} needs a command before it: waitd serve ${command}`);
+  if (command.startsWith('-')) return new UsageError(`an option must follow a command: waitd serve ${command}`);
   const nearest = nearestOf(command, COMMANDS);
-  return new UsageError(`${command} is no command; the nearest is ${nearest}; see waitd --help`);
+  return new UsageError(`unknown command ${command}; did you mean ${nearest}? See waitd --help`);
 }
 
-/** @throws {Error} where the text cannot be written; a reader that has ended, as in `waitd help | head`, has read enough */
+/** Prints to stdout. Ignores EPIPE, as in `waitd help | head`. @throws {Error} if the text cannot be written */
 function print(text: string): Promise<void> {
   return new Promise((resolve, reject) => {
     process.stdout.on('error', () => {});
@@ -94,38 +94,39 @@ async function checkPolicy([what, file, ...rest]: string[]): Promise<void> {
   if (what !== 'check' || file === undefined || rest.length > 0) throw new UsageError('usage: waitd policy check FILE');
   const { readPolicy } = await import('./clients/policy-file.ts');
   const policy = readPolicy(file);
-  const others = policy.default === null ? 'nobody else is let in' : 'others have the rights of the default';
-  await print(`${file}: it is a policy, of ${policy.clients.size} clients; ${others}\n`);
+  const others = policy.default === null ? 'other clients are refused' : 'other clients have the default rights';
+  await print(`${file}: valid policy, clients: ${policy.clients.size}; ${others}\n`);
 }
 
 async function makeToken([client, ...rest]: string[]): Promise<void> {
   if (client === undefined || !CLIENT_NAME.test(client) || rest.length > 0)
-    throw new UsageError('usage: waitd token CLIENT, whose name may hold letters, digits and . _ : @ / -');
+    throw new UsageError('usage: waitd token CLIENT, a name of letters, digits and . _ : @ / -');
   const token = newToken();
   await print(`${token}\n`);
   process.stderr.write(
-    `Its line in the tokens file; in a policy it is the second word:\n${client} sha256:${hashOf(token)}\n`,
+    `Add this line to the tokens file, or the hash to the tokens of the client in the policy:\n${client} sha256:${hashOf(token)}\n`,
   );
 }
 
-/** A person at a terminal is told how to call it, and a main program's output is its own; a pipe gets JSON. */
+/** Makes the logger. It is quiet at a terminal, which gets a greeting, and with a main program, which owns stdout. */
 function loggerFor({ logLevel }: Config, isQuiet: boolean): Logger {
   return pino({ level: isQuiet && logLevel === 'info' ? 'warn' : logLevel }, writerTo(isQuiet ? 2 : 1));
 }
 
 /**
- * Where the audit is written. A file is the daemon's own to read, and opened anew by each image.
- * @throws {Error} where it cannot be opened
+ * Makes the logger of the audit. Each image of the daemon opens the file again, with mode 0600.
+ * @returns `null` if the audit is off
+ * @throws {Error} if the file cannot be opened
  */
 function auditorFor({ audit }: Config, isQuiet: boolean): Logger | null {
   const where = audit ?? (isQuiet ? 'off' : 'stdout');
   if (where === 'off') return null;
   const fd = where === 'stdout' ? 1 : openAudit(where);
-  // Without pino's own pid and hostname: a pid in the audit is that of a process.
+  // Omits pino's own pid and hostname, because `pid` in the audit is that of a process.
   return pino({ base: null }, writerTo(fd));
 }
 
-/** A FIFO without a reader would hold the start up for as long as it has none; opened like this it is an error, ENXIO. */
+/** Opens the audit file. O_NONBLOCK makes a FIFO without a reader fail with ENXIO instead of blocking the start. */
 function openAudit(path: string): number {
   const { O_WRONLY, O_APPEND, O_CREAT, O_NONBLOCK } = constants;
   try {
@@ -139,34 +140,34 @@ async function serve(config: Config): Promise<void> {
   const { closeInherited } = await import('./kernel/descriptor.ts');
   const { Service } = await import('./lifecycle/service.ts');
   closeInherited();
-  // Never process.stdout: it would make the open file description nonblocking, which programs share that inherit it.
+  // Never process.stdout, which sets O_NONBLOCK on the open file description that inheriting programs share.
   const isTerminal = isatty(1);
   const isQuiet = isTerminal || config.main !== null;
   const service = await Service.start(config, loggerFor(config, isQuiet), () => auditorFor(config, isQuiet));
   if (isTerminal && config.main === null) writeSync(1, greeting(config, service.addresses));
 }
 
-/** Says whether `serve` would start, or else each reason why not. */
+/** Checks whether `serve` would start, and prints each reason if it would not. */
 async function check(config: Config): Promise<void> {
   const { rehearse } = await import('./lifecycle/preparation.ts');
   const problems = await rehearse(config);
   for (const problem of problems) process.stderr.write(`waitd: ${problem}\n`);
-  if (problems.length === 0) await print('waitd: it would start\n');
+  if (problems.length === 0) await print('waitd: check passed\n');
   process.exit(problems.length === 0 ? 0 : 1);
 }
 
 function greeting({ listen, stateDir, tokens, insecureNoAuth, tls }: Config, addresses: string[]): string {
   const body = `-H 'content-type: application/json' -d '{"spawn":{"argv":["sleep","5"]}}'`;
-  // Whoever has signed the certificate, it can be trusted as it is.
+  // --cacert with the certificate itself works for any issuer.
   const scheme = tls === null ? 'http' : `--cacert ${tls.cert} https`;
   const token = tokens === undefined ? `$(cat ${join(stateDir, 'token')})` : '$TOKEN';
-  const asking = listen.flatMap((place) => ('unix' in place && place.token === true ? [`unix:${place.unix}`] : []));
+  const requireToken = listen.flatMap((place) =>
+    'unix' in place && place.token === true ? [`unix:${place.unix}`] : [],
+  );
   const examples = addresses.map((address) =>
     address.startsWith('unix:')
-      ? `  curl${asking.includes(address) ? ` -H "authorization: Bearer ${token}"` : ''} --unix-socket ${address.slice(5)} http://localhost/v1/handles ${body}`
+      ? `  curl${requireToken.includes(address) ? ` -H "authorization: Bearer ${token}"` : ''} --unix-socket ${address.slice(5)} http://localhost/v1/handles ${body}`
       : `  curl${insecureNoAuth ? '' : ` -H "authorization: Bearer ${token}"`} ${scheme}://${address.slice(4)}/v1/handles ${body}`,
   );
-  return [`waitd ${version} is ready. Start a process and hold it:`, ...examples, 'Ctrl-C stops the daemon.', ''].join(
-    '\n',
-  );
+  return [`waitd ${version} is ready. To spawn a process:`, ...examples, 'Ctrl-C stops the daemon.', ''].join('\n');
 }

@@ -132,7 +132,7 @@ export function startDaemon(config: Config, { handoff, passed, notifier, feature
   const outputs = new Outputs({
     directory: outputDirectory(directory),
     maxOutput: config.maxOutput,
-    descriptors: descriptors - KEPT_FROM_HANDLES,
+    descriptors: descriptors - RESERVED_DESCRIPTORS,
     epoll: table.epoll,
     keeper,
     quotaOf: (client) => clients.quotasOf(client).outputBytes,
@@ -145,7 +145,7 @@ export function startDaemon(config: Config, { handoff, passed, notifier, feature
     reaper,
     feed,
     features,
-    descriptors: descriptors - KEPT_FROM_HANDLES,
+    descriptors: descriptors - RESERVED_DESCRIPTORS,
     outputs,
     cgroups,
     forkServer,
@@ -237,7 +237,7 @@ export function startDaemon(config: Config, { handoff, passed, notifier, feature
 }
 
 /** How many descriptors handles leave to connections, to spawns under way and to the daemon itself. */
-const KEPT_FROM_HANDLES = 96;
+const RESERVED_DESCRIPTORS = 96;
 
 export const stopping = new Problem('ESHUTDOWN', 'The daemon is stopping: ask again when it is back.', {
   retry: { afterMs: 1000 },

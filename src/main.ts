@@ -1,12 +1,12 @@
 #!/usr/bin/env node
-import { noteSignals } from './lifecycle/early-signals.ts';
+import { catchSignals } from './lifecycle/early-signals.ts';
 
-// Before all else is even loaded: until somebody listens for it, SIGHUP ends a process, and with it everything that an
-// upgrade is there to keep, and SIGUSR1 opens a debugger.
-noteSignals();
-// Before anything is loaded that an older Node.js would call a syntax error.
+// First of all: without a handler SIGHUP ends the process, and with it everything that an upgrade preserves, and SIGUSR1 starts the
+// inspector.
+catchSignals();
+// Before any module that an older Node.js cannot parse.
 if (Number.parseInt(process.versions.node, 10) < 24) {
-  process.stderr.write(`waitd: this is Node.js ${process.versions.node}, and it takes 24 or newer\n`);
+  process.stderr.write(`waitd: this is Node.js ${process.versions.node}, but waitd needs 24 or later\n`);
   process.exit(1);
 }
 const { run } = await import('./command-line.ts');

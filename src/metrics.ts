@@ -3,7 +3,7 @@ import { Counter, Gauge, Registry } from 'prom-client';
 import type { Daemon } from './daemon.ts';
 import { droppedLines } from './files/line-writer.ts';
 
-/** What is counted anyway, told in Prometheus' text format. Nothing is measured between two scrapes. */
+/** The metrics in the Prometheus text format. All values are read at the scrape; nothing is measured in between. */
 export class Metrics {
   readonly #registry = new Registry();
 
@@ -42,19 +42,19 @@ export class Metrics {
     gauge('waitd_parked_calls', 'Calls that wait: waitid, poll, terminate.', () => parking.size);
     gauge(
       'waitd_repeated_calls',
-      'Calls that wait for the answer to another one with their key.',
+      'Calls that wait for the answer to an earlier call with the same idempotency key.',
       () => idempotencyKeys.waiting,
     );
     gauge('waitd_subscribers', 'Open WebSockets and event streams.', () => feed.size);
     gauge('waitd_kept_groups', 'Descriptors kept for groups that outlive their leader.', () => table.groups.size);
     gauge('waitd_watches', 'Watches for processes that appear.', () => watches.size);
-    counter('waitd_watch_scan_seconds_total', 'Time spent looking through /proc for watches.', null, () => ({
+    counter('waitd_watch_scan_seconds_total', 'Time spent scanning /proc for watches.', null, () => ({
       scan: watches.spentMs / 1000,
     }));
     gauge('waitd_journal_head', 'The seq of the newest event.', () => journal.head);
     gauge('waitd_journal_failing', '1 while the journal cannot be written.', () => Number(journal.fault !== null));
     gauge('waitd_output_failing', '1 while captured output cannot be written.', () => Number(outputs.fault !== null));
-    gauge('waitd_policy_stale', '1 while the policy file is refused and an older version holds.', () =>
+    gauge('waitd_policy_stale', '1 while the policy file is refused and an older version is in force.', () =>
       Number(policy?.stale ?? false),
     );
     counter('waitd_ended_total', 'Processes that ended while a handle was held on them.', 'reason', () => {
@@ -73,12 +73,12 @@ export class Metrics {
     counter('waitd_log_lines_dropped_total', 'Log and audit lines that could not be written.', null, () => ({
       lines: droppedLines(),
     }));
-    // By the names that Prometheus' own client libraries use.
+    // The standard names of the Prometheus client libraries.
     gauge('process_open_fds', 'Open descriptors.', () => readdirSync('/proc/self/fd').length);
     gauge('process_resident_memory_bytes', 'Resident memory in bytes.', () => process.memoryUsage.rss());
     gauge(
       'process_start_time_seconds',
-      'When the daemon started, Unix time.',
+      'Start time of the daemon in Unix seconds.',
       () => Date.now() / 1000 - process.uptime(),
     );
     counter('process_cpu_seconds_total', 'CPU time in seconds.', null, () => {

@@ -1,8 +1,8 @@
 #!/usr/bin/env node
-// The command of the package. Node.js of any age can read this file, so that an old one says what is missing instead of
-// calling the program a syntax error.
+// The command of the package. Any version of Node.js can parse this file, so that an old one prints this message instead of a
+// syntax error.
 if (Number.parseInt(process.versions.node, 10) < 24) {
-  process.stderr.write(['waitd: this is Node.js ', process.versions.node, ', and it takes 24 or newer\n'].join(''));
+  process.stderr.write(['waitd: this is Node.js ', process.versions.node, ', but waitd needs 24 or later\n'].join(''));
   process.exit(1);
 }
 import('./main.js');

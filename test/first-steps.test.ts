@@ -80,10 +80,10 @@ t.test('help and version come by every usual name; what is unknown is answered w
   for (const name of ['version', '--version', '-V'])
     t.match(waitd([name]), { status: 0, stdout: `${version}\n`, stderr: '' }, name);
   const cases: [string[], RegExp][] = [
-    [['serv'], /serv is no command; the nearest is serve; see waitd --help/],
-    [['tokens', 'a'], /the nearest is token;/],
-    [['--state-dir', '/x'], /--state-dir needs a command before it: waitd serve --state-dir/],
-    [['serve', '-x'], /-x is no option of serve.*see waitd --help/],
+    [['serv'], /unknown command serv; did you mean serve\? See waitd --help/],
+    [['tokens', 'a'], /did you mean token\?/],
+    [['--state-dir', '/x'], /an option must follow a command: waitd serve --state-dir/],
+    [['serve', '-x'], /unknown option -x; .*See waitd --help/],
     [['serve', '--state-dir', 'relative'], /--state-dir.*must be an absolute path \(given: relative\)/],
   ];
   for (const [args, says] of cases) {

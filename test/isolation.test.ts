@@ -33,7 +33,7 @@ async function start(t: Test): Promise<Daemon> {
   const daemon = await Daemon.start(t, { directory, args: ['--policy', policy] });
   assert.equal((await daemon.get('/v1/node', as('expired'))).status, 200);
   write(policy, clients);
-  await daemon.logged('there is another policy');
+  await daemon.logged('policy reloaded');
   return daemon;
 }
 

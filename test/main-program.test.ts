@@ -256,10 +256,10 @@ t.test('what was spawned beside it is ended with it where that is asked for', as
 });
 
 for (const [args, sentence] of [
-  [['--main'], /--main needs its program after --/],
-  [['--main', '--'], /--main needs its program after --/],
-  [['--', 'true'], /true is not expected here, without --main/],
-  [['--main', 'true'], /true is not expected here/],
+  [['--main'], /--main needs a program after --/],
+  [['--main', '--'], /--main needs a program after --/],
+  [['--', 'true'], /unexpected argument true without --main/],
+  [['--main', 'true'], /unexpected argument true/],
 ] as const)
   t.test(`serve ${args.join(' ')} is wrong usage`, async (t) => {
     const { status, stderr } = spawnSync(process.execPath, [MAIN, 'serve', ...args], { encoding: 'utf8' });

@@ -197,7 +197,7 @@ t.test('of several that match, those are candidates that the client may open', a
   await eventually(() => commandLineOf(own.process.pid).startsWith(name));
   t.match(await open(daemon, { argv: `${name}*` }), { status: 201, body: { process: { pid: own.process.pid } } });
   write('none');
-  await daemon.logged('there is another policy');
+  await daemon.logged('policy reloaded');
   t.match(await open(daemon, { argv: `${name}*` }), { status: 403, body: { errno: 'EPERM' } });
 });
 

@@ -40,15 +40,15 @@ function check(t: Test, text: string): { status: number | null; stdout: string; 
 t.test('waitd policy check says what a policy is, and every place where it is none', async (t) => {
   t.match(check(t, 'clients:\n  uid:1000: {open: uid}\ndefault: {spawn: true}\n'), {
     status: 0,
-    stdout: 'FILE: it is a policy, of 1 clients; others have the rights of the default\n',
+    stdout: 'FILE: valid policy, clients: 1; other clients have the default rights\n',
   });
   t.match(check(t, '{"clients": {"ci": {"spawn": {"programs": ["/bin/true"]}}}}'), {
     status: 0,
-    stdout: /nobody else/,
+    stdout: /other clients are refused/,
   });
-  t.match(check(t, 'base: &b\n  open: any\nclients:\n  a: {<<: *b}\n').stderr, /FILE:1:1: base: is not known/);
+  t.match(check(t, 'base: &b\n  open: any\nclients:\n  a: {<<: *b}\n').stderr, /FILE:1:1: base: unknown field/);
   for (const [text, ...places] of [
-    ['clients:\n  ci:\n    opne: any\n', 'FILE:3:5: clients.ci.opne: is not known'],
+    ['clients:\n  ci:\n    opne: any\n', 'FILE:3:5: clients.ci.opne: unknown field'],
     ['clients:\n  ci:\n    open: all\n', 'FILE:3:5: clients.ci.open: '],
     ['clients:\n  ci: {signal: yes}\n', 'FILE:2:8: clients.ci.signal: '],
     [
@@ -58,13 +58,13 @@ t.test('waitd policy check says what a policy is, and every place where it is no
     ['clients:\n  ci:\n    spawn: {}\n', 'FILE:3:5: clients.ci.spawn: must be true, false, or an object with programs'],
     [
       'clients:\n  ci: {open: uid}\ndefault: {open: uid}',
-      'FILE:2:8: clients.ci.open: uid is for',
+      'FILE:2:8: clients.ci.open: uid is only for',
       'FILE:3:11: default.open: uid is',
     ],
     ['clients:\n  ci: {tokens: [secret]}\n', 'FILE:2:17: clients.ci.tokens.0: must be sha256:'],
     [
       `clients:\n  a: {tokens: ["sha256:${'0'.repeat(64)}"]}\n  b: {tokens: ["sha256:${'0'.repeat(64)}"]}\n`,
-      'is a’s token already',
+      'is already a token of a',
     ],
     ['clients:\n  a: {}\n  a: {}\n', 'FILE:3:3: Map keys must be unique'],
     ['clients: [\n', 'FILE:2:1: '],
@@ -100,7 +100,7 @@ t.test('a start with a policy that does not fit is refused, and so is one that o
   const directory = temporaryDirectory(t);
   const file = join(directory, 'policy.yaml');
   writeFileSync(file, 'clients: {a: {b: c}}');
-  for (const complaint of [/policy.yaml:1:15: clients.a.b: is not known/, /may be changed by others/]) {
+  for (const complaint of [/policy.yaml:1:15: clients.a.b: unknown field/, /may be changed by other users/]) {
     const daemon = Daemon.begin(t, { directory, args: ['--policy', file] });
     t.equal(await daemon.exited, 1);
     t.match(daemon.log.join(''), complaint);
@@ -111,7 +111,7 @@ t.test('a start with a policy that does not fit is refused, and so is one that o
 t.test('who is not in the policy is not let in; who is may do what it says', async (t) => {
   const { daemon, file } = await start(t, { none: {}, opener: { open: 'any' }, spawner: { spawn: true } });
   write(file, { clients: {} });
-  await daemon.logged('there is another policy');
+  await daemon.logged('policy reloaded');
   t.match(
     (await daemon.get('/v1/handles')).body,
     { status: 403, errno: 'EPERM' },
@@ -123,7 +123,7 @@ t.test('who is not in the policy is not let in; who is may do what it says', asy
     'its token has gone too',
   );
   write(file, policyOf({ none: {}, opener: { open: 'any' }, spawner: { spawn: true } }));
-  await daemon.logged('there is another policy', daemon.entries.length);
+  await daemon.logged('policy reloaded', daemon.entries.length);
   const sleeper = await daemon.spawn(['sleep', '1000']);
   const { pid } = sleeper.process;
   const spawn = { spawn: { argv: ['true'] } };
@@ -404,14 +404,14 @@ t.test('another version holds at once, for those too who are here; one that does
   await eventually(async () => (await daemon.get('/metrics')).text.includes('waitd_parked_calls 1'));
 
   write(file, 'clients: {a: {nonsense: true}}');
-  t.match(await daemon.logged('the policy is refused, and the one before still holds'), {
+  t.match(await daemon.logged('policy refused; the previous version stays in force'), {
     reason: /1:15: clients.a.nonsense/,
   });
   t.equal((await daemon.get(`/v1/handles/${id}`, as('a'))).status, 200);
   t.match((await daemon.get('/metrics')).text, /waitd_policy_stale 1/);
 
   write(file, policyOf({ b: { ...full, observe: true } }));
-  await daemon.logged('there is another policy');
+  await daemon.logged('policy reloaded');
   t.match(await first.closed, { code: 1008, reason: 'credentials revoked' });
   t.equal(await parked, 'ECONNRESET', 'it is not answered');
   t.equal((await daemon.get(`/v1/handles/${id}`, as('a'))).status, 401);
@@ -423,7 +423,7 @@ t.test('another version holds at once, for those too who are here; one that does
   await observing.first(({ type }) => type === 'hello');
   const from = daemon.entries.length;
   write(file, policyOf({ b: full }));
-  await daemon.logged('there is another policy', from);
+  await daemon.logged('policy reloaded', from);
   t.match(await observing.closed, { code: 1008 }, 'who saw everybody, and may not any more');
   await daemon.request('DELETE', `/v1/handles/${id}?signal=SIGKILL`);
 });
@@ -439,11 +439,11 @@ t.test('a policy that is reached by a symbolic link is read again when the link 
   t.equal((await daemon.get('/v1/handles', as('late'))).status, 401);
   symlinkSync('two', join(directory, 'data.new'));
   renameSync(join(directory, 'data.new'), join(directory, 'data'));
-  await daemon.logged('there is another policy');
+  await daemon.logged('policy reloaded');
   t.equal((await daemon.get('/v1/handles', as('late'))).status, 200);
   const from = daemon.entries.length;
   writeFileSync(join(directory, 'two', 'policy'), JSON.stringify(policyOf({})));
-  await daemon.logged('there is another policy', from);
+  await daemon.logged('policy reloaded', from);
   t.equal((await daemon.get('/v1/handles', as('late'))).status, 401, 'written in place too');
 });
 

@@ -50,7 +50,7 @@ t.test('--check beside a running daemon says that this is in the way, and distur
   t.equal(await daemon.stop(), 0);
   t.match(waitd(['serve', '--check', '--state-dir', state, ...endpoints]), {
     status: 0,
-    stdout: 'waitd: it would start\n',
+    stdout: 'waitd: check passed\n',
   });
 });
 

@@ -75,10 +75,10 @@ t.test('an upgrade is a reload, whether it is done or refused', async (t) => {
 
   const from = said.length;
   writeFileSync(program, 'clients: [');
-  await daemon.logged('the policy is refused, and the one before still holds');
+  await daemon.logged('policy refused; the previous version stays in force');
   daemon.child.kill('SIGHUP');
   await hears(/^RELOADING=1/, from);
-  t.match(await hears(/^READY=1/, from), /STATUS=0 live handles .*; the upgrade was refused: waitd: /);
+  t.match(await hears(/^READY=1/, from), /STATUS=0 live handles .*; upgrade refused: waitd: /);
 });
 
 t.test(

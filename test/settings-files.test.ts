@@ -15,7 +15,7 @@ t.test('a FIFO for the policy, the tokens or a certificate is refused at once', 
   ]) {
     const daemon = Daemon.begin(t, { args });
     t.equal(await daemon.exited, 1);
-    t.match(daemon.log.join(''), `${fifo} is no regular file`, args.join(' '));
+    t.match(daemon.log.join(''), `${fifo} is not a regular file`, args.join(' '));
   }
 });
 

@@ -18,10 +18,10 @@ function refused(args: string[], env: Record<string, string> = {}): { code: numb
 
 t.test('usage errors exit with 2 and name the nearest right flag', async (t) => {
   const cases: [string[], RegExp][] = [
-    [['serve', '--lisen', 'tcp:127.0.0.1:0'], /--lisen is no option.*--listen/],
+    [['serve', '--lisen', 'tcp:127.0.0.1:0'], /unknown option --lisen; did you mean --listen/],
     [['serve', '--state_dir=/x'], /--state_dir.*--state-dir/],
     [['serve', '--listen', 'nonsense'], /--listen.*unix:\/path, tcp:host:port or fd:name/],
-    [['serve', '--listen', 'fd:a b'], /fd: and a name/],
+    [['serve', '--listen', 'fd:a b'], /fd: followed by a name/],
     [['serve', '--listen', 'unix:relative'], /absolute path/],
     [['serve', '--listen', `unix:/${'x'.repeat(200)}`], /107 bytes/],
     [['serve', '--listen', 'tcp:127.0.0.1:99999'], /tcp:host:port/],
@@ -29,8 +29,8 @@ t.test('usage errors exit with 2 and name the nearest right flag', async (t) => 
     [['serve', '--log-level', 'loud'], /--log-level/],
     [['serve', '--no-subreaper=yes'], /takes no value/],
     [['serve', '--socket-buffer', 'x'], /whole number/],
-    [['serve', 'stray'], /stray is not expected/],
-    [['run'], /run is no command/],
+    [['serve', 'stray'], /unexpected argument stray/],
+    [['run'], /unknown command run/],
   ];
   for (const [args, text] of cases) {
     const { code, text: said } = refused(args);
@@ -78,8 +78,8 @@ t.test('files are private: socket 0600, state 0700, token 0600; a tokens file th
     ['a token-0123456789-abc\n', 0o644, /mode 0644.*chmod 0600/],
     ['just-one-word\n', 0o600, /line 1: must be "client-name token"/],
     ['# fine\na short\n', 0o600, /line 2: the token is shorter/],
-    ['a,b token-0123456789-abc\n', 0o600, /client's name/],
-    ['a sha256:0123456789\n', 0o600, /a hash is sha256: and 64/],
+    ['a,b token-0123456789-abc\n', 0o600, /a client name has letters/],
+    ['a sha256:0123456789\n', 0o600, /a hash is sha256: followed by 64/],
   ] as const) {
     writeFileSync(tokens, text);
     chmodSync(tokens, permissions);

@@ -104,8 +104,8 @@ t.test('what is wrong with the files stops the start, and a rehearsal finds it',
   const empty = join(directory, 'empty.pem');
   writeFileSync(empty, '', { mode: 0o600 });
   const cases: [string[], number, RegExp][] = [
-    [['--tls-cert', server.cert], 2, /--tls-cert needs its --tls-key/],
-    [['--tls-key', server.key], 2, /--tls-key needs its --tls-cert/],
+    [['--tls-cert', server.cert], 2, /--tls-cert needs --tls-key/],
+    [['--tls-key', server.key], 2, /--tls-key needs --tls-cert/],
     [['--tls-client-ca', ours.cert], 2, /--tls-client-ca needs --tls-cert and --tls-key/],
     [flags({ cert: '/nonexistent', key: server.key }), 1, /\/nonexistent cannot be read: ENOENT/],
     [flags({ cert: server.cert, key: '/nonexistent' }), 1, /\/nonexistent cannot be read: ENOENT/],
@@ -113,7 +113,7 @@ t.test('what is wrong with the files stops the start, and a rehearsal finds it',
     [flags({ cert: nonsense, key: server.key }), 1, /nonsense.pem: its certificate 1 is not well-formed/],
     [flags({ cert: server.cert, key: empty }), 1, /empty.pem holds no key that can be used/],
     [flags({ cert: server.cert, key: other.key }), 1, /other-key.pem is not the key of .*server.pem/],
-    [flags(open), 1, /open-key.pem has mode 0640, so others can use its key: chmod 0600/],
+    [flags(open), 1, /open-key.pem has mode 0640, so other users can read its key: chmod 0600/],
     [[...flags(server), '--tls-client-ca', empty], 1, /empty.pem holds no certificate/],
   ];
   const endpoints = [
@@ -136,7 +136,7 @@ t.test('what is wrong with the files stops the start, and a rehearsal finds it',
   const good = spawnSync(process.execPath, [MAIN, 'serve', ...endpoints, ...withClients, '--check'], {
     encoding: 'utf8',
   });
-  t.equal(good.stdout, 'waitd: it would start\n');
+  t.equal(good.stdout, 'waitd: check passed\n');
 });
 
 t.test('a client is who its certificate says: the first DNS, URI or email name', async (t) => {
@@ -328,7 +328,7 @@ t.test('an upgrade reads the certificates again; one that would not do is refuse
   const before = await served();
   writeFileSync(files.key, readFileSync(server.key));
   daemon.child.kill('SIGHUP');
-  t.match((await daemon.logged('the upgrade is refused, and all stays as it is')).reason, /is not the key of/);
+  t.match((await daemon.logged('upgrade refused; this image keeps running')).reason, /is not the key of/);
   t.equal(await served(), before);
   const successor = ours.issue('successor', { names: local, usage: 'serverAuth' });
   for (const file of ['cert', 'key'] as const) writeFileSync(files[file], readFileSync(successor[file]));

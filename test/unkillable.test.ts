@@ -85,7 +85,7 @@ t.test(
     const other = await deaf(daemon);
     await trace(t, program, held.process.pid);
     daemon.child.kill('SIGTERM');
-    await daemon.logged('some of what was spawned has not ended');
+    await daemon.logged('some spawned processes have not ended');
     t.equal(await daemon.exited, 0);
     t.equal(stateOf(other.pid), null);
   },

@@ -125,7 +125,7 @@ t.test('a command that would not start any more is not gone over to', async (t) 
   const { id } = await daemon.spawn(['sleep', '100']);
   chmodSync(tokens, 0o644);
   daemon.child.kill('SIGHUP');
-  const { reason } = await daemon.logged('the upgrade is refused, and all stays as it is');
+  const { reason } = await daemon.logged('upgrade refused; this image keeps running');
   t.match(reason, /mode 0644.*chmod 0600/);
   t.match((await daemon.get(`/v1/handles/${id}`)).body, { relation: 'child', state: 'running' });
   t.same(
@@ -166,7 +166,7 @@ t.test('an exception that nobody caught is survived, five times a minute', async
     await daemon.logged('ready', from);
     if (failures === 1) t.match(await socket.closed, { code: 1012 });
     t.match((await daemon.get(`/v1/handles/${id}`)).body, { relation: 'child', state: 'running' });
-    t.match(daemon.entries.slice(from), [{ level: 60, msg: 'a fault of ours' }]);
+    t.match(daemon.entries.slice(from), [{ level: 60, msg: 'internal error' }]);
   }
   daemon.child.kill('SIGUSR2');
   t.equal(await daemon.exited, 1);

@@ -286,7 +286,7 @@ t.test('a watch opens what its client may, as many as it may, and tries again', 
   t.equal(next.process.pid, second.pid, 'as soon as there is room');
   const from = daemon.entries.length;
   write(policy, { observer });
-  await daemon.logged('there is another policy', from);
+  await daemon.logged('policy reloaded', from);
   const third = await begun(t, name);
   t.match((await daemon.get(`/v1/watches/${id}`, as('observer'))).body, { opened: 2 });
   write(policy, { one: { open: 'any' }, observer });

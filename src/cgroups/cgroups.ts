@@ -5,29 +5,29 @@ import { Problem } from '../errors/problem.ts';
 import { isErrno } from '../kernel/errno.ts';
 import { OomKills } from './oom-kills.ts';
 
-/** What bounds a cgroup; what is missing is not bounded. */
+/** The limits of a cgroup. A missing field means no limit. */
 export type CgroupLimits = NonNullable<Spawn['cgroup']>;
 
 const CPU_PERIOD_US = 100_000;
 
-/** When a cgroup that still had processes is tried again. */
+/** The delay before another attempt to remove a cgroup that still had processes. */
 const RETRY_MS = 1000;
 
 /**
- * A cgroup for each handle that asks for one, made for it and never used again: once one was killed whole, the kernel kills
- * whatever is born into it.
+ * Creates a cgroup for each spawn that requests one, and removes it when it is empty. A cgroup is never reused, because a delayed
+ * cgroup.kill would also kill the processes of its next owner.
  */
 export class Cgroups {
   readonly #directory: string | null;
   readonly #prefix: string;
   readonly oomKills = new OomKills();
-  /** Those that are to go, once nobody is in them. */
-  readonly #leaving = new Set<number>();
+  /** Cgroups to remove once they have no processes. */
+  readonly #released = new Set<number>();
   #retry: NodeJS.Timeout | null = null;
 
   /**
-   * @param directory a cgroup (v2) of ours alone, below which they are made; `null` where there are none
-   * @param node tells them from those of another daemon below the same one
+   * @param directory the parent cgroup (v2), which belongs to the daemon; `null` if the daemon has none
+   * @param node distinguishes them from the cgroups of another daemon in the same directory
    */
   constructor(directory: string | null, node: string) {
     this.#directory = directory;
@@ -35,19 +35,20 @@ export class Cgroups {
   }
 
   /**
-   * @param id the journal's number of the description
-   * @throws {Problem} EOPNOTSUPP without a directory, or without a controller that is needed; EPERM
+   * Creates a cgroup with limits.
+   * @param id the journal's number of the open description
+   * @throws {Problem} EOPNOTSUPP without a directory, or if a controller is missing; EPERM if the daemon may not create it
    */
   create(id: number, limits: CgroupLimits): void {
     if (this.#directory === null)
-      throw new Problem('EOPNOTSUPP', 'This daemon has no cgroup to make others in: start it with --cgroup.');
+      throw new Problem('EOPNOTSUPP', 'This daemon has no cgroup for spawned processes. Start it with --cgroup.');
     try {
       mkdirSync(this.#pathOf(id));
       this.#limit(id, limits);
     } catch (error) {
       this.release(id);
       if (isErrno(error, 'EACCES', 'EPERM', 'EROFS'))
-        throw new Problem('EPERM', 'The daemon may not make a cgroup below that of --cgroup.', { syscall: 'mkdir' });
+        throw new Problem('EPERM', 'The daemon may not create a cgroup below that of --cgroup.', { syscall: 'mkdir' });
       throw error;
     }
   }
@@ -57,25 +58,25 @@ export class Cgroups {
       if (!existsSync(this.#file(id, file)))
         throw new Problem(
           'EOPNOTSUPP',
-          `This cgroup has no ${file}: its parent must hand the ${file.split('.', 1)[0]} controller down.`,
+          `The cgroup has no ${file}. Enable the ${file.split('.', 1)[0]} controller in its parent's cgroup.subtree_control.`,
         );
       writeFileSync(this.#file(id, file), value);
     };
     if (memoryMax !== undefined) {
       set('memory.max', String(memoryMax));
-      // What may not be in memory may not be in swap instead.
+      // Without this limit the kernel would swap out what exceeds memory.max.
       if (existsSync(this.#file(id, 'memory.swap.max'))) set('memory.swap.max', '0');
     }
     if (pidsMax !== undefined) set('pids.max', String(pidsMax));
     if (cpuPercent !== undefined) set('cpu.max', `${Math.round((cpuPercent * CPU_PERIOD_US) / 100)} ${CPU_PERIOD_US}`);
   }
 
-  /** What a process that enters it writes to. */
+  /** Returns the path of the file that moves a process into the cgroup (cgroup.procs). */
   procsFile(id: number): string {
     return this.#file(id, 'cgroup.procs');
   }
 
-  /** Everybody in it and in what they made below it. */
+  /** Lists the pids in the cgroup and in all cgroups below it. Empty if the cgroup does not exist. */
   pids(id: number): number[] {
     if (!this.has(id)) return [];
     const within = (directory: string): number[] => [
@@ -92,41 +93,42 @@ export class Cgroups {
     }
   }
 
-  /** Kills it whole, what is being forked included (cgroup.kill, 5.14). */
+  /** Kills every process in the cgroup, including those that are just being forked (cgroup.kill, 5.14). */
   kill(id: number): void {
     if (this.has(id) && existsSync(this.#file(id, 'cgroup.kill'))) writeFileSync(this.#file(id, 'cgroup.kill'), '1');
   }
 
+  /** Reports whether the cgroup of a description exists. */
   has(id: number): boolean {
     return this.#directory !== null && existsSync(this.#pathOf(id));
   }
 
-  /** Follows what the OOM killer does in it, where it has a cgroup. */
+  /** Starts to count OOM kills in the cgroup, if the description has one. */
   follow(id: number, pid: number): void {
     if (this.has(id)) this.oomKills.follow(id, pid, this.#file(id, 'memory.events'));
   }
 
-  /** It goes, as soon as nobody is in it. */
+  /** Removes the cgroup as soon as it has no processes. */
   release(id: number): void {
     if (this.#directory === null) return;
     this.oomKills.forget(id);
-    this.#leaving.add(id);
+    this.#released.add(id);
     this.#sweep();
   }
 
-  /** Releases what an earlier daemon left that is none of these. */
+  /** Releases every cgroup that an earlier daemon left, except those of the known descriptions. */
   releaseAllBut(known: ReadonlySet<number>): void {
     if (this.#directory === null) return;
     for (const name of readdirSync(this.#directory)) {
       const id = Number(name.slice(this.#prefix.length));
-      if (name.startsWith(this.#prefix) && !known.has(id)) this.#leaving.add(id);
+      if (name.startsWith(this.#prefix) && !known.has(id)) this.#released.add(id);
     }
     this.#sweep();
   }
 
   #sweep(): void {
-    for (const id of this.#leaving) if (isGone(this.#pathOf(id))) this.#leaving.delete(id);
-    if (this.#leaving.size === 0) return;
+    for (const id of this.#released) if (removeTree(this.#pathOf(id))) this.#released.delete(id);
+    if (this.#released.size === 0) return;
     this.#retry ??= setTimeout(() => {
       this.#retry = null;
       this.#sweep();
@@ -147,11 +149,11 @@ export class Cgroups {
   }
 }
 
-/** From the leaves up; false where somebody is in it. */
-function isGone(path: string): boolean {
+/** Removes a cgroup and those below it, from the leaves up. @returns false if one still has processes */
+function removeTree(path: string): boolean {
   try {
     for (const entry of readdirSync(path, { withFileTypes: true }))
-      if (entry.isDirectory() && !isGone(join(path, entry.name))) return false;
+      if (entry.isDirectory() && !removeTree(join(path, entry.name))) return false;
     rmdirSync(path);
     return true;
   } catch (error) {

@@ -2,53 +2,58 @@ import { type FSWatcher, readFileSync, watch } from 'node:fs';
 import { isErrno } from '../kernel/errno.ts';
 import { isDying } from '../kernel/proc.ts';
 
-/** What is known of the OOM kills in one cgroup. */
+/** The record of the OOM kills in one cgroup. */
 interface Account {
-  /** The journal's number of the description that the cgroup was made for. */
+  /** The journal's number of the open description that owns the cgroup. */
   id: number;
   pid: number;
   file: string;
-  /** How many of its kills were of other processes. */
+  /** The number of kills that hit other processes. */
   others: number;
-  /** A client has killed the process before the kernel could. */
+  /** Whether a client sent the process a SIGKILL while it was alive. */
   isKilled: boolean;
   watcher: FSWatcher | null;
-  /** Of the look that follows a rise of the counter. */
-  look: NodeJS.Timeout | null;
+  /** The timer of the check that follows an increase of the counter. */
+  check: NodeJS.Timeout | null;
 }
 
-/** The kernel counts a kill, and sends the signal then: so long it has for that, on a busy machine. */
-const LOOK_AFTER_MS = 50;
+/** The delay of a check. The kernel counts a kill before it sends the signal, and a busy machine needs time between the two. */
+const CHECK_AFTER_MS = 50;
 
 /**
- * Tells whether it was the OOM killer that killed a process. The kernel counts the kills of a cgroup (`oom_kill` in memory.events,
- * admin-guide/cgroup-v2.rst), but neither the counter nor the wait status says which process was killed. So after each rise of the
- * counter this looks whether the process has a SIGKILL pending or is exiting. If not, the kill was of another process. An end by SIGKILL
- * with a kill that is not another's is one by the OOM killer, unless a client had sent a SIGKILL before.
+ * Determines whether the OOM killer killed a process. The kernel counts the kills of a cgroup (`oom_kill` in memory.events,
+ * admin-guide/cgroup-v2.rst), but neither the counter nor the wait status says which process was killed. So each increase is followed
+ * by a check: if the process has no SIGKILL pending and is not exiting, the kill hit another process. An end by SIGKILL with a kill
+ * that hit no other process is an OOM kill, unless a client sent a SIGKILL before.
  *
- * What cannot be known: whether a SIGKILL from outside the daemon was the OOM killer's, if that killed another process of the cgroup less
- * than about 60 ms before; and what happened while no daemon ran.
+ * Two cases cannot be decided. A SIGKILL from outside the daemon looks like an OOM kill if the OOM killer hit another process of the
+ * cgroup less than about 60 ms before. And kills while no daemon runs are not checked.
  */
 export class OomKills {
   readonly #byPid = new Map<number, Account>();
   readonly #byId = new Map<number, Account>();
 
-  /** @param file memory.events of the cgroup */
+  /**
+   * Starts to follow a process.
+   * @param id the journal's number of the open description
+   * @param file the path of the cgroup's memory.events
+   */
   follow(id: number, pid: number, file: string): void {
-    const account: Account = { id, pid, file, others: 0, isKilled: false, watcher: null, look: null };
+    const account: Account = { id, pid, file, others: 0, isKilled: false, watcher: null, check: null };
     this.#byPid.set(pid, account);
     this.#byId.set(id, account);
     try {
-      account.watcher = watch(file, { persistent: false }, () => this.#lookLater(account));
+      account.watcher = watch(file, { persistent: false }, () => this.#scheduleCheck(account));
       account.watcher.on('error', () => {});
     } catch (error) {
-      // Without a controller there is no such file; without an inotify watch it is looked at when the process is killed or ends.
+      // Without the memory controller the file does not exist. Without an inotify watch the counter is read when the process is killed
+      // or ends.
       if (!isErrno(error, 'ENOENT', 'ENOSPC', 'EMFILE', 'ENFILE', 'ENODEV')) throw error;
     }
     attribute(account);
   }
 
-  /** A client is about to kill the process. */
+  /** Notes that a client is about to send the process a SIGKILL. */
   killing(pid: number): void {
     const account = this.#byPid.get(pid);
     if (account === undefined) return;
@@ -56,12 +61,13 @@ export class OomKills {
     account.isKilled ||= !isDying(pid);
   }
 
-  /** Whether a process that has ended by SIGKILL was killed by the OOM killer. */
+  /** Reports whether the OOM killer killed a process that has ended by SIGKILL. */
   hasKilled(pid: number): boolean {
     const account = this.#byPid.get(pid);
     return account !== undefined && !account.isKilled && killsIn(account.file) > account.others;
   }
 
+  /** Stops following the process of a description. */
   forget(id: number): void {
     const account = this.#byId.get(id);
     if (account !== undefined) this.#drop(account);
@@ -71,26 +77,26 @@ export class OomKills {
     for (const account of this.#byId.values()) this.#drop(account);
   }
 
-  #lookLater(account: Account): void {
-    if (account.look !== null) return;
+  #scheduleCheck(account: Account): void {
+    if (account.check !== null) return;
     const kills = killsIn(account.file);
     if (kills <= account.others) return;
-    account.look = setTimeout(() => {
-      account.look = null;
+    account.check = setTimeout(() => {
+      account.check = null;
       attribute(account, kills);
-      this.#lookLater(account); // for what was counted meanwhile
-    }, LOOK_AFTER_MS).unref();
+      this.#scheduleCheck(account); // the counter may have increased since
+    }, CHECK_AFTER_MS).unref();
   }
 
   #drop(account: Account): void {
     account.watcher?.close();
-    if (account.look !== null) clearTimeout(account.look);
+    if (account.check !== null) clearTimeout(account.check);
     this.#byId.delete(account.id);
     if (this.#byPid.get(account.pid) === account) this.#byPid.delete(account.pid);
   }
 }
 
-/** Kills that are counted while the process is not dying were of others. */
+/** Attributes the kills to other processes if the process is not dying. */
 function attribute(account: Account, kills = killsIn(account.file)): void {
   if (kills > account.others && !isDying(account.pid)) account.others = kills;
 }

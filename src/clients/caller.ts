@@ -4,6 +4,6 @@ import type { Client } from './client.ts';
 export interface Caller {
   /** `null` for the daemon itself. */
   client: Client | null;
-  /** Aborted when the caller disconnects or its credentials are revoked. Nothing may be collected for it after that. */
+  /** Aborted when the caller disconnects or its credentials are revoked. After that, no status may be collected for it. */
   abortSignal: AbortSignal;
 }

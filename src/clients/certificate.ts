@@ -1,19 +1,19 @@
-/** The kinds of subjectAltName that name a client. An IP address says from where it comes, not who it is. */
+/** The kinds of subjectAltName that identify a client. An IP address identifies a machine instead. */
 const naming = new Set(['DNS', 'URI', 'email']);
 
-/** One name as Node writes them: a kind, a colon, and a text without commas and quotes, or a JSON string. */
+/** One name as Node.js writes it: a kind, a colon, and either a text without commas and quotes or a JSON string. */
 const ONE = /([A-Za-z ]+):(?:("(?:[^"\\]|\\.)*")|([^",]*))(?:, |$)/y;
 
-/** What is fit for logs and policies. */
+/** Names that are safe in logs and policies. */
 const FIT = /^[\x21-\x7e]{1,255}$/;
 
 /**
- * Who a certificate says it is: its first DNS, URI or email subjectAltName.
+ * Returns the client name of a certificate: its first DNS, URI or email subjectAltName.
  *
- * A name may itself hold `, DNS:somebody-else`. Node quotes names that could be misread so (CVE-2021-44532), and what does not
- * read as such a list to its end names nobody.
- * @param subjectAltName as node:crypto's X509Certificate has it
- * @returns `null` where there is none, or the first is not fit to be a name
+ * A name may itself contain `, DNS:another-name`. Node.js quotes such names (CVE-2021-44532), and a list that does not parse to its end
+ * is refused.
+ * @param subjectAltName in the format of X509Certificate in node:crypto
+ * @returns `null` if the certificate has no such name, or if the first one is not valid
  */
 export function certificateName(subjectAltName: string | undefined): string | null {
   let found: string | null = null;
@@ -28,7 +28,7 @@ export function certificateName(subjectAltName: string | undefined): string | nu
   return found !== null && FIT.test(found) ? found : null;
 }
 
-/** @returns the empty string, which names nobody, where it is no JSON */
+/** @returns the empty string, which is not a valid name, if the text is not JSON */
 function unquoted(text: string): string {
   try {
     return String(JSON.parse(text));

@@ -3,17 +3,17 @@ import type { Quotas } from './quotas.ts';
 import { Rate, Reservation, requireQuota } from './quotas.ts';
 import type { Rights } from './rights.ts';
 
-/** What a client may have only so many of, and what it has of them. */
+/** The quotas that a client uses up while it holds a {@link Reservation}. */
 type Counted = 'parkedWaits' | 'sockets' | 'subscriptions' | 'connections';
 
-/** Who is asking: one for each name, with what the policy gives it now and what it uses. */
+/** A client: one object for each name, with its current rights and quotas and with what it uses. */
 export class Client {
   readonly name: string;
   rights: Rights;
   quotas: Quotas;
   readonly requests = new Rate('requests');
   readonly spawns = new Rate('spawns');
-  readonly #has: Record<Counted, number> = { parkedWaits: 0, sockets: 0, subscriptions: 0, connections: 0 };
+  readonly #used: Record<Counted, number> = { parkedWaits: 0, sockets: 0, subscriptions: 0, connections: 0 };
 
   constructor(name: string, rights: Rights, quotas: Quotas) {
     this.name = name;
@@ -21,35 +21,36 @@ export class Client {
     this.quotas = quotas;
   }
 
-  /** Whether other clients' handles are there for it too. */
+  /** Whether the client sees the handles of other clients. */
   get seesAll(): boolean {
     return this.rights.observe || this.rights.admin;
   }
 
-  /** @throws {Problem} EDQUOT where it may not have so many more */
+  /** Checks a quota without reserving. @throws {Problem} EDQUOT if `more` exceeds what is left */
   requireRoom(what: Counted, more = 1): void {
-    requireQuota(this.quotas, what, this.#has[what] + more);
+    requireQuota(this.quotas, what, this.#used[what] + more);
   }
 
   /**
-   * Takes places of a quota.
-   * @throws {Problem} EDQUOT where it may not have so many more
+   * Reserves a part of a quota.
+   * @returns the reservation; dispose of it to return the part
+   * @throws {Problem} EDQUOT if the count exceeds what is left
    */
   reserve(what: Counted, count = 1): Reservation {
     this.requireRoom(what, count);
-    this.#has[what] += count;
+    this.#used[what] += count;
     return new Reservation(() => {
-      this.#has[what] -= count;
+      this.#used[what] -= count;
     });
   }
 
-  /** Whose handles are there for it: its own, or with `null` everybody's. */
+  /** The client whose handles it sees: itself, or `null` for those of every client. */
   get scope(): string | null {
     return this.seesAll ? null : this.name;
   }
 }
 
-/** @param what completes "The policy does not let you …" */
+/** Builds the problem of a missing right. @param what completes "The policy does not let you …" */
 export function notAllowed(what: string): Problem {
-  return new Problem('EPERM', `The policy does not let you ${what}: ask whoever runs this daemon.`);
+  return new Problem('EPERM', `The policy does not let you ${what}. Ask the operator of this daemon.`);
 }

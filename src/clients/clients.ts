@@ -7,20 +7,20 @@ import { unlimited } from './rights.ts';
 import { hashOf, Tokens } from './tokens.ts';
 
 /**
- * How a request came: by a Unix socket from a user, by TLS from whoever holds the key of a certificate (its name is `null` where
- * it has none), or by TCP from anybody.
+ * The peer of a connection: a user on a Unix socket, the holder of a client certificate on TLS (`null` if the certificate has no valid
+ * name), or an unknown peer on TCP.
  */
 export type Peer = { uid: number; needsToken?: boolean } | { certificate: string | null } | 'tcp';
 
 export interface ClientsParts {
   tokens: Tokens;
-  /** TCP without credentials is let in, as `anonymous`. */
+  /** Whether TCP clients without credentials are admitted, as `anonymous`. */
   anonymousTcp: boolean;
-  /** `null`: whoever can prove a name may do everything with what is its own. */
+  /** `null` gives every authenticated client all rights on its own handles. */
   policy: Policy | null;
 }
 
-const nobody: Entry['rights'] = {
+const noRights: Entry['rights'] = {
   open: 'none',
   spawn: false,
   signal: false,
@@ -29,7 +29,7 @@ const nobody: Entry['rights'] = {
   metrics: false,
 };
 
-/** Says who is asking, and what that client may do. */
+/** Authenticates clients, and gives them the rights and quotas of the policy. */
 export class Clients {
   readonly #tokens: Tokens;
   readonly #anonymousTcp: boolean;
@@ -46,14 +46,14 @@ export class Clients {
     if (policy !== null) this.#policyTokens = tokensOf(policy);
   }
 
-  /** From now on this policy holds, for those too who are here already. */
+  /** Puts a policy in force, also for the clients that are already connected. */
   apply(policy: Policy): void {
     this.#policy = policy;
     this.#policyTokens = tokensOf(policy);
     for (const [name, client] of this.#byName) {
       const entry = this.#entryOf(name);
       if (entry === null) this.#byName.delete(name);
-      client.rights = entry?.rights ?? nobody;
+      client.rights = entry?.rights ?? noRights;
       client.quotas = entry?.quotas ?? {};
     }
     this.#changed.emit();
@@ -68,18 +68,19 @@ export class Clients {
   }
 
   /**
-   * @param token the bearer token, `null` where none was presented
-   * @throws {Problem} EACCES for a wrong token (never a fall-back) or none where one is needed; EPERM for one who is not let in
+   * Authenticates a request. A wrong token is an error; the peer is never used instead.
+   * @param token the bearer token, or `null` if the request has none
+   * @throws {Problem} EACCES for a wrong token, or for a missing one if the peer needs a token; EPERM if the policy refuses the client
    */
   identify(peer: Peer, token: string | null): Client {
     const name = this.#nameOf(peer, token);
     const client = this.find(name);
     if (client === null)
-      throw new Problem('EPERM', `The policy does not let ${name} in: ask whoever runs this daemon.`);
+      throw new Problem('EPERM', `The policy does not admit ${name}. Ask the operator of this daemon.`);
     return client;
   }
 
-  /** A client by its name, `null` for one who is not let in. */
+  /** Finds a client by name. @returns `null` if the policy refuses it */
   find(name: string): Client | null {
     const known = this.#byName.get(name);
     if (known !== undefined) return known;
@@ -90,7 +91,7 @@ export class Clients {
     return client;
   }
 
-  /** What a client may have, be it here or not. */
+  /** Returns the quotas of a client, even if it has sent no request yet. */
   quotasOf(name: string): Quotas {
     return this.#entryOf(name)?.quotas ?? {};
   }
@@ -98,27 +99,30 @@ export class Clients {
   #nameOf(peer: Peer, token: string | null): string {
     if (token !== null) {
       const hash = hashOf(token);
-      // Both are asked, so that the time does not tell which one knew it.
+      // Searches both, so that the response time does not reveal which one has the token.
       const [listed, given] = [this.#policyTokens.clientOf(hash), this.#tokens.clientOf(hash)];
       const name = listed ?? given;
-      if (name === null) throw unauthenticated('This token is nobody’s: present a right one, or none.');
+      if (name === null) throw unauthenticated('The token is unknown. Send a valid token, or none.');
       return name;
     }
     if (peer === 'tcp') {
       if (this.#anonymousTcp) return 'anonymous';
-      throw unauthenticated('Present a token: Authorization: Bearer <token>.');
+      throw unauthenticated('This address requires a token. Send Authorization: Bearer <token>.');
     }
     if ('certificate' in peer) {
       if (peer.certificate !== null) return `cert:${peer.certificate}`;
-      throw unauthenticated('This certificate names nobody: it needs a DNS, URI or email subjectAltName, or a token.');
+      throw unauthenticated(
+        'The certificate has no DNS, URI or email subjectAltName. Use one that has, or send a token.',
+      );
     }
-    if (peer.needsToken === true) throw unauthenticated('This socket asks for a token: Authorization: Bearer <token>.');
+    if (peer.needsToken === true)
+      throw unauthenticated('This socket requires a token. Send Authorization: Bearer <token>.');
     if (this.#policy === null && peer.uid !== this.#ownUid && peer.uid !== 0)
-      throw new Problem('EPERM', 'On this socket only the daemon’s own user and root are let in: present a token.');
+      throw new Problem('EPERM', 'This socket admits only root and the daemon’s own user. Send a token.');
     return `uid:${peer.uid}`;
   }
 
-  /** @returns `null` for one who is not let in */
+  /** @returns `null` if the policy refuses the client */
   #entryOf(name: string): Entry | null {
     if (this.#policy === null) return { rights: unlimited, quotas: {}, tokens: [] };
     return this.#policy.clients.get(name) ?? this.#policy.default;
@@ -131,6 +135,7 @@ function tokensOf({ clients }: Policy): Tokens {
   return tokens;
 }
 
+/** Builds the problem of missing or wrong credentials, with its challenge (RFC 6750 3). */
 export function unauthenticated(detail: string): Problem {
   return new Problem('EACCES', detail, { headers: { 'www-authenticate': 'Bearer realm="waitd"' } });
 }

@@ -3,12 +3,12 @@ import type * as Yaml from 'yaml';
 import { readRegular } from '../files/read-regular.ts';
 import { type Policy, PolicySchema, policyOf } from './policy.ts';
 
-/** A policy is a page of text; what is larger is something else. */
+/** The maximum size in bytes. A larger file is not a policy. */
 const LARGEST = 2 ** 20;
 
-/** A policy file that does not fit, with every place where it does not. */
+/** The error of an invalid policy file, with every place that is wrong. */
 export class PolicyError extends Error {
-  /** Each as `FILE:LINE:COLUMN: what is wrong`. */
+  /** One text for each place: `FILE:LINE:COLUMN: what is wrong`. */
   readonly places: readonly string[];
 
   constructor(places: readonly string[]) {
@@ -19,22 +19,27 @@ export class PolicyError extends Error {
 }
 
 /**
- * Reads a policy file, which is YAML or JSON.
- * @throws {PolicyError} where it does not fit; {Error} where it cannot be read, or others than its owner may change it
+ * Reads a policy file, in YAML or JSON.
+ * @throws {PolicyError} if the policy is not valid
+ * @throws {Error} if the file cannot be read, or if a user other than root and the daemon's may change it
  */
 export function readPolicy(path: string): Policy {
   const text = readRegular(path, ({ size, mode, uid }) => {
-    if ((mode & 0o022) !== 0) throw new Error(`${path} may be changed by others than its owner: chmod go-w it`);
+    if ((mode & 0o022) !== 0) throw new Error(`${path} may be changed by other users: chmod go-w it`);
     if (uid !== 0 && uid !== process.getuid!())
-      throw new Error(`${path} is owned by neither root nor the daemon's user: chown it`);
-    if (size > LARGEST) throw new Error(`${path} is over ${LARGEST} bytes`);
+      throw new Error(`${path} belongs to neither root nor the daemon's user: chown it`);
+    if (size > LARGEST) throw new Error(`${path} has ${size} bytes, and a policy has at most ${LARGEST}`);
   });
   return parsePolicy(text, path);
 }
 
-/** @param name of the file, for what is said of it */
+/**
+ * Parses a policy.
+ * @param name the file's name in error messages
+ * @throws {PolicyError} if the policy is not valid
+ */
 export function parsePolicy(text: string, name: string): Policy {
-  // Only now: a start without a policy is a tenth of its time faster.
+  // Loaded on demand, which makes a start without a policy a tenth faster.
   const yaml = createRequire(import.meta.url)('yaml') as typeof Yaml;
   const lines = new yaml.LineCounter();
   const document = yaml.parseDocument(text, { lineCounter: lines, merge: true, stringKeys: true });
@@ -52,14 +57,14 @@ export function parsePolicy(text: string, name: string): Policy {
       const path = issue.path.map(String);
       if (issue.code === 'unrecognized_keys')
         return issue.keys.map((key) =>
-          place(offsetOf(yaml, document, [...path, key]), `${[...path, key].join('.')}: is not known`),
+          place(offsetOf(yaml, document, [...path, key]), `${[...path, key].join('.')}: unknown field`),
         );
       return [place(offsetOf(yaml, document, path), `${path.join('.') || 'policy'}: ${issue.message}`)];
     }),
   );
 }
 
-/** Aliases that would grow without bound are an error of their own. */
+/** Resolves aliases; the parser refuses those that would expand without bound. */
 function contentsOf(document: Yaml.Document, fail: (message: string) => PolicyError): unknown {
   try {
     return document.toJS() ?? {};
@@ -68,7 +73,7 @@ function contentsOf(document: Yaml.Document, fail: (message: string) => PolicyEr
   }
 }
 
-/** Where in the text the key of a path stands, or of as much of it as there is. */
+/** Returns the offset of a path's key in the text, or that of its last existing part. */
 function offsetOf(
   { isMap, isNode, isScalar, isSeq }: typeof Yaml,
   { contents }: Yaml.Document,

@@ -6,22 +6,22 @@ import { Listeners } from '../model/listeners.ts';
 import type { Policy } from './policy.ts';
 import { readPolicy } from './policy-file.ts';
 
-/** An editor, or whoever renames a new version into place, does it in several steps. */
-const SETTLE_MS = 100;
+/** The delay after a change. An editor, or a rename of a new version into place, causes several changes. */
+const DEBOUNCE_MS = 100;
 
-/** How often the file is read where the kernel cannot tell of changes. */
+/** The interval of polling while no inotify watch is available. */
 const POLL_MS = 2000;
 
-/** Reads a policy again whenever its file changes, be it written, replaced, or a symbolic link that is turned (as in a ConfigMap). */
+/** Reloads a policy when its file is written or replaced, or when a symbolic link in its path changes (as in a ConfigMap). */
 export class PolicyWatch {
   readonly #path: string;
   readonly #apply: (policy: Policy) => void;
   readonly #applied = new Listeners<[policy: Policy]>();
   readonly #refused = new Listeners<[error: Error]>();
   readonly #unwatchable = new Listeners<[reason: string]>();
-  /** Whether what the file says now is not what holds. */
+  /** Whether the file's current version is refused, so that an older version is in force. */
   stale = false;
-  /** Why changes are only looked for from time to time; `null` where the kernel tells of them. */
+  /** The reason for polling, or `null` while inotify reports changes. */
   unwatched: string | null = null;
   #poll: NodeJS.Timeout | null = null;
   #watchers: FSWatcher[] = [];
@@ -35,30 +35,30 @@ export class PolicyWatch {
   }
 
   /**
-   * Reads it for the first time; what changes from now on is told.
-   * @throws {PolicyError} and {Error}, as `readPolicy` does
+   * Reads the policy for the first time.
+   * @throws {PolicyError} and {Error}, as {@link readPolicy} does
    */
   read(): Policy {
     this.#text = textOf(this.#path);
     return readPolicy(this.#path);
   }
 
-  /** Subscribes to versions that have been applied. @returns a function that ends the subscription */
+  /** Subscribes to versions that are now in force. @returns a function that ends the subscription */
   onRead(listener: (policy: Policy) => void): () => void {
     return this.#applied.on(listener);
   }
 
-  /** Subscribes to versions that are refused; the one before stays in force. @returns a function that ends the subscription */
+  /** Subscribes to refused versions, after which the previous one stays in force. @returns a function that ends the subscription */
   onRefused(listener: (error: Error) => void): () => void {
     return this.#refused.on(listener);
   }
 
-  /** Subscribes to the moment from which the file is polled. @returns a function that ends the subscription */
+  /** Subscribes to the start of polling, with its reason. @returns a function that ends the subscription */
   onUnwatched(listener: (reason: string) => void): () => void {
     return this.#unwatchable.on(listener);
   }
 
-  /** The directories, since what is watched by name alone is lost when another file takes its name. */
+  /** Watches the directories: an inotify watch on the file itself would stay on the old file after a rename. */
   #watch(): void {
     this.close();
     let shortage: string | null = null;
@@ -66,12 +66,12 @@ export class PolicyWatch {
     try {
       directories.add(dirname(realpathSync(this.#path)));
     } catch {
-      // Not there now: the first directory tells when it is.
+      // The file does not exist now. The watch on the first directory reports when it does.
     }
     for (const directory of directories) {
       try {
         const watcher = watch(directory, { persistent: false }, () => {
-          this.#timer ??= setTimeout(() => this.#look(), SETTLE_MS).unref();
+          this.#timer ??= setTimeout(() => this.#reload(), DEBOUNCE_MS).unref();
         });
         watcher.on('error', (error) => this.#refuse(error));
         this.#watchers.push(watcher);
@@ -80,7 +80,7 @@ export class PolicyWatch {
         if (shortage === null) this.#refuse(error as Error);
       }
     }
-    if (shortage !== null) this.#poll = setInterval(() => this.#look(), POLL_MS).unref();
+    if (shortage !== null) this.#poll = setInterval(() => this.#reload(), POLL_MS).unref();
     const begins = shortage !== null && this.unwatched === null;
     this.unwatched = shortage;
     if (begins) this.#unwatchable.emit(shortage!);
@@ -91,7 +91,7 @@ export class PolicyWatch {
     this.#refused.emit(error);
   }
 
-  #look(): void {
+  #reload(): void {
     this.#timer = null;
     this.#watch();
     const text = textOf(this.#path);
@@ -107,6 +107,7 @@ export class PolicyWatch {
     }
   }
 
+  /** Stops watching and polling. */
   close(): void {
     for (const watcher of this.#watchers) watcher.close();
     this.#watchers = [];

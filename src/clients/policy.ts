@@ -4,15 +4,15 @@ import type { Quotas } from './quotas.ts';
 import { openScopes, type Rights } from './rights.ts';
 import { CLIENT_NAME, TOKEN_HASH } from './tokens.ts';
 
-/** What a policy gives one client. */
+/** A client's entry in a policy. */
 export interface Entry {
   rights: Rights;
   quotas: Quotas;
-  /** SHA-256 of the tokens that are its, in hexadecimal. */
+  /** The SHA-256 hashes of the client's tokens, in hexadecimal. */
   tokens: string[];
 }
 
-/** Who may do what. A client that is not named has the rights of the default, or is not let in. */
+/** The rights of each client. A client without an entry has those of the default; without a default it is refused. */
 export interface Policy {
   clients: ReadonlyMap<string, Entry>;
   default: Entry | null;
@@ -20,7 +20,7 @@ export interface Policy {
 
 const absolute = z.string().regex(/^\/[^\0]*$/, 'must be an absolute path');
 const user = z.union([z.int().min(0).max(4294967294), z.string().regex(/^[^\0:]{1,256}$/)], {
-  error: 'must be a user’s name or uid',
+  error: 'must be a user name or a uid',
 });
 
 const bound = z.union([z.int().min(0), z.literal('unlimited')], { error: 'must be a whole number or "unlimited"' });
@@ -34,7 +34,7 @@ const SpawnSchema = z.strictObject({
   programs: z.array(absolute),
   users: z.array(user).default([]),
   directories: z.array(absolute).default([]),
-  environment: z.array(z.string().regex(/^[^=*\0]*\*?$/, 'must be a name, or the beginning of one and *')).default([]),
+  environment: z.array(z.string().regex(/^[^=*\0]*\*?$/, 'must be a name, or a prefix followed by *')).default([]),
   nice: z.strictObject({ min: z.int().min(-20).max(19) }).optional(),
   limits: z.partialRecord(z.enum(resources), bound).default({}),
   umask: z
@@ -48,7 +48,7 @@ const SpawnSchema = z.strictObject({
 
 const SPAWN = 'must be true, false, or an object with programs';
 
-/** Not a union of both, which would not say where in the object something does not fit. */
+/** Not a zod union, whose error would not give the place inside the object. */
 const SpawnRight = z.unknown().transform((value, context): z.infer<typeof SpawnSchema> | boolean => {
   if (typeof value === 'boolean') return value;
   const isRule = typeof value === 'object' && value !== null && 'programs' in value;
@@ -85,15 +85,15 @@ const DefaultSchema = z.strictObject(rights);
 const ClientSchema = z.strictObject({
   ...rights,
   tokens: z
-    .array(z.string().regex(TOKEN_HASH, 'must be sha256: and 64 hexadecimal digits; see waitd token'))
+    .array(z.string().regex(TOKEN_HASH, 'must be sha256: followed by 64 hexadecimal digits; see waitd token'))
     .default([]),
 });
 
-/** The policy file, as it is written. Everything that is not given is refused. */
+/** The schema of the policy file. A right that is not given is refused. */
 export const PolicySchema = z
   .strictObject({
     clients: z
-      .record(z.string().regex(CLIENT_NAME, 'must be a client’s name: letters, digits and . _ : @ / -'), ClientSchema)
+      .record(z.string().regex(CLIENT_NAME, 'must be a client name of letters, digits and . _ : @ / -'), ClientSchema)
       .default({}),
     default: DefaultSchema.optional(),
   })
@@ -103,17 +103,17 @@ export const PolicySchema = z
     const owners = new Map<string, string>();
     for (const [name, { open, tokens }] of Object.entries(clients)) {
       if (open === 'uid' && uidOf(name) === null)
-        fail(['clients', name, 'open'], 'uid is for clients that are users, such as uid:1000');
+        fail(['clients', name, 'open'], 'uid is only for clients that are users, such as uid:1000');
       for (const [index, token] of tokens.entries()) {
         const owner = owners.get(token);
-        if (owner !== undefined) fail(['clients', name, 'tokens', index], `is ${owner}’s token already`);
+        if (owner !== undefined) fail(['clients', name, 'tokens', index], `is already a token of ${owner}`);
         owners.set(token, name);
       }
     }
-    if (others?.open === 'uid') fail(['default', 'open'], 'uid is for clients that are users, such as uid:1000');
+    if (others?.open === 'uid') fail(['default', 'open'], 'uid is only for clients that are users, such as uid:1000');
   });
 
-/** What a valid policy file means. */
+/** Converts a parsed policy file to a policy. */
 export function policyOf({ clients, default: others }: z.infer<typeof PolicySchema>): Policy {
   return {
     clients: new Map(Object.entries(clients).map(([name, entry]) => [name, entryOf(entry, entry.tokens)])),
@@ -121,7 +121,7 @@ export function policyOf({ clients, default: others }: z.infer<typeof PolicySche
   };
 }
 
-/** An admin may do everything. */
+/** Builds an entry. `admin` implies every other right. */
 function entryOf({ quotas, ...given }: Omit<z.infer<typeof ClientSchema>, 'tokens'>, tokens: string[]): Entry {
   const { open, spawn, signal, observe, admin, metrics } = given;
   const rights: Rights = admin
@@ -130,7 +130,7 @@ function entryOf({ quotas, ...given }: Omit<z.infer<typeof ClientSchema>, 'token
   return { rights, quotas, tokens: tokens.map((token) => token.slice('sha256:'.length).toLowerCase()) };
 }
 
-/** The uid of a client that is a Unix socket's user, `null` for others. */
+/** Returns the uid of a client named `uid:<n>`, or `null` for any other name. */
 export function uidOf(client: string): number | null {
   const match = /^uid:(\d{1,10})$/.exec(client);
   return match === null ? null : Number(match[1]);

@@ -1,28 +1,28 @@
 import { Problem } from '../errors/problem.ts';
 
-/** What one client may have at a time, and how fast it may ask; what is missing is not limited. */
+/** The quotas and rate limits of one client. A missing field means no limit. */
 export interface Quotas {
-  /** On processes that have not ended. */
+  /** Handles on processes that have not ended. */
   handles?: number | undefined;
   parkedWaits?: number | undefined;
   /** WebSockets, event streams and followed output. */
   sockets?: number | undefined;
-  /** Handles that these follow, all together. */
+  /** The total number of handles that the sockets follow. */
   subscriptions?: number | undefined;
   connections?: number | undefined;
   spawnsPerSecond?: number | undefined;
   requestsPerSecond?: number | undefined;
-  /** Of captured output that is kept, all together. */
+  /** The total size of stored output in bytes. */
   outputBytes?: number | undefined;
 }
 
 const advice = {
-  handles: 'close some, or wait for some of their processes to end',
-  parkedWaits: 'let one be answered first, or use poll for many handles',
-  sockets: 'close one, or follow several handles on one socket',
-  subscriptions: 'unsubscribe from some handles',
-  connections: 'end one, or send several requests on each',
-  outputBytes: 'close handles whose output nobody needs',
+  handles: 'Close some, or wait for some of their processes to end',
+  parkedWaits: 'Wait for one to be answered, or use poll for many handles',
+  sockets: 'Close one, or follow several handles on one socket',
+  subscriptions: 'Unsubscribe from some handles',
+  connections: 'Close one, or send several requests on each',
+  outputBytes: 'Close handles whose output is no longer needed',
 };
 const nouns = {
   handles: 'handles on live processes',
@@ -34,46 +34,47 @@ const nouns = {
 };
 
 /**
- * A part of a quota that is taken until this is disposed of. It is taken before the first await of whatever uses it, so that requests
- * at the same time cannot pass on the same free place.
+ * A reserved part of a quota, returned when this is disposed of. Reserve before the first await, so that simultaneous requests cannot
+ * use the same part.
  */
 export class Reservation implements Disposable {
-  #giveBack: (() => void) | null;
+  #release: (() => void) | null;
 
-  constructor(giveBack: () => void) {
-    this.#giveBack = giveBack;
+  constructor(release: () => void) {
+    this.#release = release;
   }
 
   [Symbol.dispose](): void {
-    this.#giveBack?.();
-    this.#giveBack = null;
+    this.#release?.();
+    this.#release = null;
   }
 }
 
-/** @throws {Problem} EDQUOT where there would be more than that */
+/** Checks a quota. @param wanted the total that the client would use @throws {Problem} EDQUOT if that exceeds the quota */
 export function requireQuota(quotas: Quotas, what: keyof typeof nouns, wanted: number): void {
   const most = quotas[what];
   if (most === undefined || wanted <= most) return;
-  throw new Problem('EDQUOT', `You may have ${most} ${nouns[what]} at a time: ${advice[what]}.`, {
+  throw new Problem('EDQUOT', `Your quota is ${most} ${nouns[what]}. ${advice[what]}.`, {
     retry: { afterMs: 1000 },
   });
 }
 
-/** How often something may be done: a second's worth at once, and then as it comes back. */
+/** A rate limit: a token bucket that holds one second's worth. */
 export class Rate {
   readonly #what: string;
   #perSecond = Number.POSITIVE_INFINITY;
   #left = 0;
   #at = 0;
 
-  /** @param what in the plural */
+  /** @param what the plural noun for the error message */
   constructor(what: string) {
     this.#what = what;
   }
 
   /**
-   * @param perSecond how often; `undefined` does not limit
-   * @throws {Problem} EDQUOT, with when it may be done again
+   * Takes one token.
+   * @param perSecond the rate; `undefined` means no limit
+   * @throws {Problem} EDQUOT if the bucket is empty, with the time until the next token
    */
   take(perSecond: number | undefined): void {
     if (perSecond === undefined) return;
@@ -86,7 +87,7 @@ export class Rate {
     }
     this.#at = now;
     if (this.#left < 1)
-      throw new Problem('EDQUOT', `You may have ${perSecond} ${this.#what} a second: send fewer.`, {
+      throw new Problem('EDQUOT', `Your limit is ${perSecond} ${this.#what} per second. Send fewer.`, {
         retry: { afterMs: Math.ceil(((1 - this.#left) * 1000) / perSecond) },
       });
     this.#left -= 1;

@@ -2,51 +2,51 @@ import type { Resource } from '../../schemas/vocabulary.ts';
 import type { CgroupLimits } from '../cgroups/cgroups.ts';
 import type { Bound } from '../kernel/limits.ts';
 
-/** Whose processes a client may open, beside what it holds already. */
+/** The processes that a client may open, beside those that it already holds. */
 export const openScopes = ['none', 'own', 'uid', 'any'] as const;
 
 /**
- * `own`: those that it holds, and what came of them. `uid`: those that kill(2) would let its user signal, by their real or
- * saved uid. `any`: all that the daemon can.
+ * `own`: those that it holds, and their descendants. `uid`: those that kill(2) would let its user signal, by their real or saved uid.
+ * `any`: all that the daemon can open.
  */
 export type OpenScope = (typeof openScopes)[number];
 
-/** What may be spawned. What is not listed may not. */
+/** The programs that a client may spawn, and how. Everything that is not listed is refused. */
 export interface SpawnRule {
-  /** Paths of programs, and of directories (with a slash at their end) whose programs, at any depth, are meant. */
+  /** Paths of programs, and of directories with a trailing slash, which stand for all programs below them. */
   programs: string[];
-  /** Names or uids to run as, `*` for any; the first one is for a request that names none. Empty: as the daemon itself. */
+  /** User names or uids to run as, `*` for any. The first is the default. If empty, only the daemon's own user is allowed. */
   users: (string | number)[];
-  /** Where files for output, and the working directory beside `/`, may be, at any depth. */
+  /** Directories that may hold output files and working directories, at any depth. `/` itself is always allowed as working directory. */
   directories: string[];
-  /** Names of variables that may be set; a `*` at the end stands for any rest. */
+  /** Names of environment variables that may be set. A trailing `*` matches any suffix. */
   environment: string[];
-  /** The lowest nice value that may be given, beside the daemon's own and those above it. */
+  /** The lowest nice value allowed. Values from the daemon's own upwards are always allowed. */
   nice?: { min: number } | undefined;
-  /** How far limits may be raised, soft and hard, beyond what a program inherits from the daemon. */
+  /** The highest soft and hard limit allowed for each resource, beyond those inherited from the daemon. */
   limits: Partial<Record<Resource, Bound>>;
-  /** The bits that every umask must take, octal, where these are not those of the daemon's own. */
+  /** The bits that every umask must include, octal. The default is the daemon's own umask. */
   umask?: string | undefined;
-  /** Whether programs may have a cgroup of their own, and the most that its limits may be. */
+  /** Whether a program may have its own cgroup, and the maximum of each limit. */
   cgroup: CgroupLimits | boolean;
 }
 
-/** What a client may do. */
+/** The rights of a client. */
 export interface Rights {
   open: OpenScope;
-  /** True: whatever the daemon can. */
+  /** `true` allows everything that the daemon itself can spawn. */
   spawn: SpawnRule | boolean;
-  /** Signal, and terminate, what it holds. */
+  /** Signal and terminate the processes that it holds. */
   signal: boolean;
-  /** See every client's handles, events and output, and change none of them. */
+  /** Read every client's handles, events and output. */
   observe: boolean;
-  /** The same, and change them too. */
+  /** Read and change every client's handles, events and output. */
   admin: boolean;
-  /** Read the metrics, which count what all clients have. */
+  /** Read the metrics, which cover all clients. */
   metrics: boolean;
 }
 
-/** What every client may do that is let in without a policy: all that the daemon can, with what is its own. */
+/** The rights of every authenticated client without a policy: everything that the daemon can do, on its own handles. */
 export const unlimited: Rights = {
   open: 'any',
   spawn: true,

@@ -8,62 +8,63 @@ import { findGroup } from '../kernel/users.ts';
 import { environmentName, type RawConfig, readOptions, UsageError } from './options.ts';
 
 /**
- * Where to serve; a socket that the service manager passes goes by its name. With `token` a Unix socket's peer is not believed
- * for its uid: it must present a token.
+ * An address to listen on; `passed` is the name of a socket from the service manager. With `token`, a Unix socket's peer must send a
+ * token, and its uid does not authenticate it.
  */
 export type Address =
   | { unix: string; token?: true }
   | { host: string; port: number }
   | { passed: string; token?: true };
 
-/** Paths, PEM. */
+/** The paths of the PEM files. */
 export interface TlsFiles {
   cert: string;
   key: string;
   clientCa: string | undefined;
 }
 
-/** Who may connect to a Unix socket. */
+/** The mode and group of Unix sockets, which decide who may connect. */
 export interface SocketAccess {
   mode: number;
-  /** `undefined` leaves the daemon's own. */
+  /** `undefined` keeps the daemon's own group. */
   gid: number | undefined;
 }
 
+/** The settings of the daemon. */
 export interface Config {
   listen: Address[];
-  /** False where nobody has said where to serve. */
+  /** Whether `--listen` was given. */
   listenGiven: boolean;
   socket: SocketAccess;
   stateDir: string;
-  /** Where the progress of journals is marked, outside of their state directories; `null` for nowhere. */
+  /** The directory for marks of the journals' progress, outside their state directories; `null` for no marks. */
   marks: string | null;
   tokens: string | undefined;
-  /** The path of the policy. */
+  /** The path of the policy file. */
   policy: string | undefined;
-  /** Where the audit goes: a path, `stdout` or `off`; `undefined` where nobody has said. */
+  /** The target of the audit: a path, `stdout` or `off`; `undefined` selects the default. */
   audit: string | undefined;
   insecureNoAuth: boolean;
-  /** What TCP speaks TLS with; `null` where it does not. */
+  /** The files for TLS on TCP addresses; `null` without TLS. */
   tls: TlsFiles | null;
   allowedHosts: string[];
   allowedOrigins: string[];
-  /** The path of a cgroup to make others in. */
+  /** The path of the parent cgroup for spawned processes. */
   cgroup: string | undefined;
   subreaper: boolean;
-  /** Bytes. */
+  /** The bytes that may wait for one slow subscriber. */
   socketBuffer: number;
   maxEvents: number;
-  /** How many idempotency keys are kept. */
+  /** The maximum number of stored idempotency keys. */
   maxKeys: number;
   keep: Keep;
-  /** Bytes of each captured stream that are kept. */
+  /** The bytes that are stored of each captured stream. */
   maxOutput: number;
-  /** How long spawned processes may take to end when the daemon stops, in milliseconds; `null` leaves them running. */
+  /** The time in milliseconds that spawned processes get to end when the daemon stops; `null` leaves them running. */
   stopChildrenMs: number | null;
-  /** The program to run as an init does, `null` for none. */
+  /** The main program with its arguments; `null` without `--main`. */
   main: [program: string, ...args: string[]] | null;
-  /** Only find out whether it would start. */
+  /** Whether to only check if the daemon would start. */
   check: boolean;
   logLevel: string;
 }
@@ -80,7 +81,7 @@ const wholeNumber = (min: number, max: number) =>
 
 const units = { ms: 1, s: 1000, m: 60_000, h: 3_600_000, d: 86_400_000 };
 
-/** `90s`, `24h`; in milliseconds. */
+/** Parses a duration such as `90s` or `24h` to milliseconds. */
 const duration = (min: number) =>
   z
     .string()
@@ -91,8 +92,8 @@ const duration = (min: number) =>
 const DEFAULT_STOP_GRACE_MS = 10_000;
 
 /**
- * The daemon's settings, from its command line and environment.
- * @throws {UsageError} in one line, naming the flag
+ * Reads the daemon's settings from its command line and environment.
+ * @throws {UsageError} with one line that names the flag
  */
 export function readConfig(argv: readonly string[], environment: NodeJS.ProcessEnv): Config {
   const raw = readOptions(argv, environment);
@@ -152,8 +153,8 @@ function mainProgram({ main, command = [], check }: RawConfig): Config['main'] {
   const [program, ...args] = command;
   if (main === true && program !== undefined) return [program, ...args];
   if (main === true && check !== true)
-    throw new UsageError('--main needs its program after --: serve --main -- CMD ARG…');
-  if (program !== undefined) throw new UsageError(`${program} is not expected here, without --main; see --help`);
+    throw new UsageError('--main needs a program after --: serve --main -- CMD ARG…');
+  if (program !== undefined) throw new UsageError(`unexpected argument ${program} without --main; see --help`);
   return null;
 }
 
@@ -164,7 +165,7 @@ const octal = z
 
 const group = z.string().transform((text, context): number => {
   const gid = /^\d{1,9}$/.test(text) ? Number(text) : findGroup(text);
-  if (gid === null) context.addIssue({ code: 'custom', message: 'is no group of this machine' });
+  if (gid === null) context.addIssue({ code: 'custom', message: 'is not a group of this machine' });
   return gid ?? z.NEVER;
 });
 
@@ -174,13 +175,13 @@ function socketAccess(mode: number | undefined, gid: number | undefined): Socket
 
 function tlsFiles({ cert, key, clientCa }: { [File in keyof TlsFiles]: string | undefined }): TlsFiles | null {
   if (cert !== undefined && key !== undefined) return { cert, key, clientCa };
-  if (cert !== undefined) throw new UsageError('--tls-cert needs its --tls-key');
-  if (key !== undefined) throw new UsageError('--tls-key needs its --tls-cert');
+  if (cert !== undefined) throw new UsageError('--tls-cert needs --tls-key');
+  if (key !== undefined) throw new UsageError('--tls-key needs --tls-cert');
   if (clientCa !== undefined) throw new UsageError('--tls-client-ca needs --tls-cert and --tls-key');
   return null;
 }
 
-/** As a browser writes it: scheme and host in small letters, no default port, no path. Its own are http and https. */
+/** An origin in the form of RFC 6454: scheme and host in lower case, without the default port and without a path. */
 const origin = z
   .string()
   .toLowerCase()
@@ -217,7 +218,7 @@ const address = z.string().transform((text, context): Address => {
     // sd_listen_fds_with_names(3)
     return /^[\x21-\x39\x3b-\x7e]{1,255}$/.test(passed)
       ? { passed, ...token }
-      : fail('must be fd: and a name without spaces');
+      : fail('must be fd: followed by a name without spaces');
   }
   const tcp = /^tcp:(?:\[([0-9a-fA-F:.]+)\]|([^:[\]]+)):(\d{1,5})$/.exec(text);
   const port = Number(tcp?.[3]);
@@ -225,7 +226,7 @@ const address = z.string().transform((text, context): Address => {
   return { host: (tcp[1] ?? tcp[2])!, port };
 });
 
-/** A directory that a reboot empties: the one that systemd has made for the unit, or else one beside those of other programs. */
+/** Returns a directory that a reboot empties: systemd's RuntimeDirectory= of the unit, else one below the usual runtime directory. */
 function marksDirectory(root: boolean, environment: NodeJS.ProcessEnv): string | null {
   const { RUNTIME_DIRECTORY: unit, XDG_RUNTIME_DIR: user } = environment;
   if (unit) return unit.split(':')[0]!;
@@ -233,7 +234,7 @@ function marksDirectory(root: boolean, environment: NodeJS.ProcessEnv): string |
   return root ? '/run/waitd-journals' : null;
 }
 
-/** A user of a container often has no entry in the password database. */
+/** Returns the home directory, or `undefined` if the user has no entry in the password database, as often in a container. */
 function homeDirectory(): string | undefined {
   try {
     return userInfo().homedir;

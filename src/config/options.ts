@@ -1,106 +1,118 @@
 import { parseArgs } from 'node:util';
 import { distance } from 'fastest-levenshtein';
 
-/** A command line or an environment that does not fit: said in one line, exit code 2. */
+/** The error of a wrong command line or environment. Its message is one line, and the exit code is 2. */
 export class UsageError extends Error {}
 
-/** One setting: a flag, and the same by environment. */
+/** One setting: a flag and an environment variable. */
 interface Option {
   flag: string;
-  /** What stands for its value in the help; none for a switch. */
+  /** The placeholder of its value in the help text; a switch has none. */
   value?: string;
   repeatable?: true;
-  /** It may be given without its value, and then with `=` alone. */
+  /** Whether its value may be omitted; a value must then follow `=`. */
   optional?: true;
   help: string;
 }
 
-/** Every flag of `serve`. The environment variable is WAITD_ and the flag in capitals; repeatable ones are split at commas. */
+/** Every flag of `serve`. Its environment variable is WAITD_ and the flag in capitals. Repeatable values are separated by commas there. */
 export const options = [
   {
     flag: 'listen',
     value: 'unix:PATH[,token] | tcp:HOST:PORT | fd:NAME[,token]',
     repeatable: true,
-    help: 'where to serve; port 0 picks one, fd is a socket that the service manager passed, and with ,token a Unix socket asks for one (default: those that it passed; else tcp:127.0.0.1:7411 and waitd/waitd.sock in /run for root, in $XDG_RUNTIME_DIR for others; without that, waitd.sock in the state directory)',
+    help: 'address to listen on; port 0 selects a free port, fd is a socket from the service manager, and ,token makes a Unix socket require a token (default: the sockets from the service manager, else tcp:127.0.0.1:7411 and waitd/waitd.sock in /run for root, in $XDG_RUNTIME_DIR for other users, else waitd.sock in the state directory)',
   },
   {
     flag: 'socket-mode',
     value: 'MODE',
-    help: 'of Unix sockets, octal; others than the daemon’s own user need a policy as well (default 0600)',
+    help: 'mode of Unix sockets, octal; users other than the daemon’s own also need a policy (default 0600)',
   },
-  { flag: 'socket-group', value: 'GROUP', help: 'of Unix sockets, name or gid; their mode is 0660 then' },
+  { flag: 'socket-group', value: 'GROUP', help: 'group of Unix sockets, name or gid; makes their default mode 0660' },
   {
     flag: 'state-dir',
     value: 'DIR',
-    help: 'the journal, captured output and the first token, 0700 (default: /var/lib/waitd for root, else $XDG_STATE_HOME/waitd or ~/.local/state/waitd)',
+    help: 'directory for the journal, captured output and the first token, mode 0700 (default: /var/lib/waitd for root, else $XDG_STATE_HOME/waitd or ~/.local/state/waitd)',
   },
-  { flag: 'tokens', value: 'FILE', help: 'bearer tokens, a line "client-name token" each; mode 0600' },
+  {
+    flag: 'tokens',
+    value: 'FILE',
+    help: 'file of bearer tokens, mode 0600, with lines of the form "client-name token"',
+  },
   {
     flag: 'policy',
     value: 'FILE',
-    help: 'who may do what, YAML or JSON; read again when it changes (default: whoever is let in may do everything)',
+    help: 'file with the rights and quotas of clients, YAML or JSON; reloaded when it changes (default: every authenticated client has all rights)',
   },
   {
     flag: 'audit',
     value: 'FILE | stdout | off',
-    help: 'a line for every spawn, open, signal, close and refusal (default stdout, at a terminal and with --main off)',
+    help: 'target of the audit, one line for every spawn, open, signal, close and refusal (default stdout; off at a terminal and with --main)',
   },
-  { flag: 'insecure-no-auth', help: 'serve TCP without credentials, to anybody who can connect' },
-  { flag: 'tls-cert', value: 'FILE', help: 'TCP speaks TLS with this certificate and its chain, PEM; needs --tls-key' },
-  { flag: 'tls-key', value: 'FILE', help: 'the key of the certificate, PEM, mode 0600' },
+  { flag: 'insecure-no-auth', help: 'serve TCP clients without credentials' },
+  { flag: 'tls-cert', value: 'FILE', help: 'certificate and chain for TLS on TCP addresses, PEM; needs --tls-key' },
+  { flag: 'tls-key', value: 'FILE', help: 'private key of the certificate, PEM, mode 0600' },
   {
     flag: 'tls-client-ca',
     value: 'FILE',
-    help: 'clients may prove who they are by certificates that these authorities have signed, PEM; needs --tls-cert',
+    help: 'certificate authorities of client certificates, PEM; needs --tls-cert',
   },
   {
     flag: 'allowed-host',
     value: 'NAME',
     repeatable: true,
-    help: 'a Host that TCP clients may name, beside IP addresses and localhost',
+    help: 'host name accepted in the Host header on TCP, besides IP addresses and localhost',
   },
   {
     flag: 'allowed-origin',
     value: 'ORIGIN',
     repeatable: true,
-    help: 'whose web pages may call, such as https://dash.example, beside those that are served from here',
+    help: 'origin whose web pages may call the API, such as https://dash.example, besides the daemon’s own pages',
   },
   {
     flag: 'cgroup',
     value: 'DIR',
-    help: 'a cgroup (v2) of the daemon’s alone, below which those that a spawn asks for are made',
+    help: 'parent cgroup (v2) for spawned processes; must belong to the daemon alone',
   },
   { flag: 'no-subreaper', help: 'leave orphans of spawned processes to init' },
-  { flag: 'socket-buffer', value: 'BYTES', help: 'what may wait for one slow subscriber (default 1048576)' },
+  {
+    flag: 'socket-buffer',
+    value: 'BYTES',
+    help: 'maximum data that may wait for one slow subscriber (default 1048576)',
+  },
   {
     flag: 'keep-collected',
     value: 'DURATION',
-    help: 'how long a handle is kept once its status was collected (default 1h)',
+    help: 'retention of a handle after its status was collected (default 1h)',
   },
-  { flag: 'keep-uncollected', value: 'DURATION', help: 'how long one whose status nobody collected (default 24h)' },
-  { flag: 'keep-events', value: 'DURATION', help: 'how long events are kept (default 24h)' },
-  { flag: 'max-events', value: 'N', help: 'how many events are kept at most (default 1000000)' },
+  {
+    flag: 'keep-uncollected',
+    value: 'DURATION',
+    help: 'retention of a handle whose status was not collected (default 24h)',
+  },
+  { flag: 'keep-events', value: 'DURATION', help: 'retention of events (default 24h)' },
+  { flag: 'max-events', value: 'N', help: 'maximum number of stored events (default 1000000)' },
   {
     flag: 'max-keys',
     value: 'N',
-    help: 'how many idempotency keys are kept at most, half of them of one client (default 1000000)',
+    help: 'maximum number of stored idempotency keys; one client may use half (default 1000000)',
   },
   {
     flag: 'max-output',
     value: 'BYTES',
-    help: 'how much of each captured stream is kept, the newest (default 67108864)',
+    help: 'maximum size of each captured stream; the oldest bytes are dropped (default 67108864)',
   },
   {
     flag: 'stop-children',
     value: 'GRACE',
     optional: true,
-    help: 'when stopping, terminate what was spawned: SIGTERM, and SIGKILL after GRACE (default 10s)',
+    help: 'on stop, terminate spawned processes: SIGTERM, then SIGKILL after GRACE (default 10s)',
   },
   {
     flag: 'main',
-    help: 'run one program, given after --, as a container’s init does: signals go to it, and the daemon ends as it ends',
+    help: 'run one program, given after --, as the init of a container: forward signals to it, and exit with its exit code',
   },
-  { flag: 'check', help: 'only find out whether it would start; exit code 0 if so' },
+  { flag: 'check', help: 'only check whether the daemon would start; exit code 0 if so' },
   { flag: 'log-level', value: 'LEVEL', help: 'trace, debug, info, warn, error, fatal or silent (default info)' },
 ] as const satisfies readonly Option[];
 
@@ -110,8 +122,8 @@ export type RawConfig = Partial<Record<Flag, string | string[] | boolean>> & { c
 const all: readonly Option[] = options;
 
 /**
- * Reads flags, and the environment where a flag is missing.
- * @throws {UsageError} for an unknown flag (with the nearest right one), a missing value, a stray word
+ * Reads the flags, and the environment for those that are missing.
+ * @throws {UsageError} for an unknown flag, with the nearest known one; for a missing value; for an unexpected argument
  */
 export function readOptions(argv: readonly string[], environment: NodeJS.ProcessEnv): RawConfig {
   const config: RawConfig = { ...fromEnvironment(environment) };
@@ -130,7 +142,7 @@ export function readOptions(argv: readonly string[], environment: NodeJS.Process
   for (const token of tokens) {
     if (token.kind === 'option-terminator') given.command = [];
     else if (token.kind === 'positional') {
-      if (given.command === undefined) throw new UsageError(`${token.value} is not expected here; see --help`);
+      if (given.command === undefined) throw new UsageError(`unexpected argument ${token.value}; see --help`);
       given.command.push(token.value);
     }
     if (token.kind !== 'option') continue;
@@ -171,6 +183,7 @@ function fromEnvironment(environment: NodeJS.ProcessEnv): RawConfig {
   return config;
 }
 
+/** Returns the name of a flag's environment variable. */
 export const environmentName = (flag: string): string => `WAITD_${flag.replaceAll('-', '_').toUpperCase()}`;
 
 function unknownFlag(name: string): UsageError {
@@ -178,15 +191,15 @@ function unknownFlag(name: string): UsageError {
     name,
     all.map(({ flag }) => `--${flag}`),
   );
-  return new UsageError(`${name} is no option of serve; the nearest is ${nearest}; see waitd --help`);
+  return new UsageError(`unknown option ${name}; did you mean ${nearest}? See waitd --help`);
 }
 
-/** Returns the candidate with the smallest edit distance from what was typed. */
+/** Returns the candidate with the smallest edit distance from the typed text. */
 export function nearestOf(typed: string, candidates: readonly string[]): string {
   return candidates.reduce((best, each) => (distance(typed, each) < distance(typed, best) ? each : best));
 }
 
-/** The help text of all flags. */
+/** Returns the help text of all flags. */
 export function optionsHelp(): string {
   const placeholder = ({ value, optional }: Option): string => (optional ? `[=${value}]` : value ? ` ${value}` : '');
   return all.map((option) => `  --${option.flag}${placeholder(option)}\n      ${option.help}`).join('\n');

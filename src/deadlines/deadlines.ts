@@ -1,9 +1,9 @@
-/** How many are run at a time: others are served in between. */
+/** Deadlines per run. The event loop serves requests between two runs. */
 const BATCH = 256;
 
-/** What wakes the daemon at the earliest deadline. */
+/** The timer that expires at the earliest deadline. */
 export interface Alarm {
-  /** @param at milliseconds on CLOCK_BOOTTIME; `null`: never */
+  /** @param at milliseconds on CLOCK_BOOTTIME; `null` disarms it */
   set(at: number | null): void;
 }
 
@@ -12,7 +12,7 @@ export class Deadline {
   /** Milliseconds on CLOCK_BOOTTIME. */
   at: number;
   readonly due: () => void;
-  /** Its place in the heap; -1 once it has passed or was cancelled. */
+  /** Its position in the heap; -1 once it has run or was cancelled. */
   index = -1;
 
   constructor(at: number, due: () => void) {
@@ -22,8 +22,8 @@ export class Deadline {
 }
 
 /**
- * Everything that is to happen at a time: a binary heap on CLOCK_BOOTTIME with one armed alarm. An entry costs no descriptor, and
- * adding, moving and cancelling one cost O(log n).
+ * All deadlines of the daemon: a binary heap on CLOCK_BOOTTIME with one armed alarm. An entry needs no descriptor, and to add, move or
+ * cancel one takes O(log n).
  */
 export class Deadlines {
   readonly #heap: Deadline[] = [];
@@ -31,7 +31,7 @@ export class Deadlines {
   readonly #now: () => number;
   #armed: number | null = null;
 
-  /** @param now the present on the alarm's clock */
+  /** @param now returns the current time on the alarm's clock, in milliseconds */
   constructor(alarm: Alarm, now: () => number) {
     this.#alarm = alarm;
     this.#now = now;
@@ -42,8 +42,9 @@ export class Deadlines {
   }
 
   /**
-   * @param at milliseconds on CLOCK_BOOTTIME; one that has passed is due at once, but never during this call
-   * @param due called once, unless the entry is cancelled before
+   * Adds a deadline.
+   * @param at milliseconds on CLOCK_BOOTTIME; a past time is due at once, but not during this call
+   * @param due called once, unless the deadline is cancelled before
    */
   add(at: number, due: () => void): Deadline {
     const deadline = new Deadline(at, due);
@@ -52,7 +53,7 @@ export class Deadlines {
     return deadline;
   }
 
-  /** Gives an entry another time; one that has passed or was cancelled stays so. */
+  /** Changes the time of a deadline. Has no effect if it has run or was cancelled. */
   move(deadline: Deadline, at: number): void {
     if (deadline.index === -1) return;
     this.#take(deadline);
@@ -61,13 +62,14 @@ export class Deadlines {
     this.#arm();
   }
 
+  /** Cancels a deadline. Has no effect if it has run or was cancelled. */
   cancel(deadline: Deadline): void {
     if (deadline.index === -1) return;
     this.#take(deadline);
     this.#arm();
   }
 
-  /** Runs what is due, in its order. The alarm goes off again where that was not all. */
+  /** Runs one batch of due deadlines in order, and arms the alarm for the next one. */
   run(): void {
     this.#armed = null;
     const now = this.#now();
@@ -95,7 +97,7 @@ export class Deadlines {
     deadline.index = -1;
     const last = this.#heap.pop()!;
     if (last === deadline) return;
-    // The last one takes its place, and belongs above or below it.
+    // Moves the last entry into the gap, from where it may have to move up or down.
     this.#up(index, last);
     this.#down(last.index, last);
   }

@@ -2,26 +2,30 @@ import type { ProblemDocument, ProcessView, Retry } from '../../schemas/common.t
 import type { Filled } from '../../schemas/filled.ts';
 import { errnos, type ProblemErrno } from '../../schemas/vocabulary.ts';
 
+/** The optional members and headers of a {@link Problem}. */
 export interface ProblemFacts {
-  /** Where it is not the errno's usual one. */
+  /** The HTTP status, if it differs from the errno's usual one. */
   status?: number;
   syscall?: string;
   handle?: string;
   retry?: Retry;
   errors?: { path: string; message: string }[];
-  /** Processes among which the caller is to choose. */
+  /** The processes that the caller must choose from. */
   candidates?: readonly ProcessView[];
   headers?: Record<string, string>;
 }
 
-/** An error that a client is told: what `application/problem+json` (RFC 9457) is made of. */
+/** An error to report to a client as `application/problem+json` (RFC 9457). */
 export class Problem extends Error {
   readonly errno: ProblemErrno;
   readonly facts: ProblemFacts;
 
-  /** @param detail one sentence that says what to do; no path of the server, no secret */
+  /**
+   * @param errno its table entry gives the title and the usual status
+   * @param detail says what is wrong and what to do; must not contain a path of the server or a secret
+   */
   constructor(errno: ProblemErrno, detail: string, facts: ProblemFacts = {}) {
-    // An answer, not a fault: its stack says nothing, and taking it cost a sixth of a busy daemon's time.
+    // A problem is a normal answer and needs no stack trace, which cost a sixth of a busy daemon's time.
     const { stackTraceLimit } = Error;
     Error.stackTraceLimit = 0;
     super(detail);
@@ -35,17 +39,17 @@ export class Problem extends Error {
     return this.facts.status ?? errnos[this.errno][0];
   }
 
-  /** The same with more response headers. */
+  /** Returns a copy with additional response headers. */
   with(headers: Record<string, string>): Problem {
     return new Problem(this.errno, this.message, { ...this.facts, headers: { ...this.facts.headers, ...headers } });
   }
 
-  /** Response headers: `Retry-After`, and what else the facts hold. */
+  /** The response headers: `Retry-After` and `Link` if the problem has a retry hint, then those of the facts. */
   get headers(): Record<string, string> {
     return { ...(this.facts.retry && retryAfter(this.facts.retry)), ...this.facts.headers };
   }
 
-  /** @param instance the request's id */
+  /** Builds the problem document. @param instance the request's id */
   toDocument(instance: string): Filled<ProblemDocument> {
     const { syscall, handle, retry, errors, candidates } = this.facts;
     return {
@@ -55,7 +59,7 @@ export class Problem extends Error {
       detail: this.message,
       instance,
       errno: this.errno,
-      // What is undefined is not in the JSON.
+      // JSON.stringify omits the members that are undefined.
       syscall,
       handle,
       retry,
@@ -65,11 +69,15 @@ export class Problem extends Error {
   }
 }
 
+/** Reports whether an errno is in the contract's table. */
 export function isProblemErrno(errno: string): errno is ProblemErrno {
   return Object.hasOwn(errnos, errno);
 }
 
-/** `Retry-After` is whole seconds (RFC 9110 10.2.3), rounded up. And the events to watch meanwhile, RFC 8288. */
+/**
+ * Returns the headers of a retry hint: `Retry-After` in whole seconds, rounded up (RFC 9110 10.2.3), and `Link` to the events to
+ * follow in the meantime (RFC 8288).
+ */
 export function retryAfter(retry: Retry): Record<string, string> {
   return {
     'retry-after': String(Math.ceil(retry.afterMs / 1000)),

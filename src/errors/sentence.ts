@@ -4,8 +4,8 @@ import { SystemError } from '../kernel/errno.ts';
 const meanings = new Map([...getSystemErrorMap().values()]);
 
 /**
- * Says in one sentence what an error means to the person who started the daemon.
- * @returns for an error of a system call, the path and the meaning of its errno; for any other error, its message
+ * Describes an error in one sentence for the operator.
+ * @returns the path and the meaning of the errno for an error of a system call; the message of any other error
  */
 export function sentenceOf(error: unknown): string {
   if (!(error instanceof Error)) return String(error);

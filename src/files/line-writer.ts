@@ -1,20 +1,20 @@
 import { writeAtOnce } from '../kernel/write-at-once.ts';
 
-/** Bytes that may wait for a reader. */
+/** The limit of a writer's queue in bytes. */
 const MOST_WAITING = 2 ** 20;
 
-/** How often a full pipe is tried again: no event tells when a blocking descriptor has room. */
+/** The interval of retries on a full pipe. The kernel sends no event when a blocking descriptor has room again. */
 const RETRY_MS = 100;
 
 const NEWLINE = Buffer.from('\n');
 
-/** As pino numbers it. */
+/** The number of pino's level `warn`. */
 const WARN = 40;
 
-/** Writers that were made, by their descriptor. */
+/** All writers by descriptor. */
 const writers = new Map<number, LineWriter>();
 
-/** The one writer to a descriptor, so that lines of several loggers never mix. */
+/** Returns the only writer of a descriptor, so that lines of several loggers never mix. */
 export function writerTo(fd: number): LineWriter {
   let writer = writers.get(fd);
   if (writer === undefined) {
@@ -24,35 +24,34 @@ export function writerTo(fd: number): LineWriter {
   return writer;
 }
 
-/** How many lines were dropped so far, by all writers. */
+/** Returns the number of lines that all writers have dropped so far. */
 export function droppedLines(): number {
   return [...writers.values()].reduce((sum, { dropped }) => sum + dropped, 0);
 }
 
 /**
- * Writes lines to a descriptor that may be a pipe without a reader or a full disk, and never waits for either: what is held
- * matters more than what is said of it. Lines wait up to a bound; those beyond it are dropped and counted, and once lines can be
- * written again, a line says how many are missing.
+ * Writes lines to a descriptor without ever blocking the daemon, even if the descriptor is a pipe without a reader or the disk is full.
+ * Lines wait in a bounded queue. Further lines are dropped and counted, and a later line reports how many are missing.
  */
 class LineWriter {
   readonly #fd: number;
   readonly #waiting: Buffer[] = [];
   #waitingBytes = 0;
   #timer: NodeJS.Timeout | null = null;
-  /** Whether what was written ends within a line, and whether the rest of that line is the first that waits. */
+  /** Whether the output ends within a line, and whether the rest of that line is first in the queue. */
   #cut = false;
   #restWaits = false;
   /** Whether the last attempt failed. */
   #failing = false;
-  /** Dropped lines that no line has told of. */
-  #untold = 0;
+  /** Dropped lines that no line has reported yet. */
+  #unreported = 0;
   dropped = 0;
 
   constructor(fd: number) {
     this.#fd = fd;
   }
 
-  /** @param line with its newline */
+  /** Queues a line, and writes it at once if the queue is empty. @param line with its newline */
   write(line: string): void {
     const bytes = Buffer.from(line);
     if (this.#waitingBytes + bytes.length > MOST_WAITING) {
@@ -64,7 +63,7 @@ class LineWriter {
     if (this.#timer === null) this.flush();
   }
 
-  /** Writes what fits now. */
+  /** Writes as much of the queue as fits without waiting. */
   flush(): void {
     if (this.#timer !== null) clearTimeout(this.#timer);
     this.#timer = null;
@@ -73,15 +72,15 @@ class LineWriter {
         this.#timer = setTimeout(() => this.flush(), RETRY_MS).unref();
         return;
       }
-    // Told by a line that would be dropped as well, it would never end.
-    if (this.#untold === 0 || this.#failing) return;
-    const dropped = this.#untold;
-    this.#untold = 0;
-    const msg = 'lines were dropped: nobody read them, or the disk was full';
+    // While writes fail, the report would be dropped too, and would cause another report without end.
+    if (this.#unreported === 0 || this.#failing) return;
+    const dropped = this.#unreported;
+    this.#unreported = 0;
+    const msg = 'lines were dropped: the reader was too slow, or the disk was full';
     this.write(`${JSON.stringify({ level: WARN, time: Date.now(), dropped, msg })}\n`);
   }
 
-  /** @returns false where it has to wait for the reader */
+  /** @returns false if the descriptor has no room until its reader reads */
   #writeFirst(): boolean {
     const line = this.#waiting[0]!;
     const bytes = this.#cut && !this.#restWaits ? Buffer.concat([NEWLINE, line]) : line;
@@ -111,6 +110,6 @@ class LineWriter {
 
   #drop(): void {
     this.dropped += 1;
-    this.#untold += 1;
+    this.#unreported += 1;
   }
 }

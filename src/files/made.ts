@@ -1,19 +1,20 @@
 import { chmodSync, mkdirSync, rmdirSync, rmSync, statSync } from 'node:fs';
 import { dirname } from 'node:path';
 
-/** What a start has made so far. Disposing of it removes all of that, the newest first. */
+/** The files and directories that a start has created so far. Disposing of it removes them, newest first. */
 export type Made = DisposableStack;
 
 /**
- * Makes a directory and those above it that are missing.
- * @param mode of those, whatever the umask
- * @throws {Error} of mkdir(2); ENOTDIR also where the path is a file
+ * Creates a directory and its missing parents.
+ * @param mode the mode of each created directory, independent of the umask
+ * @param made records the created directories
+ * @throws {Error} from mkdir(2); ENOTDIR also if the path is a file
  */
 export function makeDirectory(path: string, mode: number, made: Made): void {
   const stats = statSync(path, { throwIfNoEntry: false });
   if (stats?.isDirectory()) return;
   if (stats !== undefined) throw Object.assign(new Error('ENOTDIR'), { code: 'ENOTDIR', syscall: 'mkdir', path });
-  // One by one: where the first cannot be made, the recursive mkdir of Node.js says ENOENT, whatever the kernel said.
+  // One by one, because the recursive mkdir of Node.js reports ENOENT for any error on the first directory.
   makeDirectory(dirname(path), mode, made);
   try {
     mkdirSync(path, { mode });
@@ -26,7 +27,7 @@ export function makeDirectory(path: string, mode: number, made: Made): void {
   chmodSync(path, mode);
 }
 
-/** One that another process has put something into stays. */
+/** Removes a directory unless another process has put a file into it. */
 function removeEmpty(directory: string): void {
   try {
     rmdirSync(directory);
@@ -35,24 +36,24 @@ function removeEmpty(directory: string): void {
   }
 }
 
-/** A file, told from a later one of the same path. The kernel gives its inode to no other while a socket is bound to it. */
+/** A socket file, identified by path and inode. The kernel does not reuse the inode while a socket is bound to it. */
 export interface SocketFile {
   path: string;
   /** Device and inode. */
   id: string;
 }
 
-/** @throws {Error} ENOENT */
+/** Records the identity of the socket file at a path. @throws {Error} ENOENT */
 export function identify(path: string): SocketFile {
   const { dev, ino } = statSync(path, { bigint: true });
   return { path, id: `${dev}:${ino}` };
 }
 
-/** Removes a socket file unless another daemon has put its own there since. */
+/** Removes a socket file, unless another daemon has replaced it. */
 export function removeSocketFile({ path, id }: SocketFile): void {
   try {
     if (identify(path).id === id) rmSync(path);
   } catch {
-    // It was removed before, or its directory may not be written to any more.
+    // The file was removed before, or the daemon may no longer write to its directory.
   }
 }

@@ -1,8 +1,8 @@
 import { renameSync, writeFileSync } from 'node:fs';
 
 /**
- * Makes a private file that is there whole or not at all, whenever the daemon dies.
- * @throws {Error} of the file system
+ * Writes a private file (mode 0600) atomically, by rename(2): after a crash the file is either complete or unchanged.
+ * @throws {Error} from the file system
  */
 export function writeWhole(path: string, text: string): void {
   const beside = `${path}.new`;

@@ -17,24 +17,38 @@ import { BODY_LIMIT, HEADERS_LIMIT } from './limits.ts';
 import { linger } from './linger.ts';
 import { requestId } from './request-id.ts';
 
-/** What Fastify itself refuses, by its codes. */
+/** The problems for requests that Fastify refuses, by error code. */
 const refused: Record<string, Problem> = {
-  FST_ERR_CTP_INVALID_MEDIA_TYPE: new Problem('EPROTO', 'Send the body as application/json.', { status: 415 }),
-  FST_ERR_CTP_INVALID_JSON_BODY: new Problem('EINVAL', 'The body is not valid JSON.'),
-  FST_ERR_BAD_URL: new Problem('EPROTO', 'The URL is not well-formed.', { status: 400 }),
-  FST_ERR_MAX_PARAM_LENGTH: new Problem('EPROTO', 'A part of the URL is too long.', { status: 414 }),
+  FST_ERR_CTP_INVALID_MEDIA_TYPE: new Problem(
+    'EPROTO',
+    'The body is not application/json. Send it with Content-Type: application/json.',
+    { status: 415 },
+  ),
+  FST_ERR_CTP_INVALID_JSON_BODY: new Problem('EINVAL', 'The body is not valid JSON. Correct it.'),
+  FST_ERR_BAD_URL: new Problem(
+    'EPROTO',
+    'The URL is not well-formed. Use ASCII, and escape other characters as UTF-8.',
+    { status: 400 },
+  ),
+  FST_ERR_MAX_PARAM_LENGTH: new Problem('EPROTO', 'A segment of the URL is too long. Use at most 200 characters.', {
+    status: 414,
+  }),
 };
 
-/** What Node's HTTP parser refuses, before there is a request. */
+/** The problems for input that Node.js's HTTP parser refuses, by error code. */
 const unparsed: Record<string, Problem> = {
-  HPE_HEADER_OVERFLOW: new Problem('EPROTO', `The headers are over ${HEADERS_LIMIT} bytes.`, { status: 431 }),
-  ERR_HTTP_REQUEST_TIMEOUT: new Problem('EPROTO', 'The request took too long to arrive.', { status: 408 }),
-  HPE_CHUNK_EXTENSIONS_OVERFLOW: new Problem('E2BIG', 'The chunk extensions are over the limit.'),
+  HPE_HEADER_OVERFLOW: new Problem('EPROTO', `The headers exceed ${HEADERS_LIMIT} bytes. Send fewer or shorter ones.`, {
+    status: 431,
+  }),
+  ERR_HTTP_REQUEST_TIMEOUT: new Problem('EPROTO', 'The request took too long to arrive. Send it again.', {
+    status: 408,
+  }),
+  HPE_CHUNK_EXTENSIONS_OVERFLOW: new Problem('E2BIG', 'The chunk extensions exceed the limit. Send none.'),
 };
 
 /**
- * Answers with a problem that a route throws without the framework's way of errors, which costs a call that is refused more
- * than all else together, and leaves what the collector of garbage takes long to find.
+ * Answers the problems that routes throw without the error handling of Fastify, which costs more than the rest of a refused call
+ * and creates objects that the garbage collector is slow to find.
  */
 export function answerProblems(app: FastifyInstance): void {
   app.addHook('onRoute', (route) => {
@@ -54,20 +68,20 @@ export function answerProblems(app: FastifyInstance): void {
   });
 }
 
-/** The one way from an error to what the client is told. A fault of ours is logged whole and told without detail. */
+/** Makes the error handler. Answers an internal error without its details, which it writes to the log. */
 export function errorHandler(logger: FastifyBaseLogger) {
   return (error: FastifyError, request: FastifyRequest, reply: FastifyReply): void =>
     sendProblem(reply, problemOf(error, request, logger));
 }
 
-/** Answers past the framework's own way to send, which looks for what a problem never is: a stream, a type to be guessed. */
+/** Sends a problem directly, without Fastify's send, which has features that a problem does not need. */
 export function sendProblem(reply: FastifyReply, problem: Problem): void {
   const { request, raw } = reply;
   request.errno = problem.errno;
   request.server.onRefusal(request, reply, problem.errno);
   const body = JSON.stringify(problem.toDocument(request.id));
   const headers = reply.getHeaders() as OutgoingHttpHeaders;
-  // What the framework itself refuses does not pass the hook that sets them.
+  // The hook that sets the usual headers does not run for a request that Fastify itself refuses.
   if (headers['x-request-id'] === undefined) Object.assign(headers, usualHeaders(request.id));
   if (isLongUnread(request.raw)) headers.connection = 'close';
   Object.assign(headers, problem.headers);
@@ -78,14 +92,14 @@ export function sendProblem(reply: FastifyReply, problem: Problem): void {
   raw.end(body);
 }
 
-/** Whether more of a request is still to come than is read for the sake of the next one on its connection. */
+/** Reports whether the rest of a request may be too long to read it for the sake of the next request on the connection. */
 function isLongUnread({ complete, headers }: IncomingMessage): boolean {
   if (complete) return false;
   if (headers['transfer-encoding'] !== undefined || headers.expect !== undefined) return true;
   return Number(headers['content-length']) > BODY_LIMIT;
 }
 
-/** What every answer bears. Nobody is to guess at its type. */
+/** Returns the headers of every answer. */
 export function usualHeaders(requestId: string): Record<string, string> {
   return { 'cache-control': 'no-store', 'x-content-type-options': 'nosniff', 'x-request-id': requestId };
 }
@@ -93,64 +107,72 @@ export function usualHeaders(requestId: string): Record<string, string> {
 function problemOf(error: FastifyError, { id: requestId }: FastifyRequest, logger: FastifyBaseLogger): Problem {
   if (error instanceof Problem) return error;
   if (hasZodFastifySchemaValidationErrors(error)) return misfit(error);
-  // The caller went away in the middle of its body: nobody reads this.
-  if (error.code === 'ECONNRESET') return new Problem('EPROTO', 'The body ended early.', { status: 400 });
+  // The caller disconnected within its body, so nobody receives this answer.
+  if (error.code === 'ECONNRESET')
+    return new Problem('EPROTO', 'The body ended early. Send all of it.', { status: 400 });
   const known = refused[error.code];
   if (known !== undefined) return known;
-  logger.error({ err: error, requestId }, 'a fault of ours');
-  return new Problem('EIO', 'The daemon has a fault: its log tells more under this request’s id.');
+  logger.error({ err: error, requestId }, 'internal error');
+  return new Problem('EIO', 'The daemon has an internal error. See its log under this request’s id.');
 }
 
-/** What a schema says of a request, in as many places as an answer lists. */
+/** Builds the problem of a request that does not match its schema, with a limited number of errors. */
 function misfit({ validation, validationContext }: FastifyError): Problem {
   const where = validationContext ?? 'request';
   const found: { path: string; message: string }[] = [];
-  for (const { instancePath, message = 'does not fit', params } of validation ?? []) {
+  for (const { instancePath, message = 'is not valid', params } of validation ?? []) {
     const { keys, params: more } = params as { keys?: string[]; params?: { errno?: ProblemErrno } };
     if (more?.errno !== undefined) return new Problem(more.errno, `The ${where} ${message}: ${instancePath}.`);
     const base = instancePath === '/' ? '' : instancePath;
     const places = keys?.slice(0, MOST_ERRORS + 1).map((key) => `${base}/${key}`);
     for (const path of places ?? [instancePath])
-      found.push({ path: path.slice(0, LONGEST_PLACE), message: places === undefined ? message : 'is not known here' });
+      found.push({ path: path.slice(0, LONGEST_PLACE), message: places === undefined ? message : 'unknown name' });
     if (found.length > MOST_ERRORS) break;
   }
   const errors = found.length > MOST_ERRORS ? [...found.slice(0, MOST_ERRORS - 1), AND_MORE] : found;
   const more = errors.length < found.length ? ', and more' : '';
-  return new Problem('EINVAL', `The ${where} does not fit at ${errors[0]!.path}: ${errors[0]!.message}${more}.`, {
+  return new Problem('EINVAL', `The ${where} is not valid at ${errors[0]!.path}: ${errors[0]!.message}${more}.`, {
     errors,
   });
 }
 
-/** Stands for all errors that are not listed. */
+/** The last entry of a list that leaves out further errors. */
 const AND_MORE = { path: '', message: 'and more' };
 
-/** How much of a path is repeated: the names in it are the client's. */
+/** The maximum length of a path in an answer, because its names come from the client. */
 const LONGEST_PLACE = 200;
 
-/** Answers what never became a request, and closes the connection. */
+/** Answers input that the HTTP parser refused, and closes the connection. */
 export function refuseUnparsed(error: Error & { code?: string }, socket: Duplex): void {
-  // The other end has gone, or has been answered already.
+  // The client has disconnected, or was answered already.
   if (error.code === 'ECONNRESET' || !socket.writable) {
     socket.destroy();
     return;
   }
   const problem =
-    unparsed[error.code ?? ''] ?? new Problem('EPROTO', 'This is no well-formed HTTP request.', { status: 400 });
+    unparsed[error.code ?? ''] ??
+    new Problem('EPROTO', 'The request is not well-formed HTTP. Correct it.', { status: 400 });
   endWith(socket, problem);
 }
 
-/** The answer that a connection is to carry next, for which Node has no public name. */
+/** Returns the answer that is due next on a connection, which Node.js has no public name for. */
 export function answerDueOn(socket: Duplex): ServerResponse | null {
   return (socket as { _httpMessage?: ServerResponse | null })._httpMessage ?? null;
 }
 
-/** What Node's HTTP server answers by itself, and without a problem, where nobody listens for it. */
+/** Answers with a problem what Node.js's HTTP server would otherwise answer itself: CONNECT and unknown expectations. */
 export function refuseOddities(server: Server): void {
   server.on('connect', (request: IncomingMessage, socket: Duplex) => {
-    endWith(socket, new Problem('EPROTO', 'This is no proxy.', { status: 405 }), requestId(request));
+    endWith(
+      socket,
+      new Problem('EPROTO', 'The daemon is not a proxy. Send requests without CONNECT.', { status: 405 }),
+      requestId(request),
+    );
   });
   server.on('checkExpectation', (request: IncomingMessage, response: ServerResponse) => {
-    const problem = new Problem('EPROTO', 'Only Expect: 100-continue is met.', { status: 417 });
+    const problem = new Problem('EPROTO', 'The expectation is not supported. Use Expect: 100-continue, or none.', {
+      status: 417,
+    });
     const { headers, body } = finalResponse(problem, requestId(request));
     response.writeHead(417, headers).end(body);
   });
@@ -170,10 +192,10 @@ function finalResponse(problem: Problem, id: string): { headers: Record<string, 
   return { headers, body };
 }
 
-/** Writes a problem straight to a socket. */
+/** Writes a problem directly to a socket, and closes it. */
 function endWith(socket: Duplex, problem: Problem, id: string = randomUUID()): void {
-  // Answers come in the order of their requests (RFC 9112 9.3.2): what comes now would be taken for that of an earlier one,
-  // or for a part of it. Only of a request that is not whole yet is it the answer.
+  // Answers must be in the order of their requests (RFC 9112 9.3.2). The client would take this one for the answer that is due, unless
+  // that is the answer to the request that was refused.
   const due = answerDueOn(socket);
   if (due !== null && (due.headersSent || due.req.complete)) {
     socket.destroy();

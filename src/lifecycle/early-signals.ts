@@ -1,5 +1,5 @@
 import { setImmediate } from 'node:timers/promises';
-import { ignoreRealTime, listenForRealTime, numberOf, realTimeSignals } from './real-time-signals.ts';
+import { listenForRealTime, numberOf, realTimeSignals, releaseRealTime } from './real-time-signals.ts';
 
 /** Node's profiler samples by SIGPROF, and its handler of it must stay. */
 const isProfiled = [...process.execArgv, process.env.NODE_OPTIONS ?? ''].some((option) =>
@@ -53,7 +53,7 @@ const note = (signal: string): void => {
 const heard = (signal: string): void => (listeners.get(signal) ?? note)(signal);
 
 /** Catches every forwarded signal, and records it until it is served. */
-export function noteSignals(): void {
+export function catchSignals(): void {
   const begin = (): void => {
     for (const signal of named) process.on(signal, heard);
   };
@@ -69,7 +69,7 @@ export function onSignal<S extends string>(signal: S, serve: (signal: S) => void
 }
 
 /** No longer catches those that will not be served: they do what they do to any process, and one that came before does so now. */
-export async function letGoAllBut(kept: readonly NodeJS.Signals[]): Promise<void> {
+export async function releaseSignalsExcept(kept: readonly NodeJS.Signals[]): Promise<void> {
   // Listeners are called in the event loop's next turn, of which half may be over.
   await setImmediate();
   await setImmediate();
@@ -79,7 +79,7 @@ export async function letGoAllBut(kept: readonly NodeJS.Signals[]): Promise<void
     if (came.delete(signal)) process.kill(process.pid, signal);
   }
   for (const [above, signal] of realTimeSignals.entries()) {
-    ignoreRealTime(signal);
+    releaseRealTime(signal);
     if (came.delete(signal)) process.kill(process.pid, numberOf(above));
   }
 }

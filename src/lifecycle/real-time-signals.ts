@@ -42,7 +42,7 @@ export function listenForRealTime(begin: () => void, listener: (signal: string) 
 }
 
 /** From now on the signal does what it does to any process. */
-export function ignoreRealTime(signal: string): void {
+export function releaseRealTime(signal: string): void {
   wraps.get(signal)?.close();
   wraps.delete(signal);
 }

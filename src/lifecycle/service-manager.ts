@@ -47,7 +47,7 @@ export class ServiceManager {
   refused(reason: string): void {
     this.#told = '';
     const [line = ''] = reason.split('\n');
-    this.#tell(`READY=1\nSTATUS=${this.#status()}; the upgrade was refused: ${cut(line)}`);
+    this.#tell(`READY=1\nSTATUS=${this.#status()}; upgrade refused: ${cut(line)}`);
   }
 
   /** @param withinMs how long that may take; `null` where nobody waits for anything */

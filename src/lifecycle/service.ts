@@ -110,13 +110,12 @@ export class Service {
     journal.onNotice(tell);
     const { policy } = this.#daemon;
     if (policy !== null) {
-      const unwatched = (reason: string): void =>
-        this.#logger.warn({ reason }, 'changes of the policy are only looked for from time to time');
+      const unwatched = (reason: string): void => this.#logger.warn({ reason }, 'the policy is polled for changes');
       if (policy.unwatched !== null) unwatched(policy.unwatched);
       policy.onUnwatched(unwatched);
-      policy.onRead(({ clients }) => this.#logger.info({ clients: clients.size }, 'there is another policy'));
+      policy.onRead(({ clients }) => this.#logger.info({ clients: clients.size }, 'policy reloaded'));
       policy.onRefused(({ message }) =>
-        this.#logger.error({ reason: message }, 'the policy is refused, and the one before still holds'),
+        this.#logger.error({ reason: message }, 'policy refused; the previous version stays in force'),
       );
     }
 
@@ -131,7 +130,7 @@ export class Service {
       onSignal('SIGINT', (signal) => void this.stop(signal));
       // At a terminal it means that the terminal is gone.
       onSignal('SIGHUP', () => void (isatty(1) ? this.stop('SIGHUP') : this.upgrade()));
-      onSignal('SIGUSR1', () => this.#logger.warn('SIGUSR1 is ignored: it opens no debugger'));
+      onSignal('SIGUSR1', () => this.#logger.warn('SIGUSR1 ignored: the inspector is disabled'));
     } else await this.#run(config.main, handoff?.main ?? null);
     const { node, head } = journal;
     this.#logger.info({ version, node, head, upgraded: handoff !== null }, 'ready');
@@ -180,8 +179,8 @@ export class Service {
     await this.#daemon.handles.drainSpawns(stopping);
     if (config.stopChildrenMs !== null) {
       const { count, left } = await this.#daemon.terminations.terminateChildren(config.stopChildrenMs);
-      if (left.length === 0) this.#logger.info({ count }, 'what was spawned has ended');
-      else this.#logger.warn({ count, left }, 'some of what was spawned has not ended');
+      if (left.length === 0) this.#logger.info({ count }, 'all spawned processes have ended');
+      else this.#logger.warn({ count, left }, 'some spawned processes have not ended');
     }
     this.#listeners.stop();
     await this.#quiet('stopping', DRAIN_MS);
@@ -199,7 +198,7 @@ export class Service {
     const refused = await this.#refusal();
     if (!this.#moves(refused === null ? 'accepted' : 'refused')) return;
     if (refused !== null) {
-      this.#logger.error({ reason: refused }, 'the upgrade is refused, and all stays as it is');
+      this.#logger.error({ reason: refused }, 'upgrade refused; this image keeps running');
       this.#manager.refused(refused);
       return;
     }
@@ -217,12 +216,12 @@ export class Service {
 
   /** An exception that nobody caught: whatever is broken in here, the processes are not, and a new image takes them over. */
   async fail(err: Error): Promise<void> {
-    this.#logger.fatal({ err }, 'a fault of ours');
+    this.#logger.fatal({ err }, 'internal error');
     const now = boottimeMs();
     this.#failures = [...this.#failures.filter((at) => at > now - FAILURES_WITHIN_MS && at <= now), now];
     if (this.#failures.length > MOST_FAILURES || next(this.#state, 'fault') === 'exit') process.exit(1);
     if (!this.#couldStart()) {
-      this.#logger.fatal('no new image could write the journal either, so this one goes on as far as it can');
+      this.#logger.fatal('a new image could not write the journal either; this image keeps running');
       return;
     }
     // What was drained for an upgrade, or after another fault, is not waited for again.
@@ -251,7 +250,7 @@ export class Service {
       const main = this.#main?.id ?? null;
       execute({ ...this.#daemon.handOver(), listeners: this.#handedSockets, main, failures: this.#failures });
     } catch (err) {
-      this.#logger.fatal({ err }, 'the next image could not be begun');
+      this.#logger.fatal({ err }, 'execve of the next image failed');
       process.exit(1);
     }
   }

@@ -91,7 +91,7 @@ async function send({ daemon, judge, pool, answered }: Scene, request: FuzzReque
   const fault = isFault ? 'a fault of the daemon' : route === null ? null : judge.answer(route, answer);
   if (fault !== null)
     throw new Error(
-      `${method} ${path} ${JSON.stringify(headers)} ${body}\n${answer.status} ${answer.text}\n${fault}\n${daemon.log.filter((line) => line.includes('a fault of ours')).join('\n')}`,
+      `${method} ${path} ${JSON.stringify(headers)} ${body}\n${answer.status} ${answer.text}\n${fault}\n${daemon.log.filter((line) => line.includes('internal error')).join('\n')}`,
     );
   if (answer.status === 201)
     pool.note(ofWatches ? 'watch' : answer.body.state === 'exited' ? 'ended' : 'mine', answer.body.id);
@@ -177,7 +177,7 @@ t.test(`${RUNS} requests, right and wrong, FUZZ_SEED=${SEED}`, async (t) => {
       `${method} ${path} was answered`,
     );
   t.notOk(
-    daemon.log.some((line) => line.includes('a fault of ours')),
+    daemon.log.some((line) => line.includes('internal error')),
     'the log tells of no fault',
   );
   t.equal((await daemon.get('/livez')).status, 200);

@@ -135,7 +135,7 @@ t.test('what cannot be is said in one sentence', async (t) => {
       /^waitd: nothing-of-that-name cannot be started: The program does not exist\.$/,
     ],
     [['waitd:test', 'serve', '--main', '--', '/etc/passwd'], 126, /^waitd: \/etc\/passwd cannot be started: /],
-    [['waitd:test', 'serve', '--main'], 2, /--main needs its program/],
+    [['waitd:test', 'serve', '--main'], 2, /--main needs a program/],
     [
       ['--tmpfs=/var/lib/waitd:mode=0755', 'waitd:test'],
       1,

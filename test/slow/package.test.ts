@@ -52,7 +52,7 @@ t.test(
   (t) => {
     const { status, stderr } = spawnSync('env', ['-u', 'NODE_OPTIONS', older!, waitd, 'serve'], { encoding: 'utf8' });
     t.equal(status, 1);
-    t.match(stderr, /^waitd: this is Node\.js \d+\.\d+\.\d+, and it takes 24 or newer\n$/);
+    t.match(stderr, /^waitd: this is Node\.js \d+\.\d+\.\d+, but waitd needs 24 or later\n$/);
     t.end();
   },
 );

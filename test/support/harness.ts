@@ -46,7 +46,7 @@ export interface LogEntry {
   upgraded?: boolean;
 }
 
-const REFUSED = 'the upgrade is refused, and all stays as it is';
+const REFUSED = 'upgrade refused; this image keeps running';
 
 const MAIN = join(import.meta.dirname, '../../src/main.ts');
 
