@@ -156,13 +156,13 @@ for (const [what, sockets, args, sentence] of [
     'a socket that nobody wants',
     ['x=tcp'],
     ['--listen', 'tcp:127.0.0.1:0'],
-    /no --listen wants the passed socket fd:x, tcp:127\.0\.0\.1:\d+: add --listen fd:x/,
+    /no --listen uses the passed socket fd:x, tcp:127\.0\.0\.1:\d+: add --listen fd:x/,
   ],
   [
     'a name that was not passed',
     ['x=tcp'],
     ['--listen', 'fd:x', '--listen', 'fd:y'],
-    /--listen fd:y: the service manager passed no such socket/,
+    /--listen fd:y: the service manager did not pass a socket of this name/,
   ],
   [
     'a socket that is wanted twice by its name',
@@ -176,8 +176,8 @@ for (const [what, sockets, args, sentence] of [
     ['--listen', 'unix:PATH', '--listen', 'fd:x'],
     /^waitd: --listen unix:\/.*\/s and --listen fd:x are the same passed socket: give one of them\n$/,
   ],
-  ['a socket of datagrams', ['x=udp'], [], /passed as x is no stream socket that listens/],
-  ['a file', ['x=file'], [], /passed as x is no stream socket that listens/],
+  ['a socket of datagrams', ['x=udp'], [], /descriptor x .* is not a listening stream socket/],
+  ['a file', ['x=file'], [], /descriptor x .* is not a listening stream socket/],
 ] as const)
   t.test(`${what} is refused in one sentence`, async (t) => {
     const directory = temporaryDirectory(t);

@@ -193,9 +193,9 @@ t.test('what is no path is that, whatever its body', async (t) => {
   ])
     for (const method of ['GET', 'POST', 'DELETE', 'PUT']) {
       const { body } = await daemon.request(method, path, method === 'GET' ? {} : broken);
-      t.match(body, { status: 404, errno: 'EPROTO', detail: /no such path/ }, `${method} ${path}`);
+      t.match(body, { status: 404, errno: 'EPROTO', detail: /path does not exist/ }, `${method} ${path}`);
     }
-  t.match((await daemon.get('/v1/handles/')).body.detail, /leave out the last slash/);
+  t.match((await daemon.get('/v1/handles/')).body.detail, /Remove the trailing slash/);
   const { status, headers } = await daemon.request('PUT', `/v1/handles/${id}`, broken);
   t.match({ status, headers }, { status: 405, headers: { allow: /GET.*PATCH.*DELETE|DELETE/ } });
 });

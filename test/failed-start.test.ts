@@ -22,10 +22,14 @@ t.test('a start that fails says why in one sentence, and leaves nothing', async 
   const socket = ['--listen', `unix:${d}/run/s`];
   const cases: [string, string[], RegExp, number?][] = [
     ['a port in use', [...state, ...socket, '--listen', `tcp:127.0.0.1:${port}`], /127.0.0.1:\d+ is in use: stop/],
-    ['an address of another machine', [...state, ...socket, '--listen', 'tcp:192.0.2.1:0'], /is no address of this/],
+    [
+      'an address of another machine',
+      [...state, ...socket, '--listen', 'tcp:192.0.2.1:0'],
+      /is not an address of this/,
+    ],
     ['a live socket', [...state, '--listen', `unix:${d}/live`], /another daemon is serving .*live: stop it/],
-    ['a file where the socket goes', [...state, '--listen', `unix:${d}/file`], /is no socket: listen elsewhere/],
-    ['a file on the way to the socket', [...state, '--listen', `unix:${d}/file/s`], /cannot be made: .*ENOTDIR/],
+    ['a file where the socket goes', [...state, '--listen', `unix:${d}/file`], /is not a socket: give another --listen/],
+    ['a file on the way to the socket', [...state, '--listen', `unix:${d}/file/s`], /cannot be created: .*ENOTDIR/],
     ['a state directory that is a file', ['--state-dir', `${d}/file`, ...socket], /is not a directory: remove/],
     ['a state directory with too long a name', ['--state-dir', `${d}/${'x'.repeat(300)}`, ...socket], /ENAMETOOLONG/],
     ['no tokens file', [...state, ...socket, '--tokens', `${d}/none`], /none: no such file or directory/],

@@ -27,7 +27,7 @@ t.test('--check has a sentence for each reason why a start would fail, and leave
     /^waitd: \/no\/such cannot be started/,
     /^waitd: the state directory .*file is not a directory/,
     /^waitd: 127.0.0.1:\d+ is in use/,
-    /^waitd: .*file is there already and is no socket/,
+    /^waitd: .*file exists and is not a socket/,
     /^$/,
   ];
   t.match(stderr.split('\n'), says);

@@ -1,7 +1,8 @@
 /**
- * The media type that a client would rather have (RFC 9110 12.5.1).
- * @param offered the first one is what a client gets that has no wish
- * @returns `undefined` where it accepts none of them
+ * Selects the media type that a client prefers (RFC 9110 12.5.1).
+ * @param accept the Accept header
+ * @param offered the available types; the first is the default without a preference
+ * @returns `undefined` if the client accepts none of them
  */
 export function mediaType<T extends string>(accept: string | undefined, offered: readonly T[]): T | undefined {
   const ranges = (accept?.trim() || '*/*').split(',').map((part) => {

@@ -9,21 +9,25 @@ import type { Listeners } from './listeners.ts';
 declare module 'fastify' {
   interface FastifyRequest {
     audited: AuditFacts;
-    /** Of the problem that it was answered with. */
+    /** The errno of the problem that answers the request; `null` without one. */
     errno: ProblemErrno | null;
-    /** What it asks for, as far as that is known; `null` where the body was not there. */
+    /** The operation of a request that was refused before its body was parsed, as far as it is known. */
     operation: string | null;
   }
   interface FastifyInstance {
-    /** Told of every problem that is answered with. */
+    /** Called for every answer that is a problem. */
     onRefusal(request: FastifyRequest, reply: FastifyReply, errno: ProblemErrno): void;
   }
 }
 
-/** What is audited wherever it happens. */
+/** The errnos that are audited on every route. */
 const refusals: ReadonlySet<ProblemErrno> = new Set<ProblemErrno>(['EACCES', 'EPERM', 'EDQUOT']);
 
-/** A line for everything that is done or refused: who, what, with which result, under which request id. */
+/**
+ * Writes one audit line for every operation and every refusal: client, peer, operation, result and request id.
+ * @param log `null` if the audit is off
+ * @returns the checks to run before each request
+ */
 export function audit(app: FastifyInstance, log: Logger | null, listeners: () => Listeners): Check[] {
   app.decorateRequest('audited', null as unknown as FastifyRequest['audited']);
   app.decorateRequest('errno', null);
@@ -34,20 +38,20 @@ export function audit(app: FastifyInstance, log: Logger | null, listeners: () =>
     if (typeof audit === 'object' && request.body == null) peek(request, audit);
     if (refusals.has(errno) && audit === undefined) writeWhenClosed(log, request, reply);
   });
-  // Now, since a connection that has closed does not tell any more where it came from.
+  // The peer is read now, because a closed connection has no address any more.
   const writeWhenClosed = (log: Logger, request: FastifyRequest, reply: FastifyReply): void => {
     const peer = listeners().nameOfPeer(request.raw.socket);
     reply.raw.once('close', () => write(log, request, reply, peer));
   };
   if (log === null) return [];
   const check: Check = (request, reply, config) => {
-    // Not on the response: one whose caller has gone away has none, and was done all the same.
+    // At the close of the connection, because an operation whose caller disconnects gets no response but was carried out.
     if (config.operation?.audit !== undefined) writeWhenClosed(log, request, reply);
   };
   return [check];
 }
 
-/** Handles that are opened without a request: by a watch. */
+/** Writes an audit line for every handle that a watch opens. */
 export function auditWatches(watches: Watches, log: Logger | null): void {
   if (log === null) return;
   watches.onOpened((handle, watch) =>
@@ -62,13 +66,13 @@ export function auditWatches(watches: Watches, log: Logger | null): void {
   );
 }
 
-/** A text, with the colon that makes it the name of a field, or what opens and closes an object or an array. */
+/** A JSON string, with a following colon if it is the name of a field, or a bracket of an object or an array. */
 const TOKEN = /"(?:[^"\\]|\\.)*"\s*:?|[{}[\]]/g;
 
-/** Bytes. */
+/** In bytes. */
 const LONGEST_PEEK = 4096;
 
-/** Finds what a request asks for that is refused before its body is read, in as much of it as has come with its head. */
+/** Finds the operation of a request that is refused before its body is parsed, in the part of the body that arrived with the headers. */
 function peek(request: FastifyRequest, fields: readonly string[]): void {
   request.raw.once('data', (chunk: Buffer) => {
     let depth = 0;
@@ -81,7 +85,7 @@ function peek(request: FastifyRequest, fields: readonly string[]): void {
   });
 }
 
-/** One verb for one operation, whether it is done or refused. */
+/** Returns the operation's name in the audit, which is the same if the operation is refused. */
 function operationOf({ routeOptions, body, operation }: FastifyRequest): string {
   const { audit = REFUSAL } = routeOptions.config.operation ?? {};
   if (typeof audit === 'string') return audit;

@@ -11,23 +11,23 @@ import type { Listeners } from './listeners.ts';
 
 declare module 'fastify' {
   interface FastifyRequest {
-    /** The client that asks. On the routes that need no credentials there is none. */
+    /** The client that sent the request. Not set on routes that need no credentials. */
     client: Client;
   }
   interface FastifyContextConfig {
-    /** Answered without credentials. */
+    /** Whether the route needs no credentials. */
     open?: boolean;
-    /** Only for clients that have this right. */
+    /** The right that a client must have. */
     needs?: 'metrics';
-    /** What the route carries out. Its rules hold here. */
+    /** The operation of the route, with its rules. */
     operation?: Rules;
   }
 }
 
-/** Browsers cannot set headers on a WebSocket, so the token may come as a subprotocol (as Kubernetes has it). */
+/** The prefix of a subprotocol that carries a token, because browsers cannot set headers on a WebSocket (as in Kubernetes). */
 const TOKEN_PROTOCOL = 'base64url.bearer.authorization.waitd.';
 
-/** Names the client of every request, before anything else is looked at. */
+/** Authenticates every request, and checks its rate limit and the rights of its operation. */
 export function authenticate(app: FastifyInstance, clients: Clients, listeners: () => Listeners): Check {
   const onConnection = new WeakMap<Socket, Counted>();
   trackInFlightRequests(app, clients);
@@ -58,31 +58,32 @@ export function authenticate(app: FastifyInstance, clients: Clients, listeners: 
   };
 }
 
-/** The client whose quota of connections a connection takes a place of. */
+/** The client whose quota of connections a connection uses. */
 interface Counted {
   client: Client;
-  place: Reservation;
+  reservation: Reservation;
 }
 
-/** A connection counts for the client that used it last. */
+/** Counts a connection for the client that used it last. */
 function countConnection(onConnection: WeakMap<Socket, Counted>, socket: Socket, client: Client): void {
-  let place: Reservation;
+  let reservation: Reservation;
   try {
-    place = client.reserve('connections');
+    reservation = client.reserve('connections');
   } catch (error) {
-    // Refused, it has no use for this one.
+    // The refused client must not keep the connection open.
     throw error instanceof Problem ? error.with({ connection: 'close' }) : error;
   }
   const before = onConnection.get(socket);
-  onConnection.set(socket, { client, place });
-  if (before === undefined) socket.once('close', () => onConnection.get(socket)!.place[Symbol.dispose]());
-  else before.place[Symbol.dispose]();
+  onConnection.set(socket, { client, reservation });
+  if (before === undefined) socket.once('close', () => onConnection.get(socket)!.reservation[Symbol.dispose]());
+  else before.reservation[Symbol.dispose]();
 }
 
 function bearerToken({ headers }: FastifyRequest): string | null {
   if (headers.authorization !== undefined) {
     const match = /^Bearer +([A-Za-z0-9._~+/=-]+)$/i.exec(headers.authorization);
-    if (match === null) throw unauthenticated('Only Authorization: Bearer <token> is understood.');
+    if (match === null)
+      throw unauthenticated('The Authorization header is not a bearer token. Send Authorization: Bearer <token>.');
     return match[1]!;
   }
   const protocols = headers['sec-websocket-protocol'];
@@ -91,7 +92,7 @@ function bearerToken({ headers }: FastifyRequest): string | null {
   return offered === undefined ? null : Buffer.from(offered.slice(TOKEN_PROTOCOL.length), 'base64url').toString();
 }
 
-/** The subprotocols that a WebSocket client offers. */
+/** Parses the subprotocols that a WebSocket client offers (Sec-WebSocket-Protocol). */
 export function protocolsOf(header: string | undefined): string[] {
   return (header ?? '')
     .split(',')

@@ -14,17 +14,18 @@ import { bindTcp } from '../kernel/tcp-socket.ts';
 import { bindUnix } from '../kernel/unix-socket.ts';
 import type { ListeningSocket } from './listen-addresses.ts';
 
-/** Beyond the backlog of the kernel's default, so that a burst of clients need not retry. */
+/** The number of connections that may wait to be accepted: enough for a burst of clients. */
 export const BACKLOG = 4096;
 
 /** sun_path is 108 bytes with its NUL (unix(7)). */
 const LONGEST_PATH = 107;
 
 /**
- * Makes a socket that listens at an address. Clients wait in its queue until a server accepts them.
- * @param made gets the socket file and the directories that are made for it
- * @param trial leaves a stale socket of a dead daemon in its place; the result then has no use
- * @throws {Error} in one sentence: another daemon listens there, or the address cannot be used
+ * Creates a socket that listens on an address. Clients wait in its queue until a server accepts them.
+ * @param access the mode and group of a Unix socket
+ * @param made records the socket file and the directories that are created
+ * @param trial keeps the stale socket file of a dead daemon; the result must then not be used
+ * @throws {Error} with one sentence, if another daemon listens on the address or the address cannot be used
  */
 export async function bindAddress(
   address: Exclude<Address, { passed: string }>,
@@ -39,7 +40,7 @@ export async function bindAddress(
     if (!isErrno(error, 'EACCES', 'EPERM', 'EROFS', 'ENOTDIR', 'ENOSPC', 'EDQUOT', 'ELOOP', 'ENAMETOOLONG', 'ENOENT'))
       throw error;
     throw new Error(
-      `the socket ${address.unix} cannot be made: ${sentenceOf(error)}: give --listen unix:PATH in a directory of uid ${process.getuid!()}`,
+      `the socket ${address.unix} cannot be created: ${sentenceOf(error)}: give --listen unix:PATH in a directory of uid ${process.getuid!()}`,
     );
   }
 }
@@ -52,10 +53,10 @@ async function listenTcp(host: string, port: number): Promise<Descriptor> {
     return descriptor;
   } catch (error) {
     if (isErrno(error, 'EADDRINUSE'))
-      throw new Error(`${host}:${port} is in use: stop what listens there, or listen elsewhere`);
-    if (isErrno(error, 'EADDRNOTAVAIL', 'EAFNOSUPPORT')) throw new Error(`${host} is no address of this machine`);
+      throw new Error(`${host}:${port} is in use: stop the program that listens there, or give another --listen`);
+    if (isErrno(error, 'EADDRNOTAVAIL', 'EAFNOSUPPORT')) throw new Error(`${host} is not an address of this machine`);
     if (isErrno(error, 'EACCES', 'EPERM'))
-      throw new Error(`port ${port} needs a privilege (CAP_NET_BIND_SERVICE): give another port`);
+      throw new Error(`port ${port} needs CAP_NET_BIND_SERVICE: give another port`);
     throw error;
   }
 }
@@ -64,7 +65,7 @@ async function resolve(host: string): Promise<{ address: string }> {
   try {
     return await lookup(host);
   } catch {
-    throw new Error(`${host} is no address of this machine`);
+    throw new Error(`${host} is not an address of this machine`);
   }
 }
 
@@ -76,18 +77,18 @@ async function listenUnix(
 ): Promise<{ fd: number; file?: SocketFile }> {
   if (Buffer.byteLength(path) > LONGEST_PATH)
     throw new Error(
-      `the socket path ${path} is over ${LONGEST_PATH} bytes: give --listen unix:PATH with a shorter one`,
+      `the socket path ${path} has more than ${LONGEST_PATH} bytes: give --listen unix:PATH with a shorter one`,
     );
   const directory = dirname(path);
-  // Who may connect must get there.
+  // If other users may connect, they must be able to reach the socket.
   makeDirectory(directory, (access.mode & 0o077) === 0 ? 0o700 : 0o755, made);
-  // Two daemons that both find a stale socket must not both take it over.
+  // The lock prevents two daemons from replacing the same stale socket.
   using _lock = await lockDirectory(directory);
   const there = lstatSync(path, { throwIfNoEntry: false });
   if (there !== undefined) {
-    if (!there.isSocket()) throw new Error(`${path} is there already and is no socket: listen elsewhere`);
+    if (!there.isSocket()) throw new Error(`${path} exists and is not a socket: give another --listen`);
     if (await answers(path, there.uid))
-      throw new Error(`another daemon is serving ${path}: stop it, or listen elsewhere`);
+      throw new Error(`another daemon is serving ${path}: stop it, or give another --listen`);
     if (trial) {
       accessSync(directory, constants.W_OK | constants.X_OK);
       return { fd: -1 };
@@ -97,7 +98,7 @@ async function listenUnix(
   return bindPrivately(path, access, made);
 }
 
-/** bind(2) makes the file with the mode that the umask leaves: there is no moment in which those could connect who may not. */
+/** Binds with a restrictive umask, because bind(2) creates the file: nobody may connect before its group and mode are set. */
 function bindPrivately(path: string, { mode, gid }: SocketAccess, made: Made): { fd: number; file: SocketFile } {
   const umask = process.umask(0o177);
   try {
@@ -122,17 +123,17 @@ function giveToGroup(path: string, gid: number): void {
   }
 }
 
-/** Held by another daemon for a moment, if at all. */
+/** Locks a directory. Retries for 2 s, because another daemon holds the lock only while it binds its socket. */
 async function lockDirectory(directory: string): Promise<Disposable> {
   for (let tries = 0; tries < 100; tries += 1) {
     const lock = tryLock(directory);
     if (lock !== null) return lock;
     await setTimeout(20);
   }
-  throw new Error(`${directory} is locked by another process, so no socket can be made in it`);
+  throw new Error(`${directory} is locked by another process, so the socket cannot be created in it`);
 }
 
-/** @throws {Error} where that cannot be found out */
+/** Reports whether a daemon serves a Unix socket. @throws {Error} if this user may not connect to find out */
 async function answers(path: string, uid: number): Promise<boolean> {
   const { promise, resolve, reject } = Promise.withResolvers<boolean>();
   const socket = connect(path, () => {
@@ -142,9 +143,9 @@ async function answers(path: string, uid: number): Promise<boolean> {
   socket.on('error', (error) => {
     if (isErrno(error, 'EACCES', 'EPERM'))
       reject(
-        new Error(`${path} belongs to uid ${uid}, and may be in use: remove it as that user, or listen elsewhere`),
+        new Error(`${path} belongs to uid ${uid}, and may be in use: remove it as that user, or give another --listen`),
       );
-    // Anything but these may be a daemon that is busy (EAGAIN: its backlog is full).
+    // Any other error may come from a busy daemon (EAGAIN: its backlog is full).
     else resolve(!isErrno(error, 'ECONNREFUSED', 'ENOENT'));
   });
   return promise;

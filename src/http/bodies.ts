@@ -7,25 +7,25 @@ import type { Check } from './checks.ts';
 import { BODY_LIMIT } from './limits.ts';
 import { requireShallow } from './nesting.ts';
 
-/** Requests whose client waits for `100 Continue`, with the response that sends it. */
+/** Requests whose client waits for `100 Continue`, with the response that sends it (RFC 9110 10.1.1). */
 const expecting = new WeakMap<IncomingMessage, ServerResponse>();
 
-/** Refuses a body by its headers, before a byte of it is read or asked for. */
+/** Refuses a body by its headers, before any of it is read. */
 export const refuseBody: Check = ({ raw: { headers } }) => {
   const { 'content-length': length, 'transfer-encoding': transfer, 'content-encoding': encoding } = headers;
   const isEmpty = transfer === undefined && (length === undefined || Number(length) === 0);
   const type = headers['content-type'];
-  // It means nothing without a body, which one in chunks may turn out not to be, and Fastify would refuse one that is malformed.
+  // Without a body the type is irrelevant, but Fastify would refuse a malformed one. A chunked body may turn out to be empty.
   if (isEmpty || transfer !== undefined) delete headers['content-type'];
   if (isEmpty) return undefined;
   if (transfer !== undefined && transfer.trim().toLowerCase() !== 'chunked')
     throw new Problem(
       'EPROTO',
-      'Only the transfer coding chunked is known: send the body with it, or with a Content-Length.',
+      'The transfer coding is not supported. Send the body with chunked or with a Content-Length.',
     );
   if (Number(length) > BODY_LIMIT) throw tooLong();
   if (encoding !== undefined && encoding.trim().toLowerCase() !== 'identity')
-    throw new Problem('EPROTO', 'Compressed bodies are not accepted: leave out Content-Encoding.', {
+    throw new Problem('EPROTO', 'Compressed bodies are not supported. Send the body without Content-Encoding.', {
       status: 415,
       headers: { 'accept-encoding': 'identity' },
     });
@@ -34,8 +34,8 @@ export const refuseBody: Check = ({ raw: { headers } }) => {
 };
 
 /**
- * Reads bodies, of every method. An empty one is no body, whatever its type: clients name a default type without having a body.
- * A route without a schema for its body takes none.
+ * Reads the bodies of every method. An empty body counts as none, whatever its type, because some clients always send a type.
+ * A route without a body schema refuses any other body.
  */
 export function readBodies(app: App): void {
   const parse = app.getDefaultJsonParser('error', 'error');
@@ -54,7 +54,7 @@ export function readBodies(app: App): void {
       }
     });
   });
-  // Fastify would leave these unread, and a body that says what to do would be ignored.
+  // Fastify would ignore the bodies of these methods instead of refusing them.
   for (const method of ['GET', 'HEAD']) app.addHttpMethod(method, { hasBody: true, overrideExisting: true });
   app.addHook('preValidation', (request, _reply, done) => {
     if (request.body === undefined || request.routeOptions.schema?.body !== undefined) done();
@@ -66,7 +66,7 @@ export function readBodies(app: App): void {
   });
 }
 
-/** Gives the whole of a body, or a problem once it is over the limit; the rest then stays unread. */
+/** Collects a body. Once it exceeds the limit, calls back with a problem and leaves the rest unread. */
 function collect(payload: NodeJS.ReadableStream, done: (error: Error | null, bytes: Buffer) => void): void {
   const chunks: Buffer[] = [];
   let length = 0;
@@ -87,7 +87,7 @@ function decoded(bytes: Buffer): string {
   try {
     return new TextDecoder('utf-8', { fatal: true }).decode(bytes);
   } catch {
-    throw new Problem('EINVAL', 'The body is not valid UTF-8.');
+    throw new Problem('EINVAL', 'The body is not valid UTF-8. Encode it as UTF-8.');
   }
 }
 
@@ -95,22 +95,26 @@ function requireJson(type: string | undefined): void {
   const [essence = '', ...parameters] = (type ?? '').split(';').map((part) => part.trim().toLowerCase());
   const charset = parameters.find((parameter) => parameter.startsWith('charset='))?.slice('charset='.length);
   if (essence === 'application/json' && /^("?)(utf-?8|us-ascii)\1$/.test(charset ?? 'utf-8')) return;
-  throw new Problem('EPROTO', 'Send the body as application/json, in UTF-8.', { status: 415 });
+  throw new Problem(
+    'EPROTO',
+    'The body is not application/json in UTF-8. Send it with Content-Type: application/json.',
+    { status: 415 },
+  );
 }
 
 function tooLong(): Problem {
-  return new Problem('E2BIG', `The body is over ${BODY_LIMIT} bytes, the limit.`);
+  return new Problem('E2BIG', `The body exceeds the limit of ${BODY_LIMIT} bytes. Send a smaller one.`);
 }
 
-/** Nothing in a body means anything to a route that takes none, so any field is an unknown one. */
+/** Builds the refusal of a body on a route that has none, where every field is unknown. An empty object is accepted. */
 function refusalOfFields({ body }: FastifyRequest): Problem | undefined {
   const isObject = typeof body === 'object' && body !== null && !Array.isArray(body);
   const fields = isObject ? Object.keys(body) : [];
   if (isObject && fields.length === 0) return undefined;
   const errors = isObject
-    ? fields.slice(0, MOST_ERRORS).map((field) => ({ path: `/${field.slice(0, 200)}`, message: 'is not known here' }))
+    ? fields.slice(0, MOST_ERRORS).map((field) => ({ path: `/${field.slice(0, 200)}`, message: 'unknown field' }))
     : [{ path: '/', message: 'must be left out' }];
-  return new Problem('EINVAL', 'This request takes no body: leave it out, and give parameters in the query.', {
+  return new Problem('EINVAL', 'This request has no body. Leave the body out, and give parameters in the query.', {
     errors,
   });
 }

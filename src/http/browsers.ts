@@ -5,10 +5,10 @@ import { Problem } from '../errors/problem.ts';
 import type { Check } from './checks.ts';
 import type { Listeners } from './listeners.ts';
 
-/** The headers of answers that a page of another origin may read, beside those that CORS lets it read anyway. */
+/** The headers of answers that a page of another origin may read, besides those that CORS always allows. */
 const EXPOSED = Object.keys(responseHeaders).sort().join(', ');
 
-/** The same for every path, be it there or not: nobody has shown yet who is asking. */
+/** The same for every path, because a preflight has no credentials and must not reveal which paths exist. */
 const PREFLIGHT = {
   'access-control-allow-methods': [...new Set(operations.map(({ method }) => method)), 'HEAD'].join(', '),
   'access-control-allow-headers': ['Authorization', 'Content-Type', ...Object.keys(requestHeaders), 'X-Request-Id']
@@ -17,7 +17,7 @@ const PREFLIGHT = {
   'access-control-max-age': '600',
 };
 
-/** For pages, which the API has none of but its documentation: nothing from elsewhere, in nobody's frame. */
+/** The headers of pages, which are only the API's documentation: no foreign content, and no embedding in frames. */
 const PAGE = {
   'cache-control': 'no-store',
   'content-security-policy': [
@@ -36,31 +36,32 @@ const PAGE = {
   'x-frame-options': 'DENY',
 };
 
-/** What browsers alone send of their own accord, also where they send no Origin: a page's GET from its own server. */
+/** Headers that only browsers send by default, even without an Origin, as for a GET from the page's own server. */
 const BROWSERS_HEADERS = ['sec-fetch-site', 'sec-fetch-dest', 'sec-fetch-user', 'referer'];
 
 /**
- * Whose pages may call: those that were served from here, and those listed. A browser says of every call from elsewhere, and of
- * every WebSocket, where its page is from (RFC 6454 7.3); a refusal comes before anything is done.
+ * Admits web pages of the daemon's own origin and of the allowed ones. A browser sends the Origin of the page with every cross-origin
+ * request and every WebSocket (RFC 6454 7.3). A refusal precedes any effect of the request.
  *
- * No browser connects to a Unix socket: what one sent was passed on by a proxy, whose uid would then speak for every page. So there
- * only listed origins may call, and without an Origin the Host must be that of a listed one, unless a token tells who asks.
+ * Browsers cannot connect to a Unix socket. A browser's request on one came through a proxy, and the proxy's uid would authenticate
+ * every page. So only allowed origins may call there. Without an Origin, the Host must belong to an allowed one, unless a token
+ * authenticates the client.
  */
 export function originCheck(allowed: readonly string[], listeners: () => Listeners): Check {
   return (request, reply) => {
     const { origin } = request.headers;
-    // The answer to the one is no answer to the other.
+    // Caches must not reuse an answer for another origin.
     if (allowed.length > 0) reply.header('vary', 'Origin');
     const isUnix = listeners().isUnix(request.raw.socket);
     if (isUnix && origin === undefined) requireNoPage(request, allowed);
     if (origin === undefined || (!isUnix && isOwn(request, origin))) return;
     if (!allowed.includes(origin))
-      throw new Problem('EPERM', 'Pages of this origin may not call: start with --allowed-origin.');
+      throw new Problem('EPERM', 'Web pages of this origin may not call the daemon. Start it with --allowed-origin.');
     reply.headers({ 'access-control-allow-origin': origin, 'access-control-expose-headers': EXPOSED });
   };
 }
 
-/** @throws {Problem} EPERM for what a proxy passes on from a browser's page that is not listed */
+/** @throws {Problem} EPERM for a request that a proxy forwards from a browser, if its page is not of an allowed origin */
 function requireNoPage({ headers }: FastifyRequest, allowed: readonly string[]): void {
   if (headers.authorization !== undefined || BROWSERS_HEADERS.every((name) => headers[name] === undefined)) return;
   const { host } = headers;
@@ -70,18 +71,18 @@ function requireNoPage({ headers }: FastifyRequest, allowed: readonly string[]):
   )
     return;
   const detail =
-    'A browser’s request came to this Unix socket through a proxy: present a token, or start with --allowed-origin.';
+    'A proxy forwarded a browser’s request to this Unix socket. Send a token, or start the daemon with --allowed-origin.';
   throw new Problem('EPERM', detail);
 }
 
 function isOwn({ protocol, headers }: FastifyRequest, origin: string): boolean {
   if (headers.host === undefined) return false;
   const own = `${protocol}://${headers.host}`;
-  // As a browser writes an origin: without the default port.
+  // A browser omits the default port of an origin.
   return origin === own || (URL.canParse(own) && origin === new URL(own).origin);
 }
 
-/** A browser asks before it makes a call that no form could make. It asks without credentials, and learns nothing but that. */
+/** Answers a CORS preflight, which a browser sends without credentials before a request that no HTML form could make. */
 export const answerPreflight: Check = (request, reply) => {
   if (!isPreflight(request) || !reply.hasHeader('access-control-allow-origin')) return undefined;
   reply.code(204).headers(PREFLIGHT).send();
@@ -92,7 +93,7 @@ function isPreflight({ method, headers }: FastifyRequest): boolean {
   return method === 'OPTIONS' && headers['access-control-request-method'] !== undefined;
 }
 
-/** For routes that serve pages. At the end of each, since files are sent with a caching of their own. */
+/** Sets the headers of pages on all routes of a plugin. In onSend, because the file server sets its own caching before. */
 export function asPages(app: FastifyInstance): void {
   app.addHook('onSend', (_request, reply, payload, done) => {
     reply.headers(PAGE);

@@ -1,9 +1,9 @@
 import type { FastifyContextConfig, FastifyReply, FastifyRequest, HookHandlerDoneFunction } from 'fastify';
 
 /**
- * A check that every request passes before its route. It throws a problem to refuse the request. If it replies itself it returns
- * `answered`, and the request goes no further.
- * @param config the route's; an empty one if no route matches
+ * A check that runs on every request before its route. It throws a problem to refuse the request, or returns `answered` if it has
+ * replied itself.
+ * @param config the configuration of the route; empty if no route matches
  */
 export type Check = (
   request: FastifyRequest,
@@ -12,8 +12,8 @@ export type Check = (
 ) => 'answered' | undefined;
 
 /**
- * Makes one hook of several checks, which run in this order. One hook each would cost every request more than most checks do, and
- * a hook that returns a promise costs a turn of the microtask queue.
+ * Combines checks into one hook, which runs them in order. A separate hook for each would cost every request more than most checks,
+ * and a hook that returns a promise costs a turn of the microtask queue.
  */
 export function inOrder(...checks: readonly Check[]) {
   return (request: FastifyRequest, reply: FastifyReply, done: HookHandlerDoneFunction): void => {

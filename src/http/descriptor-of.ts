@@ -1,8 +1,8 @@
 import type { Server, Socket } from 'node:net';
 
 /**
- * The descriptor of a socket, for which Node has no public name.
- * @throws {Error} where it is closed
+ * Returns the descriptor of a socket, which Node.js has no public name for.
+ * @throws {Error} if the socket is closed
  */
 export function descriptorOf(socket: Socket | Server): number {
   const { _handle: handle } = socket as unknown as { _handle: { fd: number } | null };

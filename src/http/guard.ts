@@ -10,7 +10,7 @@ import { answerDueOn, sendProblem, usualHeaders } from './problems.ts';
 
 declare module 'fastify' {
   interface FastifyContextConfig {
-    /** Answered even over the last descriptors. */
+    /** Whether the route is answered even on one of the last descriptors. */
     health?: boolean;
   }
 }
@@ -18,30 +18,31 @@ declare module 'fastify' {
 export const SUBPROTOCOL = 'waitd.v1';
 export const EVENTS_PATH = '/v1/events';
 
-/** What HTTP asks of every request and answer, before any route sees it. */
+/** Checks the rules of HTTP for every request, and sets the usual headers of every answer. */
 export function guard(allowedHosts: readonly string[], listeners: () => Listeners): Check {
   return (request, reply, config) => {
     reply.headers(usualHeaders(request.id));
     if (listeners().draining) reply.header('connection', 'close');
     if (request.raw.url!.length > URL_LIMIT)
-      throw new Problem('EPROTO', `The URL is over ${URL_LIMIT} bytes: name many handles in frames.`, { status: 414 });
+      throw new Problem('EPROTO', `The URL exceeds ${URL_LIMIT} bytes. Subscribe to many handles with frames.`, {
+        status: 414,
+      });
     checkTarget(request);
     const peer = listeners().peerOf(request.raw.socket);
     if (peer === 'tcp' || 'certificate' in peer) checkHost(request.raw, allowedHosts);
-    if (config.health !== true && listeners().isOneOfTheLast(request.raw.socket)) throw outOfDescriptors();
+    if (config.health !== true && listeners().isOnReservedDescriptor(request.raw.socket)) throw outOfDescriptors();
     checkPreconditions(request);
     if (asksForWebSocket(request.raw)) checkUpgrade(request);
     else if (isStrippedUpgrade(request)) throw notUpgraded(request.raw);
   };
 }
 
-/** Nothing here has an entity tag, so no precondition that names one can hold (RFC 9110 13.1). */
+/** Refuses preconditions that name an entity tag, because no resource has one (RFC 9110 13.1). */
 function checkPreconditions({ method, headers }: FastifyRequest): void {
   const { 'if-match': match, 'if-none-match': noneMatch } = headers;
   const isRead = method === 'GET' || method === 'HEAD';
   if ((match === undefined || match.trim() === '*') && (isRead || noneMatch?.trim() !== '*')) return;
-  const detail =
-    'The precondition does not hold: leave out If-Match and If-None-Match, since nothing here has an ETag.';
+  const detail = 'The precondition fails, because no resource has an ETag. Leave out If-Match and If-None-Match.';
   throw new Problem('EPROTO', detail, { status: 412 });
 }
 
@@ -50,8 +51,8 @@ function asksForWebSocket({ headers: { upgrade } }: Pick<IncomingMessage, 'heade
 }
 
 /**
- * Whether an upgrade is met. Anywhere else it is an ordinary request, and refused as one; and before the answers that are due it
- * cannot be met, so it is ignored, as RFC 9110 7.8 allows, and answered in its turn.
+ * Reports whether the server accepts an upgrade. On other paths the request is handled as an ordinary one and refused. While an
+ * earlier answer is due on the connection, the upgrade is ignored, as RFC 9110 7.8 allows.
  */
 export function meetsUpgrade(request: IncomingMessage): boolean {
   const isForEvents = request.method === 'GET' && pathOf(request.url!) === EVENTS_PATH;
@@ -61,10 +62,10 @@ export function meetsUpgrade(request: IncomingMessage): boolean {
   return true;
 }
 
-/** From then on nobody reads their connections but the WebSocket that they may become. */
+/** Requests whose upgrade was accepted. Node.js no longer reads their connections. */
 const upgrading = new WeakSet<IncomingMessage>();
 
-/** The headers of an upgrade that go from one hop to the next alone (RFC 9110 7.6.1), so that a proxy has to add them anew. */
+/** Lists the missing hop-by-hop parts of an upgrade, which a proxy must add itself (RFC 9110 7.6.1). */
 function missingOf({ httpVersion, headers }: IncomingMessage): string[] {
   const options = (headers.connection ?? '').split(',').map((option) => option.trim().toLowerCase());
   return [
@@ -74,7 +75,7 @@ function missingOf({ httpVersion, headers }: IncomingMessage): string[] {
   ];
 }
 
-/** Whether a client has asked for a WebSocket by the headers that a proxy passes on, and not by those that it does not. */
+/** Reports whether a proxy has forwarded an upgrade without its hop-by-hop headers. */
 function isStrippedUpgrade({ method, headers, routeOptions }: FastifyRequest): boolean {
   const isAsked = headers['sec-websocket-key'] !== undefined || headers['sec-websocket-version'] !== undefined;
   return isAsked && method === 'GET' && routeOptions.url === EVENTS_PATH;
@@ -82,11 +83,11 @@ function isStrippedUpgrade({ method, headers, routeOptions }: FastifyRequest): b
 
 function notUpgraded(request: IncomingMessage): Problem {
   const missing = missingOf(request).join(' and ');
-  const detail = `This is no upgrade to a WebSocket: ${missing} is missing. Have the proxy in between pass it on.`;
+  const detail = `The WebSocket upgrade lacks ${missing}. Configure the proxy in front to forward upgrades.`;
   return new Problem('EPROTO', detail, { status: 426, headers: { upgrade: 'websocket', connection: 'upgrade' } });
 }
 
-/** A connection whose upgrade comes to an answer ends with that. */
+/** Closes the connection after the answer to a refused upgrade, because Node.js no longer reads it. */
 export const endRefusedUpgrade: Check = ({ raw: request }, reply) => {
   if (!upgrading.has(request)) return undefined;
   reply.header('connection', 'close');
@@ -94,23 +95,32 @@ export const endRefusedUpgrade: Check = ({ raw: request }, reply) => {
   return undefined;
 };
 
-/** The connection goes with its answer: it is one of those that are kept back. */
+/** Builds the refusal on one of the reserved descriptors. It closes the connection to release the descriptor. */
 function outOfDescriptors(): Problem {
-  return new Problem('EMFILE', 'The daemon is out of descriptors: end connections and handles that nobody needs.', {
-    retry: { afterMs: 1000 },
-    headers: { connection: 'close' },
-  });
+  return new Problem(
+    'EMFILE',
+    'The daemon is out of descriptors. Close connections and handles that are not needed, then retry.',
+    {
+      retry: { afterMs: 1000 },
+      headers: { connection: 'close' },
+    },
+  );
 }
 
-/** A proxy that trusts the one and a server that trusts the other would not mean the same host (RFC 9112 3.2.2). */
+/** Refuses a URL and a Host that differ: a proxy and the daemon could each trust a different one (RFC 9112 3.2.2). */
 function checkTarget({ raw, headers }: FastifyRequest): void {
-  if (!isWellFormed(raw.url!)) throw new Problem('EPROTO', 'The URL is not well-formed.', { status: 400 });
+  if (!isWellFormed(raw.url!))
+    throw new Problem('EPROTO', 'The URL is not well-formed. Use ASCII, and escape other characters as UTF-8.', {
+      status: 400,
+    });
   const authority = authorityOf(raw.url!);
   if (authority !== null && headers.host !== undefined && authority !== headers.host.toLowerCase())
-    throw new Problem('EPROTO', 'The host in the URL and the Host header are not the same.', { status: 400 });
+    throw new Problem('EPROTO', 'The host in the URL differs from the Host header. Send the same host in both.', {
+      status: 400,
+    });
 }
 
-/** Whether a target is ASCII, and its escapes are of UTF-8: anything else would be replaced by other characters. */
+/** Reports whether a target is ASCII with escapes of valid UTF-8. Other characters would be replaced when it is decoded. */
 function isWellFormed(target: string): boolean {
   if (!/^[\x21-\x7e]*$/.test(target)) return false;
   if (!target.includes('%')) return true;
@@ -124,7 +134,7 @@ function isWellFormed(target: string): boolean {
 
 const ABSOLUTE = /^[a-z][a-z0-9+.-]*:\/\/([^/?#]*)/i;
 
-/** The host of a target in absolute form, as a client of a proxy sends it (RFC 9112 3.2.2). */
+/** Returns the host of a target in absolute form, as a proxy's client sends it (RFC 9112 3.2.2). */
 function authorityOf(target: string): string | null {
   return target.startsWith('/') ? null : (ABSOLUTE.exec(target)?.[1]?.toLowerCase() ?? null);
 }
@@ -133,34 +143,35 @@ function pathOf(target: string): string {
   return target.replace(ABSOLUTE, '').split('?', 1)[0]!;
 }
 
-/** A name, an IPv4 address, or an IPv6 address in brackets; and perhaps a port (RFC 9110 7.2). No user, and not two of them. */
+/** A name, an IPv4 address or an IPv6 address in brackets, with an optional port (RFC 9110 7.2). Neither a user nor two hosts. */
 const HOST = /^(?:\[([\da-f:.]+)\]|([\w.-]+))(?::\d{0,5})?$/;
 
 /**
- * A web page can make a browser call a name of its own that resolves to this machine (DNS rebinding); it cannot make it
- * send another Host.
+ * Protects TCP against DNS rebinding: a web page can make its own host name resolve to this machine, but it cannot make the browser send
+ * another Host.
  */
 function checkHost({ httpVersion, headers, url }: IncomingMessage, allowedHosts: readonly string[]): void {
   const host = headers.host ?? authorityOf(url!);
-  // No browser speaks HTTP/1.0, which has no Host: health checks do.
+  // HTTP/1.0 has no Host. Health checks use it, and no browser does.
   if (host === null && httpVersion === '1.0') return;
   if (host === null || (headers.host === undefined && httpVersion !== '1.0'))
-    throw new Problem('EPROTO', 'HTTP/1.1 asks for a Host header.', { status: 400 });
+    throw new Problem('EPROTO', 'The Host header is missing. HTTP/1.1 requires it.', { status: 400 });
   const match = HOST.exec(host.toLowerCase());
   if (match === null)
-    throw new Problem('EPROTO', 'The Host header must be one host and perhaps a port.', { status: 400 });
+    throw new Problem('EPROTO', 'The Host header is not valid. Send one host with an optional port.', { status: 400 });
   const [, address = '', name = ''] = match;
   if (isIPv6(address) || isIPv4(name) || name === 'localhost' || allowedHosts.includes(name)) return;
-  const detail = 'This Host is not served: use an IP address or localhost, or start with --allowed-host.';
+  const detail =
+    'The daemon does not serve this Host. Use an IP address or localhost, or start it with --allowed-host.';
   throw new Problem('EPERM', detail, { status: 421 });
 }
 
 function checkUpgrade({ raw, headers, routeOptions }: FastifyRequest): void {
   if (routeOptions.url !== EVENTS_PATH)
-    throw new Problem('EPROTO', `Only ${EVENTS_PATH} speaks WebSocket.`, { status: 400 });
+    throw new Problem('EPROTO', `This path has no WebSocket. Use ${EVENTS_PATH}.`, { status: 400 });
   if (missingOf(raw).length > 0) throw notUpgraded(raw);
   if (headers['sec-websocket-version'] !== '13')
-    throw new Problem('EPROTO', 'Only version 13 of WebSocket is spoken.', {
+    throw new Problem('EPROTO', 'The WebSocket version is not supported. Use version 13.', {
       status: 426,
       headers: { 'sec-websocket-version': '13', upgrade: 'websocket', connection: 'upgrade' },
     });
@@ -168,15 +179,15 @@ function checkUpgrade({ raw, headers, routeOptions }: FastifyRequest): void {
     throw new Problem('EPROTO', 'Sec-WebSocket-Key must be 16 bytes in base64.', { status: 400 });
   const offered = protocolsOf(headers['sec-websocket-protocol']);
   if (new Set(offered).size < offered.length || !offered.every((name) => TOKEN.test(name)))
-    throw new Problem('EINVAL', 'Sec-WebSocket-Protocol must be a list of tokens, none of them twice.');
+    throw new Problem('EINVAL', 'Sec-WebSocket-Protocol must be a list of tokens without duplicates.');
   if (offered.length > 0 && !offered.includes(SUBPROTOCOL))
-    throw new Problem('EINVAL', `Offer the subprotocol ${SUBPROTOCOL}, or none.`);
+    throw new Problem('EINVAL', `None of the offered subprotocols is supported. Offer ${SUBPROTOCOL}, or none.`);
 }
 
 /** A token of HTTP (RFC 9110 5.6.2). */
 const TOKEN = /^[!#$%&'*+\-.^_`|~0-9A-Za-z]+$/;
 
-/** 404 and 405, before any body is looked at. The paths are collected as they are registered. */
+/** Answers 404 and 405 before any body is read. Collects the paths as the routes are registered. */
 export function refuseUnknown(app: FastifyInstance): Check {
   const routes = new Map<string, Set<string>>();
   app.addHook('onRoute', ({ url, method }) => {
@@ -189,15 +200,18 @@ export function refuseUnknown(app: FastifyInstance): Check {
     const allowed = [...routes].find(([url]) => matches(url, path))?.[1];
     if (allowed === undefined) {
       const isKnown = path.endsWith('/') && [...routes.keys()].some((url) => matches(url, path.slice(0, -1)));
-      const cure = isKnown ? 'leave out the last slash' : 'see /openapi.json';
-      return new Problem('EPROTO', `There is no such path: ${cure}.`, { status: 404 });
+      const cure = isKnown ? 'Remove the trailing slash.' : 'See /openapi.json for all paths.';
+      return new Problem('EPROTO', `The path does not exist. ${cure}`, { status: 404 });
     }
     const allow = [...allowed].join(', ');
-    return new Problem('EPROTO', `This path takes ${allow}.`, { status: 405, headers: { allow } });
+    return new Problem('EPROTO', `The path does not support this method. Use ${allow}.`, {
+      status: 405,
+      headers: { allow },
+    });
   };
   app.setNotFoundHandler((request, reply) => sendProblem(reply, refusalOf(request)));
   return (request) => {
-    // The router takes an empty segment for a parameter.
+    // The router accepts an empty segment as a parameter.
     if (request.is404 || Object.values(request.params as Record<string, string>).includes('')) throw refusalOf(request);
     return undefined;
   };

@@ -7,9 +7,9 @@ import { answerDueOn } from './problems.ts';
 
 const CHECKS_PER_PROBE = Math.round(HALF_OPEN_PROBE_MS / HALF_OPEN_CHECK_MS);
 
-/** A connection whose client sends nothing any more, and waits for an answer. */
+/** A connection whose client has shut down its sending side while an answer is due. */
 interface HalfClosed {
-  /** What HTTP is spoken on, and what the kernel has of it: two things with TLS. */
+  /** The socket of HTTP, and the accepted connection under it; the two differ with TLS. */
   socket: Socket;
   carrier: Socket;
   isUnix: boolean;
@@ -17,17 +17,17 @@ interface HalfClosed {
 }
 
 /**
- * Keeps answering clients that have shut down their sending side, and drops those that have left. Both look the same at first, an end
- * of what is read: TCP sends a FIN for shutdown(2) as for close(2). So the kernel is asked, then and again while an answer is due.
+ * Keeps connections open whose client has shut down its sending side, and closes those whose client has disconnected. Both look like an
+ * end of input, because TCP sends a FIN for shutdown(2) and for close(2). So this asks the kernel, and repeats it while an answer is due.
  */
 export class HalfOpen {
   readonly #halfClosed = new Set<HalfClosed>();
   #timer: NodeJS.Timeout | null = null;
 
-  /** @param carrier the accepted connection; the socket itself without TLS */
+  /** Follows a connection. @param carrier the accepted connection; the socket itself without TLS */
   watch(socket: Socket, carrier: Socket, isUnix: boolean): void {
     socket.once('end', () => {
-      // Without an answer that is due, Node ends the connection.
+      // If no answer is due, Node.js ends the connection.
       if (answerDueOn(socket) === null || socket.destroyed) return;
       const halfClosed: HalfClosed = { socket, carrier, isUnix, checks: 0 };
       this.#halfClosed.add(halfClosed);
@@ -66,8 +66,8 @@ function check(halfClosed: HalfClosed): void {
 }
 
 /**
- * Sends an interim response, which HTTP/1.1 clients skip (RFC 9110 15.2). The kernel of a client that has left answers with a reset,
- * which the next check finds. One that is within its answer is found by what follows of that, or by TCP's keep-alive.
+ * Sends an interim response, which HTTP/1.1 clients skip (RFC 9110 15.2). If the client has disconnected, its kernel answers with a
+ * reset, which the next check finds. After the headers of the answer, its further data or TCP keep-alive finds the same.
  */
 function probe(due: ServerResponse | null): void {
   if (due !== null && !due.headersSent && due.req.httpVersion === '1.1') due.writeProcessing();

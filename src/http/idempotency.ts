@@ -6,7 +6,7 @@ import { untilClosed } from './until-closed.ts';
 
 declare module 'fastify' {
   interface FastifyRequest {
-    /** Of a request that bears an Idempotency-Key, until it is answered. */
+    /** The claim on the Idempotency-Key of a request, until the answer. */
     claim?: Claim | undefined;
   }
 }
@@ -14,13 +14,13 @@ declare module 'fastify' {
 const HEADER = 'idempotency-key';
 
 /**
- * Gives requests that bear a key their answer again. A wait keeps its answer itself, together with what it collects; of the
- * other routes those that act have it kept here. Any other answer frees the key.
+ * Replays the stored answer to a request that repeats an Idempotency-Key. A wait stores its answer itself, together with the status
+ * that it collects. The answers of other operations that act are stored here. Any other answer frees the key.
  */
 export function idempotency(app: FastifyInstance, keys: IdempotencyKeys): void {
   app.decorateRequest('claim', undefined);
 
-  // After the schema, so that the body is compared as it is understood, whatever its spaces.
+  // After validation, so that bodies are compared as parsed, without their whitespace.
   const begin = async (request: FastifyRequest, reply: FastifyReply): Promise<boolean> => {
     const facts = {
       client: request.client.name,
@@ -32,7 +32,7 @@ export function idempotency(app: FastifyInstance, keys: IdempotencyKeys): void {
     else if (!(found instanceof Claim)) replay(reply, found);
     else {
       request.claim = found;
-      // Whatever becomes of it. Fires too where the caller goes away and nothing is sent.
+      // Ends the claim in every case, also if the caller disconnects before an answer.
       untilClosed(reply.raw, { [Symbol.dispose]: () => found.end() });
       return true;
     }
@@ -41,8 +41,8 @@ export function idempotency(app: FastifyInstance, keys: IdempotencyKeys): void {
   app.addHook('preHandler', (request, reply, done) => {
     const given = request.headers[HEADER];
     if (given === undefined || request.method !== 'POST' || request.is404) done();
-    // Without `done`, it ends here: it has been answered.
-    else begin(request, reply).then((goesOn) => goesOn && done(), done);
+    // Without `done` the request stops here, because it has been answered.
+    else begin(request, reply).then((isFirst) => isFirst && done(), done);
   });
 
   app.addHook('onSend', (request, reply, payload, done) => {

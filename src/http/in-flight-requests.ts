@@ -28,7 +28,7 @@ interface InFlightRequest {
   end(): void;
 }
 
-/** Requests that take long to answer. Each is ended when its credentials are revoked. */
+/** The requests that wait for something. Each is ended when its credentials are revoked. */
 export class InFlightRequests {
   readonly #clients: Clients;
   readonly #requests = new Set<InFlightRequest>();
@@ -61,8 +61,8 @@ export class InFlightRequests {
 }
 
 /**
- * The call that one request makes. Its abort signal is made on first use, because most requests are answered at once. It is a class,
- * because an object literal with getters gets a hidden class of its own each time.
+ * The call of one request. Its abort signal is created on first use, because most requests are answered at once. It is a class,
+ * because V8 gives each object literal with getters its own hidden class.
  */
 class RequestCall implements Call {
   readonly #request: FastifyRequest;
@@ -112,6 +112,7 @@ function makeAbortSignal(request: FastifyRequest, { raw }: FastifyReply): AbortS
   return controller.signal;
 }
 
+/** Adds the set of in-flight requests to the application. */
 export function trackInFlightRequests(app: FastifyInstance, clients: Clients): void {
   app.decorate('inFlightRequests', new InFlightRequests(clients));
   app.decorateRequest('credentials', null);

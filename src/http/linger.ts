@@ -2,15 +2,15 @@ import type { IncomingMessage } from 'node:http';
 import type { Socket } from 'node:net';
 import { LINGER_BYTES, LINGER_IDLE_MS, LINGER_MS } from './limits.ts';
 
-/** What Node has no public name for: the parser of a connection, and the request that it is reading. */
+/** The parser of a connection and the request that it reads, which Node.js has no public names for. */
 interface Parsed {
   parser?: { incoming?: IncomingMessage | null } | null;
 }
 
 /**
- * Has a connection closed so that its last answer arrives. Node closes it once the answer is written, and the kernel then resets a
- * connection on which a client is still sending: most clients lose an answer that they have not read by then.
- * @param socket of a connection that has not been given to the HTTP server yet
+ * Makes a connection close gracefully. Node.js closes it once the answer is written. If the client is still sending, the kernel then
+ * resets the connection, and most clients lose an answer that they have not read.
+ * @param socket a connection that was not given to the HTTP server yet
  */
 export function closeGently(socket: Socket): void {
   const destroySoon = socket.destroySoon.bind(socket);
@@ -22,15 +22,15 @@ export function closeGently(socket: Socket): void {
 }
 
 /**
- * Ends a connection for its client (RFC 9112 9.6): sends what is left and a FIN, then discards what the client still sends, within
- * bounds, until the client closes too. No request is read from it any more.
- * @param last bytes to send before the end
+ * Closes a connection in two steps (RFC 9112 9.6): sends the remaining data and a FIN, then discards further input, within limits,
+ * until the client closes too. No further request is read.
+ * @param last the data to send before the FIN
  */
 export function linger(socket: Socket, last: string | Buffer = ''): void {
   let left = LINGER_BYTES;
   const parsers = socket.listeners('data') as (() => void)[];
   const ends = socket.listeners('end') as (() => void)[];
-  // The first listener for data is what takes the socket away from Node's parser, which reads it without one.
+  // Node.js's parser reads the socket directly until the first `data` listener is added.
   socket.on('data', (data: Buffer) => {
     left -= data.length;
     idle.refresh();

@@ -7,9 +7,9 @@ import type { Passed } from '../kernel/notify.ts';
 /** A listening socket that exists already. */
 export interface ListeningSocket {
   fd: number;
-  /** Whether a daemon made it; else the service manager did. */
+  /** Whether a daemon created it; otherwise the service manager did. */
   made: boolean;
-  /** The file of a Unix socket that a daemon made: it goes when the daemon stops. */
+  /** The file of a Unix socket that a daemon created, which is removed when the daemon stops. */
   file?: SocketFile | undefined;
 }
 
@@ -41,20 +41,21 @@ function defaultsOf(names: readonly string[], builtIn: readonly Address[]): read
   return builtIn;
 }
 
+/** The addresses of the settings. */
 export interface Wanted {
   listen: readonly Address[];
   /** Whether `--listen` was given. */
   listenGiven: boolean;
 }
 
-/** Returns the endpoints after an upgrade, with the sockets of the image before. */
+/** Returns the endpoints after an upgrade, with the sockets of the previous image. */
 export function endpointsAfterUpgrade(
   { listen, listenGiven }: Wanted,
   sockets: readonly InheritedSocket[],
 ): Endpoint[] {
   const names = sockets.map(({ address }) => address);
   const wanted = listenGiven ? listen : defaultsOf(names, listen);
-  // `tcp:…:0` given twice makes two sockets of one name.
+  // `tcp:…:0` may be given twice, which makes two sockets with one name.
   const once = new Map(wanted.map((address) => [nameOf(address), address]));
   return [...once.values()].flatMap((address): Endpoint[] => {
     const found = sockets.filter((socket) => socket.address === nameOf(address));
@@ -63,7 +64,7 @@ export function endpointsAfterUpgrade(
   });
 }
 
-/** Closes inherited sockets that no endpoint uses any more, and removes their files. */
+/** Closes inherited sockets that no endpoint uses, and removes their files. */
 export function closeUnwanted(endpoints: readonly Endpoint[], sockets: readonly InheritedSocket[]): void {
   for (const { address, fd, file } of sockets) {
     if (endpoints.some((endpoint) => nameOf(endpoint.address) === address)) continue;
@@ -72,18 +73,19 @@ export function closeUnwanted(endpoints: readonly Endpoint[], sockets: readonly 
   }
 }
 
+/** Builds the error of an `fd:` address without a socket. */
 export function notPassed(address: Address): Error {
-  return new Error(`--listen ${nameOf(address)}: the service manager passed no such socket`);
+  return new Error(`--listen ${nameOf(address)}: the service manager did not pass a socket of this name`);
 }
 
-/** Earlier versions hand over no file. */
+/** Finds the file of a socket from an earlier version of the daemon, which hands over none. */
 function fileOf(address: Address, { made }: ListeningSocket): SocketFile | undefined {
   return made && 'unix' in address && existsSync(address.unix) ? identify(address.unix) : undefined;
 }
 
 /**
- * Returns the endpoints at a first start. A socket that the service manager passed (sd_listen_fds(3)) serves the address that it is
- * bound to, or the `fd:` address that names it.
+ * Returns the endpoints at a first start. A socket from the service manager (sd_listen_fds(3)) belongs to the address that it is bound
+ * to, or to the `fd:` address with its name.
  * @throws {Error} if a passed socket is not listed, is listed twice or does not listen, or if a listed one was not passed
  */
 export function endpointsAtStart({ listen, listenGiven }: Wanted, passed: readonly Passed[]): Endpoint[] {
@@ -92,7 +94,7 @@ export function endpointsAtStart({ listen, listenGiven }: Wanted, passed: readon
     .map(({ fd, name }) => {
       const bound = listensAt(fd);
       if (bound === null)
-        throw new Error(`what the service manager passed as ${name} is no stream socket that listens`);
+        throw new Error(`the descriptor ${name} from the service manager is not a listening stream socket`);
       return { socket: { fd, made: false }, names: [`fd:${name}`, nameOf(bound)] };
     });
   const wanted = listenGiven
@@ -109,7 +111,7 @@ export function endpointsAtStart({ listen, listenGiven }: Wanted, passed: readon
   const unwanted = sockets.find(({ names }) => !wanted.some((address) => names.includes(nameOf(address))));
   if (unwanted !== undefined)
     throw new Error(
-      `no --listen wants the passed socket ${unwanted.names.join(', ')}: add --listen ${unwanted.names[0]}`,
+      `no --listen uses the passed socket ${unwanted.names.join(', ')}: add --listen ${unwanted.names[0]}`,
     );
   return wanted.flatMap((address): Endpoint[] => {
     const found = sockets.filter(({ names }) => names.includes(nameOf(address)));

@@ -14,26 +14,26 @@ import { maxUnauthenticated, TCP_KEEP_ALIVE_MS } from './limits.ts';
 import { closeGently } from './linger.ts';
 import { type BoundEndpoint, type InheritedSocket, nameOf } from './listen-addresses.ts';
 
-/** How long a request may be under way to us, on this machine or from near it. */
-const UNDER_WAY_MS = 100;
+/** The time that a request may take to arrive from this machine or a near one. */
+const IN_FLIGHT_MS = 100;
 
-/** How many descriptors no ordinary connection gets, so that probes and Prometheus still learn that there are no others. */
-const KEPT_FOR_HEALTH = 48;
+/** The number of descriptors reserved for probes and Prometheus, so that they still get an answer when all others are in use. */
+const RESERVED_FOR_HEALTH = 48;
 
-/** How long a connection by a Unix socket has to ask, where there are many that do not. */
-const UNIX_PATIENCE_MS = 2000;
+/** The time that an unauthenticated connection on a Unix socket gets before it may be closed to make room. */
+const UNIX_GRACE_MS = 2000;
 
 /** An endpoint that accepts connections. */
 interface Served {
-  /** As the settings name it. */
+  /** Its address in the form of the settings. */
   name: string;
   server: Server;
-  /** Of a Unix socket that the daemon made: it goes when the daemon stops. */
+  /** The file of a Unix socket that the daemon created, which is removed when the daemon stops. */
   file: SocketFile | null;
   made: boolean;
 }
 
-/** Where clients find it, as it can be written in a flag. */
+/** The address that an endpoint is bound to, in the form of the settings. */
 export interface Found {
   address: string;
   tls: boolean;
@@ -41,31 +41,31 @@ export interface Found {
 
 export interface ListenersParts {
   http: HttpServer;
-  /** How many descriptors there can be. */
+  /** RLIMIT_NOFILE of the daemon. */
   descriptors: number;
-  /** `null` where TCP is plain. */
+  /** `null` without TLS. */
   tls: TlsServer | null;
-  /** Who is at the other end of a handshake that is done. */
+  /** Identifies the peer after a TLS handshake. */
   peerByTls: (socket: TLSSocket) => Peer | 'refused';
 }
 
 /**
- * The endpoints of the daemon. Each accepts connections, records who is at the other end, and hands the connection to the one
- * HTTP server, which need not listen itself (node:http documents this use of its `connection` event). With TLS the connection
- * goes to the HTTP server once its handshake is done, as node:https does it.
+ * The endpoints of the daemon. Each accepts connections, records the peer, and passes the connection to the single HTTP server, which
+ * does not listen itself (node:http documents this use of its `connection` event). With TLS the connection is passed on after the
+ * handshake, as in node:https.
  */
 export class Listeners {
   readonly #http: HttpServer;
   readonly #tls: TlsServer | null;
   readonly #served: Served[] = [];
   readonly #sockets = new Set<Socket>();
-  /** Unauthenticated connections in the order of their accept, each with its time. */
+  /** Unauthenticated connections in the order of their accept, with the time of each. */
   readonly #unauthenticated = { tcp: new Map<Socket, number>(), unix: new Map<Socket, number>() };
   readonly #maxUnauthenticated: number;
   readonly #peers = new WeakMap<object, Peer>();
-  /** Of those by TCP: a connection that has closed does not tell its own any more. */
+  /** The IP addresses of TCP peers, because a closed socket has none any more. */
   readonly #addresses = new WeakMap<object, string>();
-  readonly #last = new WeakSet<object>();
+  readonly #onReserved = new WeakSet<object>();
   readonly #descriptors: number;
   readonly #halfOpen = new HalfOpen();
   #draining = false;
@@ -75,10 +75,10 @@ export class Listeners {
     this.#tls = tls;
     this.#descriptors = descriptors;
     this.#maxUnauthenticated = maxUnauthenticated(descriptors);
-    // The server makes its list of connections when it listens, and it never will.
+    // The server creates its list of connections at this event, and it never listens itself.
     http.emit('listening');
     stopTimeouts(http);
-    // Node ends a half-closed connection otherwise, its answer unsent; it has no public name for this.
+    // Otherwise Node.js ends a half-closed connection before its answer is sent. The option is not public.
     (http as unknown as { httpAllowHalfOpen: boolean }).httpAllowHalfOpen = true;
     tls?.on('secureConnection', (socket) => {
       const peer = peerByTls(socket);
@@ -87,32 +87,32 @@ export class Listeners {
     });
   }
 
-  /** Who is at the other end of a connection. */
+  /** Returns the peer of a connection. */
   peerOf(socket: object): Peer {
     return this.#peers.get(socket) ?? 'tcp';
   }
 
-  /** Whether a connection came by a Unix socket. */
+  /** Reports whether a connection is on a Unix socket. */
   isUnix(socket: object): boolean {
     const peer = this.#peers.get(socket);
     return typeof peer === 'object' && 'uid' in peer;
   }
 
-  /** Who is at the other end, for logs: a uid, or an IP address. */
+  /** Returns the peer for logs: `uid:<n>` or an IP address. */
   nameOfPeer(socket: object): string {
     const peer = this.#peers.get(socket);
     if (typeof peer === 'object' && 'uid' in peer) return `uid:${peer.uid}`;
     return this.#addresses.get(socket) ?? 'tcp';
   }
 
-  /** Whether a connection took one of the last descriptors: it is only asked how the daemon is. */
-  isOneOfTheLast(socket: object): boolean {
-    return this.#last.has(socket);
+  /** Reports whether a connection uses one of the reserved descriptors, on which only health routes are served. */
+  isOnReservedDescriptor(socket: object): boolean {
+    return this.#onReserved.has(socket);
   }
 
   /**
-   * Serves those who connect to a socket that listens already.
-   * @returns with the port that was picked
+   * Accepts connections on a listening socket.
+   * @returns its address, with the port that the kernel chose
    */
   async listen({ address, socket }: BoundEndpoint): Promise<Found> {
     const at = listensAt(socket.fd)!;
@@ -133,7 +133,7 @@ export class Listeners {
   }
 
   #accept(socket: Socket, { isUnix, needsToken }: { isUnix: boolean; needsToken: boolean }): void {
-    // It looks for those that are too slow only while there are any: a daemon that nobody calls makes no system call.
+    // The server checks its timeouts only while it has connections, so that an idle daemon makes no system call.
     if (this.#sockets.size === 0) this.#http.emit('listening');
     this.#sockets.add(socket);
     socket.once('close', () => {
@@ -142,7 +142,7 @@ export class Listeners {
       this.#forgetUnauthenticated(socket);
     });
     this.#limitUnauthenticated(socket, isUnix ? 'unix' : 'tcp');
-    // SO_PEERCRED is of the moment of connect(2), so it holds for the life of the connection.
+    // SO_PEERCRED is fixed at connect(2), so it is valid for the life of the connection.
     if (isUnix) this.#serve(socket, (fd) => ({ uid: peerOf(fd).uid, needsToken }));
     else if (this.#tls === null) this.#serve(socket, () => 'tcp');
     else this.#tls.emit('connection', socket);
@@ -153,10 +153,10 @@ export class Listeners {
       const fd = descriptorOf(socket);
       this.#peers.set(socket, peerOn(fd));
       if (socket.remoteAddress !== undefined) this.#addresses.set(socket, socket.remoteAddress);
-      // The kernel gives the lowest number that is free.
-      if (fd >= this.#descriptors - KEPT_FOR_HEALTH) this.#last.add(socket);
+      // The kernel allocates the lowest free number, so the number shows how many descriptors are in use.
+      if (fd >= this.#descriptors - RESERVED_FOR_HEALTH) this.#onReserved.add(socket);
     } catch {
-      socket.destroy(); // gone already
+      socket.destroy(); // the client has disconnected already
       return;
     }
     closeGently(socket);
@@ -172,8 +172,8 @@ export class Listeners {
     connections.set(socket, now);
     if (connections.size <= this.#maxUnauthenticated) return;
     const [oldest, since] = connections.entries().next().value!;
-    // Legitimate clients may connect in a burst, before the first of them is read from.
-    if (kind === 'unix' && now - since < UNIX_PATIENCE_MS) return;
+    // Legitimate clients may connect in a burst, before the daemon reads their first request.
+    if (kind === 'unix' && now - since < UNIX_GRACE_MS) return;
     connections.delete(oldest);
     oldest.destroy();
   }
@@ -183,21 +183,21 @@ export class Listeners {
     this.#unauthenticated.unix.delete(socket);
   }
 
-  /** Takes a connection out of the unauthenticated ones. */
+  /** Notes that a connection is authenticated, so that it is no longer limited. */
   noteAuthenticated(socket: Socket): void {
     this.#forgetUnauthenticated(carrierOf(socket));
   }
 
-  /** Accepts nobody any more; a Unix socket's file goes. */
+  /** Stops accepting connections, and removes the files of Unix sockets. */
   stop(): void {
     for (const { server, file } of this.#served) {
-      // First: while this one listens, no other daemon puts a socket of its own there.
+      // The file is removed first: while this socket listens, no other daemon replaces the file.
       if (file !== null) removeSocketFile(file);
       server.close();
     }
   }
 
-  /** What {@link handOver} would hand on. */
+  /** The sockets that {@link handOver} would hand over. */
   get served(): InheritedSocket[] {
     return this.#served.map(({ name, server, made, file }) => ({
       address: name,
@@ -207,7 +207,7 @@ export class Listeners {
     }));
   }
 
-  /** Accepts nobody any more, while the sockets stay for the next image: whoever connects waits in their queue. */
+  /** Stops accepting connections, but keeps the sockets open for the next image. New connections wait in their queues. */
   handOver(): InheritedSocket[] {
     const sockets = this.served;
     return this.#served.map(({ server }, at) => {
@@ -218,19 +218,19 @@ export class Listeners {
   }
 
   /**
-   * From now on each answer ends its connection. Connections on which nothing is asked are left for a moment: a request may be
-   * under way on them, and would be lost with them.
+   * Makes each answer close its connection. Waits a moment before idle connections are closed, because a request may be in flight on
+   * them and would be lost.
    */
   async drain(): Promise<void> {
     this.#draining = true;
-    await setTimeout(UNDER_WAY_MS);
+    await setTimeout(IN_FLIGHT_MS);
   }
 
   get draining(): boolean {
     return this.#draining;
   }
 
-  /** Ends what is still connected: at once where nothing is being answered, by force after the grace. */
+  /** Closes all connections: idle ones at once, the others after their answer or after the grace. */
   async close(graceMs: number): Promise<void> {
     this.#http.closeIdleConnections();
     const ended = [...this.#sockets].map((socket) => new Promise<void>((resolve) => socket.once('close', resolve)));
@@ -239,7 +239,7 @@ export class Listeners {
   }
 }
 
-/** Node has no public name for the timer of a server's timeouts; `listening` starts it anew. */
+/** Stops the timer of a server's timeouts, which Node.js has no public name for. The event `listening` starts it again. */
 function stopTimeouts(http: HttpServer): void {
   const name = Object.getOwnPropertySymbols(http).find(({ description }) =>
     description?.endsWith('connectionsCheckingInterval'),
@@ -247,7 +247,7 @@ function stopTimeouts(http: HttpServer): void {
   if (name !== undefined) clearInterval((http as unknown as Record<symbol, NodeJS.Timeout>)[name]);
 }
 
-/** The accepted connection that TLS is spoken on; one that is plain is its own. Node has no public name for this either. */
+/** Returns the accepted connection under a TLS socket, or the socket itself without TLS. Node.js has no public name for it. */
 function carrierOf(socket: Socket): Socket {
   return (socket as Socket & { _parent: Socket | null })._parent ?? socket;
 }
@@ -255,7 +255,7 @@ function carrierOf(socket: Socket): Socket {
 function start(server: Server, fd: number): Promise<void> {
   const { promise, resolve, reject } = Promise.withResolvers<void>();
   server.once('error', reject);
-  // With a descriptor Node takes the backlog from here alone, not from the options.
+  // With a descriptor Node.js reads the backlog only from this argument, not from the options.
   server.listen({ fd, backlog: BACKLOG }, BACKLOG, () => {
     server.off('error', reject);
     resolve();

@@ -3,10 +3,9 @@ import type { Socket } from 'node:net';
 import { PIPELINE_LIMIT } from './limits.ts';
 
 /**
- * Begins a request only once every earlier one on its connection has been answered. Node.js begins each as soon as it is parsed, even
- * behind an answer that never ends, and does not tell a response that waits for its turn that the client has left. So a request
- * that waits must not hold anything yet: no descriptor, no place of a quota, no body. A connection with more than PIPELINE_LIMIT of
- * them is closed.
+ * Delays each pipelined request until all earlier ones on its connection have been answered. Node.js begins a request as soon as it is
+ * parsed, even behind an answer that never ends, and does not report the disconnection to a response that waits. So a waiting
+ * request must not hold a descriptor, a part of a quota or a body. A connection with more than PIPELINE_LIMIT of them is closed.
  */
 export function oneAtATime(server: Server): void {
   const begin = server.listeners('request') as ((request: IncomingMessage, response: ServerResponse) => void)[];
@@ -14,7 +13,7 @@ export function oneAtATime(server: Server): void {
   server.removeAllListeners('request');
   server.on('request', (request, response) => {
     const { socket } = request;
-    // It is the response's as soon as its turn has come.
+    // A response gets the socket when its turn has come.
     if (response.socket !== null) {
       for (const each of begin) each.call(server, request, response);
       return;
@@ -27,7 +26,7 @@ export function oneAtATime(server: Server): void {
     waiting.set(socket, count);
     response.once('socket', () => {
       waiting.set(socket, waiting.get(socket)! - 1);
-      // After Node.js is done with giving it the socket.
+      // Node.js emits the event before it has finished assigning the socket.
       process.nextTick(() => {
         if (!response.destroyed) for (const each of begin) each.call(server, request, response);
       });

@@ -1,7 +1,7 @@
 import type { ProblemDocument } from '../../schemas/common.ts';
 import { errnos, type ProblemErrno } from '../../schemas/vocabulary.ts';
 
-/** What an example of a problem has beside its errno and status. */
+/** The members of an example besides its errno and status. */
 type Example = Partial<ProblemDocument> & { detail: string };
 
 const handle = 'h_3q2-7wEBAgMEBQYHCAkKCw';
@@ -10,8 +10,8 @@ const retry = { afterMs: 1000 };
 const noResource = { detail: 'The machine is out of a resource that a new process needs. Try again later.', syscall };
 
 const examples: Record<ProblemErrno, Example> = {
-  E2BIG: { detail: 'The body is over 4194304 bytes. Send a shorter one.' },
-  EACCES: { detail: 'No token was sent. Send Authorization: Bearer and the token.' },
+  E2BIG: { detail: 'The body exceeds the limit of 4194304 bytes. Send a smaller one.' },
+  EACCES: { detail: 'This address requires a token. Send Authorization: Bearer <token>.' },
   EAGAIN: {
     detail: 'No child event is available yet. Retry after 250 ms or subscribe to the events.',
     handle,
@@ -19,15 +19,21 @@ const examples: Record<ProblemErrno, Example> = {
   },
   EBADF: { detail: `You have no handle ${handle}. List yours with GET /v1/handles.`, handle },
   ECHILD: { detail: 'The status was collected already. Read the outcome from the handle.', syscall: 'waitid', handle },
-  EDQUOT: { detail: 'You may have 1000 handles at a time. Close some.', retry },
-  EINVAL: {
-    detail: 'The body does not fit at /nonbloking: is not known here.',
-    errors: [{ path: '/nonbloking', message: 'is not known here' }],
+  EDQUOT: {
+    detail: 'Your quota is 1000 handles on live processes. Close some, or wait for some of their processes to end.',
+    retry,
   },
-  EIO: { detail: 'The daemon has a fault. Its log has the details under the id of this request.' },
+  EINVAL: {
+    detail: 'The body is not valid at /nonbloking: unknown name.',
+    errors: [{ path: '/nonbloking', message: 'unknown name' }],
+  },
+  EIO: { detail: 'The daemon has an internal error. See its log under this request’s id.' },
   EISDIR: { detail: 'The file for stdout is a directory. Name a file.', syscall },
   ELOOP: { detail: 'The path of the program has too many symbolic links.', syscall },
-  EMFILE: { detail: 'The daemon is out of file descriptors. Close handles and connections.', retry },
+  EMFILE: {
+    detail: 'The daemon is out of descriptors. Close connections and handles that are not needed, then retry.',
+    retry,
+  },
   ENAMETOOLONG: { detail: 'The path of the program is too long.', syscall },
   ENFILE: { ...noResource, retry },
   ENODATA: { detail: 'The stream was not captured. Spawn with "stdout": "capture".' },
@@ -46,10 +52,10 @@ const examples: Record<ProblemErrno, Example> = {
   ENOTDIR: { detail: 'The working directory is not a directory.', syscall },
   ENXIO: { detail: 'The file for stdout is a FIFO without a reader.', syscall },
   EOPNOTSUPP: { detail: 'The inode of a pidfd needs Linux 6.9. Open the process by its pid alone.' },
-  EPERM: { detail: 'The policy does not allow this client to do it. Ask the operator of the daemon.' },
-  EPROTO: { detail: 'The request is not well-formed HTTP.' },
+  EPERM: { detail: 'The policy does not let you spawn processes. Ask the operator of this daemon.' },
+  EPROTO: { detail: 'The request is not well-formed HTTP. Correct it.' },
   EROFS: { detail: 'The file for stdout is on a read-only file system.', syscall },
-  ESHUTDOWN: { detail: 'The daemon is stopping. Send the request again when it is back.', retry },
+  ESHUTDOWN: { detail: 'The daemon is stopping. Retry when it is back.', retry },
   ESRCH: { detail: 'Process 4711 does not exist.', syscall: 'pidfd_open' },
   ESTALE: { detail: 'The handle was closed. Open or spawn a new one.', handle },
   ETIMEDOUT: {
@@ -59,7 +65,7 @@ const examples: Record<ProblemErrno, Example> = {
   ETXTBSY: { detail: 'The program is open for writing. Close it first.', syscall },
 };
 
-/** Where a status gives an errno another meaning. */
+/** The examples of an errno whose meaning depends on the status. */
 const ofStatus: Record<string, Example> = {
   '403 EACCES': { detail: 'The program may not be executed by this user.', syscall },
   '422 EINVAL': { detail: 'This Idempotency-Key was used for another request. Use another key.' },
@@ -70,18 +76,24 @@ const ofStatus: Record<string, Example> = {
   },
   '404 EPROTO': { detail: 'No problem has this errno. The schema Problem lists them all.' },
   '406 EPROTO': { detail: 'Accept application/json or text/event-stream.' },
-  '408 EPROTO': { detail: 'The request took too long to arrive.' },
-  '412 EPROTO': { detail: 'The precondition does not hold. Leave out If-Match and If-None-Match.' },
-  '414 EPROTO': { detail: 'The URL is over 49152 bytes. Name the handles in frames.' },
-  '415 EPROTO': { detail: 'Send the body as application/json, in UTF-8.' },
+  '408 EPROTO': { detail: 'The request took too long to arrive. Send it again.' },
+  '412 EPROTO': {
+    detail: 'The precondition fails, because no resource has an ETag. Leave out If-Match and If-None-Match.',
+  },
+  '414 EPROTO': { detail: 'The URL exceeds 49152 bytes. Subscribe to many handles with frames.' },
+  '415 EPROTO': { detail: 'The body is not application/json in UTF-8. Send it with Content-Type: application/json.' },
   '416 EPROTO': { detail: 'The stream does not have these bytes. It has the bytes from 0 to 812.' },
-  '417 EPROTO': { detail: 'Only Expect: 100-continue is supported.' },
-  '421 EPERM': { detail: 'This Host is not served. Use an IP address or localhost, or start with --allowed-host.' },
-  '426 EPROTO': { detail: 'The request is no upgrade to a WebSocket. Configure the proxy to pass the headers on.' },
-  '431 EPROTO': { detail: 'The headers are over 65536 bytes.' },
+  '417 EPROTO': { detail: 'The expectation is not supported. Use Expect: 100-continue, or none.' },
+  '421 EPERM': {
+    detail: 'The daemon does not serve this Host. Use an IP address or localhost, or start it with --allowed-host.',
+  },
+  '426 EPROTO': {
+    detail: 'The WebSocket upgrade lacks Connection: Upgrade. Configure the proxy in front to forward upgrades.',
+  },
+  '431 EPROTO': { detail: 'The headers exceed 65536 bytes. Send fewer or shorter ones.' },
 };
 
-/** An example of the problem that an operation answers with one status and errno. */
+/** Returns an example of the problem with a status and an errno, for the OpenAPI document. */
 export function problemExample(status: number, errno: ProblemErrno): ProblemDocument {
   const { detail, ...facts } = ofStatus[`${status} ${errno}`] ?? examples[errno];
   return {

@@ -4,13 +4,14 @@ import { type ProblemErrno, problemErrnos } from '../../schemas/vocabulary.ts';
 
 const DOCUMENT = 'docs/reference/errors.md';
 
-/** The section of each errno in the reference of errors. Read with the first request, so that no start waits for it. */
+/** The sections of the error reference by errno. The document is read at the first request, to keep the start fast. */
 export class ProblemPages {
   #sections: Map<string, string> | null = null;
 
   /**
+   * Returns the section of an errno.
    * @returns Markdown with the errno as its heading
-   * @throws {Error} where the installation lacks the document or the section
+   * @throws {Error} if the installation lacks the document or the section
    */
   of(errno: ProblemErrno): string {
     this.#sections ??= sectionsOf(find(import.meta.dirname));
@@ -20,7 +21,7 @@ export class ProblemPages {
   }
 }
 
-/** The document lies above the sources and, built, above `dist` too. */
+/** Searches upwards for the document, which is above the sources and above `dist` in a built package. */
 function find(directory: string): string {
   try {
     return readFileSync(join(directory, DOCUMENT), 'utf8');

@@ -5,7 +5,7 @@ import { operations } from '../../schemas/operations.ts';
 import { Problem } from '../errors/problem.ts';
 import type { App } from './app-type.ts';
 
-/** The parameters that may be given several times. Each is an array from here on. */
+/** The parameters that may be given several times. Each becomes an array. */
 const repeatable = new Set(
   operations.flatMap(({ querystring }) =>
     Object.entries(querystring?.shape ?? {}).flatMap(([name, schema]) => (isArray(schema) ? [name] : [])),
@@ -18,13 +18,13 @@ function isArray(schema: z.core.$ZodType): boolean {
 }
 
 /**
- * A query as the schemas want it: whole numbers as numbers, repeatable parameters as arrays. What is neither stays text,
- * and a parameter that is given twice stays an array, for the schema to refuse.
+ * Parses a query for the schemas: whole numbers become numbers, and repeatable parameters become arrays. All others stay text. A
+ * parameter that is given twice becomes an array, which its schema refuses.
  */
 export function parseQuery(text: string): Record<string, unknown> {
   const query: Record<string, unknown> = {};
   if (text === '') return query;
-  // As many as the URL holds, which is bounded: querystring would drop all after the thousandth.
+  // No limit on the number, because the URL is bounded. By default querystring ignores all after the thousandth.
   for (const [name, value] of Object.entries(parse(text, '&', '=', { maxKeys: 0 }))) {
     if (repeatable.has(name)) query[name] = [value].flat();
     else query[name] = typeof value === 'string' && /^\d{1,15}$/.test(value) ? Number(value) : value;
@@ -32,7 +32,7 @@ export function parseQuery(text: string): Record<string, unknown> {
   return query;
 }
 
-/** Refuses every parameter where a route has none. Those of the other routes are their schemas' to refuse. */
+/** Refuses every parameter on a route without a query schema. */
 export function refuseQueries(app: App): void {
   app.addHook('preValidation', (request, _reply, done) => {
     const { schema, url } = request.routeOptions;
@@ -40,10 +40,10 @@ export function refuseQueries(app: App): void {
     if (names.length === 0 || schema?.querystring !== undefined || isPage(url)) return done();
     const errors = names
       .slice(0, MOST_ERRORS)
-      .map((name) => ({ path: `/${name.slice(0, 200)}`, message: 'is not known here' }));
-    done(new Problem('EINVAL', 'This request takes no query parameters: leave them out.', { errors }));
+      .map((name) => ({ path: `/${name.slice(0, 200)}`, message: 'unknown parameter' }));
+    done(new Problem('EINVAL', 'This request has no query parameters. Leave them out.', { errors }));
   });
 }
 
-/** Browsers and their caches ask for pages and what belongs to them as they like. */
+/** Pages and their files accept any parameter, because browsers add some to bypass caches. */
 const isPage = (url = ''): boolean => /^\/docs(\/|$)/.test(url);

@@ -1,14 +1,14 @@
-/** A part of something, `to` exclusive. */
+/** A range of bytes; `to` is exclusive. */
 export interface ByteRange {
   from: number;
   to: number;
 }
 
 /**
- * What a Range header asks for (RFC 9110 14.1.2).
- * @param size of the whole, in bytes
- * @returns `null` where there is no header to heed: another unit, several ranges or none; `unsatisfiable` where nothing of it
- *   is there
+ * Parses a Range header (RFC 9110 14.1.2).
+ * @param size the size of the whole in bytes
+ * @returns `null` if the header is missing or must be ignored, as with another unit or several ranges; `unsatisfiable` if the range
+ *   contains no existing byte
  */
 export function rangeOf(header: string | undefined, size: number): ByteRange | 'unsatisfiable' | null {
   const match = /^bytes=(\d*)-(\d*)$/i.exec(header?.trim() ?? '');

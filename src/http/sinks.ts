@@ -14,13 +14,13 @@ export const SERVICE_RESTART = 1012;
 export const POLICY_VIOLATION = 1008;
 const TRY_AGAIN_LATER = 1013;
 
-/** How long a socket may take to take the close frame. */
+/** The time that a client gets to answer a close frame. */
 const CLOSE_GRACE_MS = 1000;
 
 /**
- * Frames to a WebSocket, each in one system call where nothing is before it: the way through the streams of Node and of ws costs several
- * times as much, and most on a machine that was idle, where somebody waits for the one frame.
- * @param carrier the connection under it
+ * Makes a sink that sends frames to a WebSocket. If no data is queued, it sends a frame with one system call, which costs a fraction of the
+ * streams of Node.js and ws.
+ * @param carrier the connection under the WebSocket
  */
 export function webSocketSink(socket: WebSocket, carrier: Socket): Sink {
   const isPlain = !(carrier instanceof TLSSocket);
@@ -45,14 +45,14 @@ export function webSocketSink(socket: WebSocket, carrier: Socket): Sink {
   };
 }
 
-/** Closes with a code, and drops a socket that cannot even take that. */
+/** Closes a WebSocket with a code and a reason, and drops the connection if the client does not answer in time. */
 export function closeSocket(socket: WebSocket, code: number, reason: string): void {
   socket.close(code, reason);
   const timer = setTimeout(() => socket.terminate(), CLOSE_GRACE_MS);
   socket.once('close', () => clearTimeout(timer));
 }
 
-/** Asks a socket again and again whether its other end is there, and drops one that has not answered by the next time. */
+/** Pings a WebSocket at intervals, and drops the connection if a ping is not answered before the next one. */
 export function dropSilent(socket: WebSocket): void {
   let answered = true;
   socket.on('pong', () => {
@@ -66,10 +66,10 @@ export function dropSilent(socket: WebSocket): void {
   socket.once('close', () => clearInterval(timer));
 }
 
-/** Bytes of answers to pings that may wait for a reader that does not read. */
+/** The bytes of queued data up to which pongs are sent. */
 const PONGS_LIMIT = 64 * 2 ** 10;
 
-/** Answers pings: each one, or where many wait for their reader, the latest (RFC 6455 5.5.3). */
+/** Answers each ping, or only the latest one while too much data is queued (RFC 6455 5.5.3). */
 export function answerPings(socket: WebSocket): void {
   let latest: Buffer | null = null;
   const answer = (data: Buffer): void => {
@@ -87,7 +87,7 @@ export function answerPings(socket: WebSocket): void {
   });
 }
 
-/** Frames as server-sent events: unnamed, with the seq of an event as its id. */
+/** Makes a sink that writes frames as server-sent events: unnamed, with the seq of an event as the id. */
 export function eventStreamSink(response: ServerResponse): Sink {
   return {
     send: (frame, seq) => {
@@ -100,7 +100,7 @@ export function eventStreamSink(response: ServerResponse): Sink {
       if (response.writableLength === 0) setImmediate(callback);
       else response.write(': \n\n', () => callback());
     },
-    // The client resumes by the last id it got.
+    // The client resumes from the last id that it received.
     cut: () => response.destroy(),
   };
 }

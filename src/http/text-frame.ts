@@ -5,8 +5,8 @@ const EIGHT_BYTES = 127;
 let last: { text: string; bytes: Buffer } = { text: '', bytes: Buffer.alloc(0) };
 
 /**
- * A text as one WebSocket frame of a server's (RFC 6455 5.2). That of the last text is kept: an event is framed once, however many
- * sockets it goes to.
+ * Encodes a text as one unmasked WebSocket frame (RFC 6455 5.2). Caches the last frame, so that an event for many sockets is encoded
+ * once.
  */
 export function textFrame(text: string): Buffer {
   if (last.text !== text) last = { text, bytes: encode(text) };

@@ -8,12 +8,12 @@ import { readRegular } from '../files/read-regular.ts';
 import { requirePrivate } from '../files/require-private.ts';
 import { HANDSHAKE_TIMEOUT_MS } from './limits.ts';
 
-/** What of a stranger's certificate is logged. */
+/** The maximum length of a refused certificate's subject in the log. */
 const LONGEST_SUBJECT = 200;
 
 /**
- * What makes TLS of accepted connections; it never listens itself.
- * @throws {Error} in one sentence: a file cannot be read, holds something else, or others can read the key
+ * Makes the TLS server for accepted connections. It does not listen itself.
+ * @throws {Error} with one sentence, if a file cannot be read or is not valid, or if other users can read the key
  */
 export function tlsServer({ cert, key, clientCa }: TlsFiles, logger: FastifyBaseLogger): Server {
   const files = { cert: readPem(cert), key: readPem(key) };
@@ -26,19 +26,19 @@ export function tlsServer({ cert, key, clientCa }: TlsFiles, logger: FastifyBase
     minVersion: 'TLSv1.2',
     ALPNProtocols: ['http/1.1'],
     handshakeTimeout: HANDSHAKE_TIMEOUT_MS,
-    // Whoever has no certificate may have a token, so it is up to `peerByTls` to turn away those with a bad one.
+    // A client without a certificate may use a token. So Node.js accepts every client, and `peerByTls` refuses invalid certificates.
     ...(authorities !== null && { ca: authorities.map(String), requestCert: true, rejectUnauthorized: false }),
   });
   server.on('tlsClientError', (err, socket) => {
-    logger.debug({ err }, 'a TLS handshake failed');
+    logger.debug({ err }, 'TLS handshake failed');
     socket.destroy();
   });
   return server;
 }
 
 /**
- * Who is at the other end of a handshake that is done.
- * @returns `refused` where it showed a certificate that does not verify
+ * Identifies the peer after a TLS handshake.
+ * @returns `refused` if its certificate does not verify
  */
 export function peerByTls(socket: TLSSocket, logger: FastifyBaseLogger): Peer | 'refused' {
   const shown = socket.getPeerX509Certificate();
@@ -47,16 +47,16 @@ export function peerByTls(socket: TLSSocket, logger: FastifyBaseLogger): Peer | 
   const { serialNumber } = shown;
   const subject = shown.subject?.slice(0, LONGEST_SUBJECT);
   const reason = String(socket.authorizationError);
-  logger.warn({ from: socket.remoteAddress, subject, serialNumber, reason }, 'a client certificate is refused');
+  logger.warn({ from: socket.remoteAddress, subject, serialNumber, reason }, 'client certificate refused');
   return 'refused';
 }
 
-/** What OpenSSL alone knows to refuse: a key that is too short, a curve that it has not. */
+/** Creates the server. @throws {Error} if OpenSSL refuses the certificate, as for a short key or an unsupported curve */
 function serverOf(cert: string, options: TlsOptions): Server {
   try {
     return createServer(options);
   } catch (error) {
-    throw new Error(`${cert} cannot be served with: ${(error as NodeJS.ErrnoException).code}`);
+    throw new Error(`OpenSSL refuses ${cert}: ${(error as NodeJS.ErrnoException).code}`);
   }
 }
 
@@ -69,7 +69,7 @@ function readPem(path: string): string {
   }
 }
 
-/** Each is parsed here, since what OpenSSL finds no certificate in it takes for an empty list. */
+/** Parses the certificates of a file, because OpenSSL would accept a file without any as an empty list. */
 function certificatesIn(path: string, text: string): X509Certificate[] {
   const blocks = text.match(/-----BEGIN CERTIFICATE-----[\s\S]*?-----END CERTIFICATE-----/g) ?? [];
   if (blocks.length === 0) throw new Error(`${path} holds no certificate: it must be PEM`);
@@ -87,8 +87,8 @@ function requireKeyOf(leaf: X509Certificate, cert: string, path: string, text: s
   try {
     key = createPrivateKey(text);
   } catch {
-    throw new Error(`${path} holds no key that can be used: it must be PEM, without a passphrase`);
+    throw new Error(`${path} has no usable key: it must be PEM without a passphrase`);
   }
   if (!leaf.checkPrivateKey(key))
-    throw new Error(`${path} is not the key of ${cert}: the certificate of the daemon comes first in its file`);
+    throw new Error(`${path} is not the key of ${cert}: the daemon's certificate must be the first in the file`);
 }
