@@ -39,7 +39,11 @@ import { requestId } from './http/request-id.ts';
 import { peerByTls, tlsServer } from './http/tls.ts';
 import { version } from './version.ts';
 
-/** What a request passes, in this order: id, audit, Origin, guard (Host, URL, upgrade), credentials, path, body, schema, route. */
+/**
+ * Builds the HTTP application. Each request passes in this order: id, audit, Origin, guard (Host, URL, upgrade), credentials, path,
+ * body, schema, route.
+ * @param auditLog `null` if the audit is off
+ */
 export async function build(
   daemon: Daemon,
   logger: FastifyBaseLogger,
@@ -61,9 +65,9 @@ export async function build(
       maxHeaderSize: HEADERS_LIMIT,
       headersTimeout: HEADERS_TIMEOUT_MS,
       connectionsCheckingInterval: TIMEOUTS_CHECK_MS,
-      // Node would take the first of two and drop the other, where whoever stands before it may have looked at that.
+      // Otherwise Node.js keeps the first of two equal headers and drops the other, which a proxy may have checked instead.
       joinDuplicateHeaders: true,
-      // Node would answer a missing Host itself, without a problem document.
+      // Otherwise Node.js answers a missing Host itself, without a problem document.
       requireHostHeader: false,
       shouldUpgradeCallback: meetsUpgrade,
     },
@@ -110,17 +114,17 @@ export async function build(
   handleRoutes(app, daemon);
   waitRoutes(app, daemon);
   signalRoutes(app, daemon);
-  // For itself, since what it does for sockets it would do for every request.
+  // In its own plugin, because its hooks would otherwise run for every request.
   await app.register(async (sockets: App) => {
     await sockets.register(websocket, {
       options: {
         maxPayload: FRAME_LIMIT,
         perMessageDeflate: false,
-        // It would end a socket on which it owes some pongs.
+        // ws ends a socket on which too many automatic pongs are queued.
         autoPong: false,
         handleProtocols: (offered: Set<string>) => (offered.has(SUBPROTOCOL) ? SUBPROTOCOL : false),
       },
-      // The feed has told every socket already.
+      // The feed has closed every socket already.
       preClose: (done: () => void) => done(),
       errorHandler: (error: Error) => logger.debug({ err: error }, 'WebSocket error'),
     });
@@ -147,7 +151,7 @@ export async function build(
   return { app, listeners };
 }
 
-/** Fastify gives null for what is not there, and a schema's default is for undefined. */
+/** Wraps the validator: Fastify passes null for a missing part, but defaults of zod apply only to undefined. */
 const validatorFor: typeof validatorCompiler = (route) => {
   const validate = validatorCompiler(route);
   return (data) => validate(data ?? undefined);

@@ -37,14 +37,14 @@ import { Parking } from './waits/parking.ts';
 import { Waits } from './waits/waitid.ts';
 import { Watches } from './watches/watches.ts';
 
-/** Every room of the house, put together; what serves them over HTTP is built on top. */
+/** The parts of the daemon, without HTTP. */
 export interface Daemon {
   config: Config;
   features: Features;
-  /** RLIMIT_NOFILE, which bounds live handles, parked calls and sockets together. */
+  /** RLIMIT_NOFILE, which limits the sum of live handles, parked calls and sockets. */
   descriptors: number;
   clients: Clients;
-  /** `null` where there is no policy. */
+  /** `null` without a policy. */
   policy: PolicyWatch | null;
   journal: Journal;
   table: ProcessTable;
@@ -59,41 +59,42 @@ export interface Daemon {
   outputs: Outputs;
   forkServer: ForkServer;
   watches: Watches;
-  /** Answers all that waits, so that what serves it can end. */
+  /** Answers all waiting calls with ESHUTDOWN, and closes all event streams and sockets. */
   drain(why: Why): void;
-  /** Writes what is left and lets go. Spawned processes live on. */
+  /** Writes pending changes and releases all resources. Spawned processes keep running. */
   close(): void;
-  /** The same for the next image of this process, with what that is to have. */
+  /** Like {@link close}, but keeps the resources that the next image inherits, and returns them. */
   handOver(): DaemonHandoff;
 }
 
-/** What the journal does not hold and the next image of this very process must have. */
+/** The state that the next image of this process needs and the journal does not store. */
 export interface DaemonHandoff extends HandedProcesses {
   /** The descriptor of the state directory's lock. */
   lock: number;
-  /** What the service manager keeps a pidfd of, by the journal's number of the process. */
+  /** The journal's numbers of the processes whose pidfds the service manager stores. */
   stored: number[];
   /** The processes that hold the pipes of captured streams. */
   keepers: KnownKeeper[];
-  /** What the journal must know, whatever has become of its files. */
+  /** The changes that the journal has not written to its files. */
   unwritten: HandedJournal;
 }
 
-/** What a start finds. */
+/** The state that a start inherits. */
 export interface Found {
-  /** What an earlier image of this process left. */
+  /** The state from the previous image; `null` at a first start. */
   handoff: DaemonHandoff | null;
-  /** What the service manager kept for us. */
+  /** The descriptors from the service manager. */
   passed: readonly Passed[];
-  /** To the service manager. */
+  /** `null` without a service manager. */
   notifier: Notifier | null;
   features: Features;
-  /** Of the state directory. */
+  /** The lock of the state directory. */
   lock: Descriptor;
 }
 
 /**
- * @throws {Error} in one sentence with its cure: a tokens file is readable by others, the journal cannot be opened
+ * Builds the daemon, and takes over the processes of an earlier one.
+ * @throws {Error} with one sentence that says what to do, for example if other users can read the tokens file
  */
 export function startDaemon(config: Config, { handoff, passed, notifier, features, lock }: Found): Daemon {
   const stored = storedPidfds(passed);
@@ -111,12 +112,12 @@ export function startDaemon(config: Config, { handoff, passed, notifier, feature
   const keepEvents = config.maxEvents;
   const { marks, maxKeys } = config;
   const journal = openJournal({ directory, bootId: bootId(), keepEvents, marks, handed: handoff?.unwritten });
-  // A start that fails from here on uses no seqs up.
+  // Closes the journal if a later step fails, so that the failed start uses up no seqs.
   using failed = new DisposableStack();
   failed.defer(() => journal.close());
   const feed = new Feed(journal, config.socketBuffer);
   const kept = [...stored.keys(), ...(handoff?.stored ?? [])];
-  // Before 6.9 a pidfd that comes back would not tell whose it is.
+  // Before 6.9 a stored pidfd has no inode, so its process could not be identified after a restart.
   const store = notifier === null || !features.inode ? null : new PidfdStore(notifier, kept);
   const table = new ProcessTable(store);
   const adoption = new Adoption(table);
@@ -236,27 +237,25 @@ export function startDaemon(config: Config, { handoff, passed, notifier, feature
   };
 }
 
-/** How many descriptors handles leave to connections, to spawns under way and to the daemon itself. */
+/** The descriptors that handles leave free for connections, spawns in progress and the daemon itself. */
 const RESERVED_DESCRIPTORS = 96;
 
-export const stopping = new Problem('ESHUTDOWN', 'The daemon is stopping: ask again when it is back.', {
+/** Answers waiting calls when the daemon stops. */
+export const stopping = new Problem('ESHUTDOWN', 'The daemon is stopping. Retry when it is back.', {
   retry: { afterMs: 1000 },
   headers: { connection: 'close' },
 });
 
-export const restarting = new Problem(
-  'ESHUTDOWN',
-  'The daemon is being replaced in place, and loses nothing: ask again.',
-  {
-    retry: { afterMs: 0 },
-    headers: { connection: 'close' },
-  },
-);
+/** Answers waiting calls when the daemon is replaced. */
+export const restarting = new Problem('ESHUTDOWN', 'The daemon is being upgraded and keeps all state. Retry now.', {
+  retry: { afterMs: 0 },
+  headers: { connection: 'close' },
+});
 
-/** TCP needs a token: the ones of the file, or the one that is made at first start. */
+/** Reports whether the daemon uses the token that it creates at its first start: an address needs a token, and `--tokens` is not given. */
 export function usesFirstToken({ tokens, listen, insecureNoAuth }: Config): boolean {
-  const asks = listen.some((address) => !('unix' in address) || address.token === true);
-  return tokens === undefined && !insecureNoAuth && asks;
+  const needsToken = listen.some((address) => !('unix' in address) || address.token === true);
+  return tokens === undefined && !insecureNoAuth && needsToken;
 }
 
 function tokensOf(config: Config): Tokens {

@@ -1,7 +1,7 @@
 import { readFileSync } from 'node:fs';
 import { dirname, join } from 'node:path';
 
-/** The version in package.json, which stands above the sources and, built, above `dist` too. */
+/** The version in package.json, which is above the sources and above `dist` in a built package. */
 export const version: string = findVersion(import.meta.dirname);
 
 function findVersion(directory: string): string {

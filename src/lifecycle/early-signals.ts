@@ -1,16 +1,15 @@
 import { setImmediate } from 'node:timers/promises';
 import { listenForRealTime, numberOf, realTimeSignals, releaseRealTime } from './real-time-signals.ts';
 
-/** Node's profiler samples by SIGPROF, and its handler of it must stay. */
+/** Node.js's profiler uses SIGPROF, so its handler must stay installed. */
 const isProfiled = [...process.execArgv, process.env.NODE_OPTIONS ?? ''].some((option) =>
   /--(cpu-prof|prof|inspect)/.test(option),
 );
 
 /**
- * What is sent to a container's init is meant for its program. Not what the kernel sends for faults of the process itself, nor for what
- * the daemon writes (SIGPIPE), nor what stops a job at its terminal (SIGTTIN, SIGTTOU), nor SIGCHLD. Until a handler is installed, most of
- * them end a process, or as an init it never hears of them (pid_namespaces(7)); and by SIGUSR1 Node.js opens its debugger to every local
- * user.
+ * The standard signals that an init forwards to its program. Not among them: signals for faults of the process itself, SIGPIPE, SIGCHLD,
+ * and those of job control (SIGTTIN, SIGTTOU). Without a handler most of them end the process, or are discarded if it is the init of
+ * its pid namespace (pid_namespaces(7)). SIGUSR1 makes Node.js open its inspector to every local user.
  */
 const named: readonly NodeJS.Signals[] = [
   'SIGUSR1',
@@ -33,53 +32,53 @@ const named: readonly NodeJS.Signals[] = [
   'SIGSTKFLT',
 ];
 
-/** Every signal that a main program is passed, by name. */
+/** Every signal that is forwarded to a main program, by name. */
 export const forwarded: readonly string[] = [...named, ...realTimeSignals];
 
-/** What a daemon without a program of its own has a use for. */
+/** The signals that a daemon without a main program handles. */
 export const served: readonly NodeJS.Signals[] = ['SIGUSR1', 'SIGHUP', 'SIGINT', 'SIGTERM'];
 
-/** How many of one real-time signal are kept: they are queued, where other signals are not (signal(7)). */
-const MOST_KEPT = 1000;
+/** The number of instances recorded of one real-time signal. Real-time signals are queued, and standard signals are not (signal(7)). */
+const MOST_PENDING = 1000;
 
-/** How often each came that nobody has served yet. */
-const came = new Map<string, number>();
-const listeners = new Map<string, (signal: string) => void>();
+/** The number of recorded instances of each signal without a handler. */
+const pending = new Map<string, number>();
+const handlers = new Map<string, (signal: string) => void>();
 
-const note = (signal: string): void => {
-  const most = realTimeSignals.includes(signal) ? MOST_KEPT : 1;
-  came.set(signal, Math.min((came.get(signal) ?? 0) + 1, most));
+const record = (signal: string): void => {
+  const most = realTimeSignals.includes(signal) ? MOST_PENDING : 1;
+  pending.set(signal, Math.min((pending.get(signal) ?? 0) + 1, most));
 };
-const heard = (signal: string): void => (listeners.get(signal) ?? note)(signal);
+const dispatch = (signal: string): void => (handlers.get(signal) ?? record)(signal);
 
-/** Catches every forwarded signal, and records it until it is served. */
+/** Catches every forwarded signal, and records it until {@link onSignal} installs a handler. */
 export function catchSignals(): void {
   const begin = (): void => {
-    for (const signal of named) process.on(signal, heard);
+    for (const signal of named) process.on(signal, dispatch);
   };
-  listenForRealTime(begin, heard);
+  listenForRealTime(begin, dispatch);
 }
 
-/** Hands a signal to what serves it from now on, with those that came before. */
-export function onSignal<S extends string>(signal: S, serve: (signal: S) => void): void {
-  listeners.set(signal, serve as (signal: string) => void);
-  const count = came.get(signal) ?? 0;
-  came.delete(signal);
-  for (let served = 0; served < count; served += 1) serve(signal);
+/** Installs the handler of a signal, and calls it for each recorded instance. */
+export function onSignal<S extends string>(signal: S, handler: (signal: S) => void): void {
+  handlers.set(signal, handler as (signal: string) => void);
+  const count = pending.get(signal) ?? 0;
+  pending.delete(signal);
+  for (let called = 0; called < count; called += 1) handler(signal);
 }
 
-/** No longer catches those that will not be served: they do what they do to any process, and one that came before does so now. */
+/** Restores the default disposition of all other signals, and raises those that are recorded again. */
 export async function releaseSignalsExcept(kept: readonly NodeJS.Signals[]): Promise<void> {
-  // Listeners are called in the event loop's next turn, of which half may be over.
+  // Node.js calls handlers in the next turn of the event loop. Two turns cover a signal that arrived in the current one.
   await setImmediate();
   await setImmediate();
   for (const signal of named) {
     if ((kept as readonly string[]).includes(signal)) continue;
-    process.off(signal, heard);
-    if (came.delete(signal)) process.kill(process.pid, signal);
+    process.off(signal, dispatch);
+    if (pending.delete(signal)) process.kill(process.pid, signal);
   }
   for (const [above, signal] of realTimeSignals.entries()) {
     releaseRealTime(signal);
-    if (came.delete(signal)) process.kill(process.pid, numberOf(above));
+    if (pending.delete(signal)) process.kill(process.pid, numberOf(above));
   }
 }

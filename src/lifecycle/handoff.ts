@@ -8,38 +8,40 @@ import type { WaitEvent } from '../kernel/waitid.ts';
 import type { StopRecord } from '../model/stop-reports.ts';
 import { forwarded } from './early-signals.ts';
 
-/** Names the descriptor of the handoff to the next image. */
+/** The variable with the descriptor of the handoff for the next image. */
 const VARIABLE = 'WAITD_HANDOFF';
 
-/** Raised whenever it changes so that an image of the other version could not read it. */
+/** The version of the format. Increase it for any change that an image of the other version cannot read. */
 export const VERSION = 1;
 
-/** Tell a rehearsal what it would be handed: the version, and the addresses of the listening sockets as JSON. */
+/** The variables that give a rehearsal the version and, as JSON, the listening sockets of the running daemon. */
 const VERSION_VARIABLE = 'WAITD_HANDOFF_VERSION';
 const LISTENERS_VARIABLE = 'WAITD_HANDOFF_LISTENERS';
 
-/** The variables that tell a rehearsal of the daemon that it is to replace. */
+/** Returns the environment variables that describe the running daemon to a rehearsal. */
 export function rehearsalOf(listeners: readonly Listener[]): Record<string, string> {
   return { [VERSION_VARIABLE]: String(VERSION), [LISTENERS_VARIABLE]: JSON.stringify(listeners) };
 }
 
 /**
- * Finds out whether this start is the rehearsal of an upgrade.
- * @returns `null` where it is not; `any` listeners where the running daemon is of a version that does not tell them
- * @throws {Error} where this version could not take over: children and their statuses would be lost
+ * Reads the variables of a rehearsal.
+ * @returns `null` if this start is not a rehearsal; `any` as the listeners if the running daemon's version does not list them
+ * @throws {Error} if this version cannot read the running daemon's handoff, so that an upgrade would lose children and statuses
  */
 export function takeRehearsal(): { listeners: Listener[] | 'any' } | null {
   const { [VERSION_VARIABLE]: version, [LISTENERS_VARIABLE]: listeners } = process.env;
   if (version === undefined) return null;
   if (Number(version) !== VERSION)
-    throw new Error(`the running daemon hands over version ${version}, and this one takes ${VERSION}: restart instead`);
+    throw new Error(
+      `the running daemon hands over version ${version}, and this version supports only ${VERSION}: restart instead of upgrading`,
+    );
   return { listeners: listeners === undefined ? 'any' : z.array(Listener).parse(JSON.parse(listeners)) };
 }
 
 const descriptor = z.int().min(3);
 const statements = z.array(z.tuple([z.string(), z.array(z.union([z.string(), z.number(), z.null()]))]));
 
-/** A listening socket, by its address in the settings. */
+/** A listening socket, with its address in the form of the settings. */
 const Listener = z.object({
   address: z.string(),
   fd: descriptor,
@@ -49,26 +51,26 @@ const Listener = z.object({
 type Listener = z.infer<typeof Listener>;
 
 /**
- * What the journal does not hold and the next image of this very process must have: descriptors, by number, which live over
- * execve(2), and the stops that clients have not read.
+ * The state that the next image of this process needs and the journal does not store: descriptors, by number, which stay open across
+ * execve(2), and stops that clients have not read.
  */
 const Schema = z.object({
   version: z.literal(VERSION),
-  /** Of the state directory. */
+  /** The lock of the state directory. */
   lock: descriptor,
   listeners: z.array(Listener),
-  /** By the journal's number of the open file description. */
+  /** Pidfds by the journal's number of the open description. */
   pidfds: z.array(z.object({ description: z.int(), fd: descriptor })),
-  /** By the journal's number of the process. */
+  /** Pidfds of process groups without a leader, by the journal's number of the process. */
   groups: z.array(z.object({ process: z.int(), pid: z.int().default(0), handles: z.int(), fd: descriptor })),
   pauses: z.array(z.object({ process: z.int(), pauses: z.custom<StopRecord>((value) => typeof value === 'object') })),
-  /** Of children without a handle. */
+  /** Unread stops of children without a handle. */
   stops: z.array(z.custom<WaitEvent>((value) => typeof value === 'object')).default([]),
-  /** What the service manager keeps a pidfd of, by the journal's number of the process. */
+  /** The journal's numbers of the processes whose pidfds the service manager stores. */
   stored: z.array(z.int()),
   /** The processes that hold the pipes of captured streams. */
   keepers: z.array(z.object({ pid: z.int(), startTicks: z.number() })).default([]),
-  /** What the journal must know, whatever has become of its files. */
+  /** The changes that the journal has not written to its files. */
   unwritten: z.object({
     head: z.int(),
     applied: z.int().default(0),
@@ -76,19 +78,19 @@ const Schema = z.object({
     living: statements.default([]),
     identity: IdentityFacts.optional(),
   }),
-  /** The handle of the program that it runs like an init. */
+  /** The id of the main program's handle. */
   main: z.string().nullable().default(null),
-  /** When the daemon last failed, in milliseconds on CLOCK_BOOTTIME. */
+  /** The times of recent failures, in milliseconds on CLOCK_BOOTTIME. */
   failures: z.array(z.number()),
 });
 export type Handoff = z.infer<typeof Schema> & DaemonHandoff;
 
-/** Keeps SIGUSR1 from opening Node's debugger also before the first line of ours. */
+/** Makes Node.js block SIGUSR1 from the start, so that it cannot open the inspector before the daemon's own code runs. */
 const SHIELD = '--disable-sigusr1';
 
 /**
- * Replaces this process's image by what the same command now is: same pid, same children, same place among its parent's.
- * @throws {Error} where that fails; nothing has changed then
+ * Executes the daemon's command again in this process (execve(2)): the pid, the children and the parent stay the same.
+ * @throws {Error} if the execve fails; this image can then continue
  */
 export function execute(handoff: Omit<Handoff, 'version'>): never {
   const file = MemoryFile.create('waitd-handoff');
@@ -98,11 +100,11 @@ export function execute(handoff: Omit<Handoff, 'version'>): never {
   const environment = { ...process.env, ...shield.environment, [VARIABLE]: String(file.fd) };
   const options = [...process.execArgv.filter((option) => option !== SHIELD), SHIELD];
   const argv = [process.execPath, ...options, ...process.argv.slice(1)];
-  // Their handlers end with this image, and until the next one has its own most signals would end the process.
+  // execve removes the handlers, and until the next image installs its own, most signals would end the process.
   block(forwarded);
   try {
     process.execve!(process.execPath, argv, environment);
-    throw new Error('execve came back');
+    throw new Error('execve returned');
   } catch (error) {
     unblock(forwarded);
     shield.file.close();
@@ -111,11 +113,14 @@ export function execute(handoff: Omit<Handoff, 'version'>): never {
   }
 }
 
-/** What the image before this one left; `null` for a first start. To be taken once, before anything else is opened. */
+/**
+ * Takes the handoff of the previous image. Call it once, before any descriptor is opened.
+ * @returns `null` at a first start
+ */
 export function takeHandoff(): Handoff | null {
   const number = process.env[VARIABLE];
   if (number === undefined) return null;
-  // No child and no later start may take it for its own.
+  // A child or a later image must not read the same variable.
   delete process.env[VARIABLE];
   using file = new MemoryFile(Number(number));
   return Schema.parse(JSON.parse(file.read()));

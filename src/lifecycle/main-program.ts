@@ -9,15 +9,15 @@ import type { Handle } from '../model/process.ts';
 import { explained } from '../spawn/launch-problems.ts';
 import { candidates, environmentOf } from '../spawn/launch-request.ts';
 
-/** What tells the daemon itself something, and nothing to a program that it runs. */
-const ours = /^(?:WAITD_.*|NOTIFY_SOCKET|WATCHDOG_(?:USEC|PID)|LISTEN_(?:FDS|PID|FDNAMES|PIDFDID))$/;
+/** The variables for the daemon itself, which the main program must not inherit. */
+const daemonVariables = /^(?:WAITD_.*|NOTIFY_SOCKET|WATCHDOG_(?:USEC|PID)|LISTEN_(?:FDS|PID|FDNAMES|PIDFDID))$/;
 
-/** As shells have them: found, but not to be executed; not found. */
+/** The exit codes of a POSIX shell: the command is not executable, is not found, or was killed by a signal. */
 const NOT_EXECUTABLE = 126;
 const NOT_FOUND = 127;
 const KILLED = 128;
 
-/** The main program could not be started: said in one line, with the exit code that a shell would give. */
+/** The error of a main program that cannot be started, with the exit code that a shell would use. */
 export class NotStarted extends Error {
   readonly exitCode: number;
 
@@ -30,7 +30,7 @@ export class NotStarted extends Error {
 type Command = readonly [program: string, ...args: string[]];
 
 function requestFor([program, ...args]: Command) {
-  const env = Object.entries(process.env).filter(([name]) => !ours.test(name)) as [string, string][];
+  const env = Object.entries(process.env).filter(([name]) => !daemonVariables.test(name)) as [string, string][];
   return {
     argv: [program, ...args] as [string, ...string[]],
     env: Object.fromEntries(env),
@@ -43,8 +43,8 @@ function requestFor([program, ...args]: Command) {
 }
 
 /**
- * Finds out whether there is such a program, without starting it.
- * @throws {NotStarted}
+ * Checks that the main program exists and is executable, without starting it.
+ * @throws {NotStarted} if it does not exist or is not executable
  */
 export function requireProgram(command: Command): void {
   const [program] = command;
@@ -67,7 +67,7 @@ function problemWith(program: string, path: string): Problem | null {
   }
 }
 
-/** @returns the errno with which the kernel would refuse it; `null` where it may be executed */
+/** @returns the errno of execve(2) for the path, or `null` if it is executable */
 function accessTo(path: string): string | null {
   try {
     if (!statSync(path).isFile()) return 'EACCES';
@@ -79,8 +79,8 @@ function accessTo(path: string): string | null {
 }
 
 /**
- * The one program that a container is there for, run under the daemon as under an init. It has the daemon's environment, directory,
- * streams and terminal, and is otherwise a handle as any: of the client that the daemon's own user is.
+ * The main program of a container, which runs under the daemon as under an init. It inherits the daemon's environment, working directory,
+ * streams and terminal. Its handle is an ordinary one, and belongs to the client of the daemon's own user.
  */
 export class MainProgram {
   readonly #parking: Daemon['parking'];
@@ -91,7 +91,7 @@ export class MainProgram {
     this.#handle = handle;
   }
 
-  /** @throws {NotStarted} */
+  /** Starts the main program. @throws {NotStarted} if it cannot be started */
   static async start(daemon: Daemon, command: Command): Promise<MainProgram> {
     try {
       const more = { nonblocking: false, labels: { main: 'true' } };
@@ -102,8 +102,9 @@ export class MainProgram {
   }
 
   /**
-   * The one of the image before this one.
-   * @throws {Problem} ESTALE where a client has closed it
+   * Takes over the main program that the previous image started.
+   * @param id its handle
+   * @throws {Problem} ESTALE if a client has closed the handle
    */
   static resume(daemon: Daemon, id: string): MainProgram {
     return new MainProgram(daemon, daemon.handles.get(self(), id));
@@ -113,6 +114,7 @@ export class MainProgram {
     return this.#handle.id;
   }
 
+  /** Sends a signal to the program, unless it has ended. Ignores ESRCH and EPERM. */
   signal(signal: string): void {
     try {
       if (this.#handle.process.ending === null) this.#handle.description.pidfd?.signal(signalNumber(signal)!);
@@ -122,8 +124,9 @@ export class MainProgram {
   }
 
   /**
-   * @returns once it has ended and that is told: its exit code, or 128 and the signal that killed it
-   * @throws {Problem} ESHUTDOWN where the daemon is replaced before
+   * Waits for the end of the program.
+   * @returns its exit code, or 128 plus the number of the signal that killed it
+   * @throws {Problem} ESHUTDOWN if the daemon is replaced before
    */
   async ended(): Promise<number> {
     const isOver = (): true | null => (this.#handle.process.ending === null ? null : true);

@@ -33,35 +33,35 @@ import { type Passed, takePassed } from '../kernel/notify.ts';
 import { type Handoff, takeRehearsal } from './handoff.ts';
 import { requireProgram } from './main-program.ts';
 
-/** What a start takes before it serves anyone. */
+/** The resources that a start acquires before it serves requests. */
 export interface Prepared {
   features: Features;
-  /** Of the state directory. */
+  /** The lock of the state directory. */
   lock: Descriptor;
   endpoints: BoundEndpoint[];
-  /** Disposing of it removes what the start has made so far. */
+  /** The files and directories that the start has created; disposing of it removes them. */
   made: Made;
 }
 
-/** What a start finds. */
+/** The state that a start inherits. */
 interface Surroundings {
-  /** Sockets of an earlier image of this process, by name; `null` at a first start, `any` where that image does not tell. */
+  /** The sockets of the previous image; `null` at a first start, `any` if that image does not list them. */
   listeners: Handoff['listeners'] | 'any' | null;
-  /** The lock of the state directory, as `takeStateDirectory` takes it. */
+  /** The lock of the state directory, in the form of {@link takeStateDirectory}. */
   held: Descriptor | 'elsewhere' | null;
   passed: readonly Passed[];
 }
 
-/** Takes one step of a start. @returns `undefined` where it failed and the start goes on to find out what else would fail */
+/** Runs one step of a start. A rehearsal records the error of a failed step and continues. @returns `undefined` if the step failed */
 type Attempt = <T>(step: () => T | Promise<T>) => Promise<T | undefined>;
 
 const silent: Logger = pino({ level: 'silent' });
 
 /**
- * Takes what a start needs.
- * @param handoff what an earlier image of this process left
- * @param passed what the service manager passed
- * @throws {Error} in one sentence with its cure; nothing that was made is left then
+ * Acquires the resources of a start.
+ * @param handoff the state from the previous image; `null` at a first start
+ * @param passed the descriptors from the service manager
+ * @throws {Error} with one sentence that says what to do; removes everything that the start has created
  */
 export async function prepare(
   config: Config,
@@ -82,7 +82,7 @@ export async function prepare(
   }
 }
 
-/** What the rest of a start makes outside of the state directory. */
+/** Lists the files that the rest of a start creates outside of the state directory. */
 function filesMadeLater({ audit, marks, stateDir }: Config): string[] {
   return [
     ...(audit !== undefined && isPath(audit) ? [audit] : []),
@@ -91,8 +91,8 @@ function filesMadeLater({ audit, marks, stateDir }: Config): string[] {
 }
 
 /**
- * Does what a start does before it serves, and leaves nothing.
- * @returns a sentence for each reason why a start would fail
+ * Runs the steps of a start up to serving, and removes everything again.
+ * @returns one sentence for each reason why a start would fail
  */
 export async function rehearse(config: Config): Promise<string[]> {
   using made = new DisposableStack();
@@ -111,13 +111,13 @@ export async function rehearse(config: Config): Promise<string[]> {
   const { features, lock } = await take(config, { ...found, passed }, made, true, attempt);
   if (features === undefined || lock === undefined) return [...problems];
   await attempt(() => requireRoom(config.stateDir));
-  if (problems.size === 0) await attempt(() => startAside(config, features, made));
+  if (problems.size === 0) await attempt(() => startInScratch(config, features, made));
   return [...problems];
 }
 
 /**
- * Takes first what is only looked at, then the state directory, last the listening sockets.
- * @param trial leaves what a dead daemon has left behind
+ * Acquires the resources: first the checks that change nothing, then the state directory, last the listening sockets.
+ * @param trial keeps the stale socket files of a dead daemon
  */
 async function take(
   config: Config,
@@ -150,7 +150,7 @@ async function socketFor({ address, socket }: Endpoint, { socket: access }: Conf
   return bindAddress(address, access, made, trial);
 }
 
-/** What can be found out without making anything; what is read here is read again when it is used. */
+/** Lists the checks that create nothing. The files that they read are read again when they are used. */
 function checksOf(config: Config, isFirst: boolean): (() => unknown)[] {
   const { policy, tls, tokens, audit, main } = config;
   const token = tokenFile(config.stateDir);
@@ -166,7 +166,7 @@ function checksOf(config: Config, isFirst: boolean): (() => unknown)[] {
 
 const isPath = (audit: string): boolean => audit !== 'stdout' && audit !== 'off';
 
-/** Without O_NONBLOCK the open of a FIFO would wait for a reader. */
+/** Checks that the audit file can be opened. O_NONBLOCK avoids blocking on a FIFO without a reader. */
 function requireWritable(audit: string): void {
   try {
     if (existsSync(audit)) closeSync(openSync(audit, constants.O_WRONLY | constants.O_APPEND | constants.O_NONBLOCK));
@@ -176,8 +176,8 @@ function requireWritable(audit: string): void {
   }
 }
 
-/** Puts the whole daemon together in a directory of its own, so that a version that cannot even do that is found out. */
-async function startAside(config: Config, features: Features, made: Made): Promise<void> {
+/** Builds the whole daemon in a scratch directory, to detect a version that cannot start. */
+async function startInScratch(config: Config, features: Features, made: Made): Promise<void> {
   const stateDir = scratchDirectory(config.stateDir);
   made.defer(() => rmSync(stateDir, { recursive: true, force: true }));
   makeDirectory(outputDirectory(stateDir), 0o700, made);

@@ -1,33 +1,33 @@
 import { createHook } from 'node:async_hooks';
 
-/** The object of Node.js that has libuv listen for one signal; a handler of libuv's counts each that comes. */
+/** The internal class of Node.js around a libuv signal handle, which reports every instance of a signal. */
 interface SignalWrap {
   onsignal: (number: number) => void;
   unref(): void;
-  /** @returns an errno of libuv's, or 0 */
+  /** @returns 0, or an errno of libuv */
   start(number: number): number;
   close(): void;
 }
 
-/** Of signal(7); a C library that keeps one for itself refuses it, and nobody may send that one then. */
+/** The range of signal(7). The C library refuses handlers for those that it uses itself. */
 const SIGRTMIN = 34;
 const SIGRTMAX = 64;
 
-/** Their names, as the contract has them. */
+/** The names of the real-time signals in the contract. */
 export const realTimeSignals: readonly string[] = Array.from({ length: SIGRTMAX - SIGRTMIN + 1 }, (_, above) =>
   above === 0 ? 'SIGRTMIN' : `SIGRTMIN+${above}`,
 );
 
-/** The number of the one that is so many above SIGRTMIN. */
+/** Returns the number of the real-time signal SIGRTMIN+`above`. */
 export const numberOf = (above: number): number => SIGRTMIN + above;
 
 const wraps = new Map<string, SignalWrap>();
 
 /**
- * Listens for the real-time signals. `process.on` takes the signals that Node.js names only, and a signalfd only sees what every thread
- * blocks, while Node.js has started its threads before our first line. So this uses what `process.on` uses itself: the wrap of libuv's
- * signal handle, of which async_hooks shows one.
- * @param begin calls `process.on` for a signal that nothing listens for yet
+ * Installs a handler for the real-time signals. `process.on` accepts only the signals that Node.js names. A signalfd receives only what
+ * every thread blocks, and Node.js starts its threads before this code runs. So this uses the class inside `process.on`, which
+ * async_hooks reveals.
+ * @param begin calls `process.on` for a signal that has no handler yet
  */
 export function listenForRealTime(begin: () => void, listener: (signal: string) => void): void {
   const Wrap = wrapMadeBy(begin);
@@ -41,7 +41,7 @@ export function listenForRealTime(begin: () => void, listener: (signal: string) 
   }
 }
 
-/** From now on the signal does what it does to any process. */
+/** Restores the default disposition of a signal. */
 export function releaseRealTime(signal: string): void {
   wraps.get(signal)?.close();
   wraps.delete(signal);

@@ -7,21 +7,21 @@ import type { ForkServer } from '../spawn/fork-server.ts';
 import { launchOwn } from '../spawn/launch.ts';
 import { type Handoff, rehearsalOf } from './handoff.ts';
 
-/** Long enough for a start on a machine that is slow and busy: meanwhile this daemon serves. A start that hangs is no good. */
+/** The time limit of a rehearsal, long enough for a slow and busy machine. The daemon continues to serve meanwhile. */
 const LONGEST_MS = 120_000;
 
-/** What of its output is told. */
-const SAID = 2000;
+/** The maximum length of its output in the log. */
+const LONGEST_OUTPUT = 2000;
 
-/** What the service manager gave is this daemon's, not its rehearsal's. */
-const ours = new Set(['NOTIFY_SOCKET', 'WATCHDOG_USEC', 'WATCHDOG_PID']);
+/** The variables of the service manager for this daemon, which a rehearsal must not use. */
+const managerVariables = new Set(['NOTIFY_SOCKET', 'WATCHDOG_USEC', 'WATCHDOG_PID']);
 
 /**
- * Has what this daemon's command now is rehearse its start, in a process of its own.
- * @param reaper tells how it ends
- * @param forkServer starts it
- * @param listeners the sockets that it would be handed
- * @returns why it would fail, in its own words; `null` where all is well
+ * Rehearses an upgrade: runs this daemon's command with `--check` in a separate process.
+ * @param reaper reports the end of the rehearsal
+ * @param forkServer starts the rehearsal
+ * @param listeners the sockets that the next image would inherit
+ * @returns the reason why the next image would fail; `null` if it would start
  */
 export async function rehearseUpgrade(
   reaper: Reaper,
@@ -29,9 +29,9 @@ export async function rehearseUpgrade(
   listeners: Handoff['listeners'],
 ): Promise<string | null> {
   using nothing = new Descriptor(openSync('/dev/null', constants.O_RDONLY));
-  using said = MemoryFile.create('waitd-check');
+  using output = MemoryFile.create('waitd-check');
   const environment = Object.entries(process.env).flatMap(([name, value]) =>
-    value === undefined || ours.has(name) ? [] : [[name, value]],
+    value === undefined || managerVariables.has(name) ? [] : [[name, value]],
   );
   const [program, ...args] = [process.execPath, ...process.execArgv, ...process.argv.slice(1), '--check'];
   const env = { ...(Object.fromEntries(environment) as Record<string, string>), ...rehearsalOf(listeners) };
@@ -44,8 +44,10 @@ export async function rehearseUpgrade(
     stdout: 'null' as const,
     stderr: 'null' as const,
   };
-  const { pid, ended } = await started(reaper, () => launchOwn(forkServer, request, [nothing.fd, said.fd, said.fd]));
-  // Only we reap it, so the number is its own until then.
+  const { pid, ended } = await started(reaper, () =>
+    launchOwn(forkServer, request, [nothing.fd, output.fd, output.fd]),
+  );
+  // Only this process reaps the child, so its pid is not reused before.
   let late = false;
   const tooLong = setTimeout(() => {
     late = true;
@@ -54,8 +56,8 @@ export async function rehearseUpgrade(
   const { siginfo } = await ended;
   clearTimeout(tooLong);
   if (siginfo.code === 'CLD_EXITED' && siginfo.status === 0) return null;
-  if (late) return `its rehearsal had not ended after ${LONGEST_MS / 1000} s`;
-  return said.read().slice(-SAID).trim() || `it ended with ${siginfo.code} ${siginfo.status}`;
+  if (late) return `the rehearsal did not end within ${LONGEST_MS / 1000} s`;
+  return output.read().slice(-LONGEST_OUTPUT).trim() || `the rehearsal ended with ${siginfo.code} ${siginfo.status}`;
 }
 
 async function started(

@@ -1,21 +1,21 @@
-/** Where the daemon is between its first listening socket and its end. */
+/** The state of the daemon between its first listening socket and its end. */
 export type State = 'serving' | 'rehearsing' | 'upgrading' | 'failing' | 'stopping';
 
-/** What moves it. */
+/** The events that change the state. */
 export type ServiceEvent =
-  /** A signal asks it to stop. */
+  /** A signal requests a stop. */
   | 'stop'
-  /** Its main program has ended. */
+  /** The main program has ended. */
   | 'main ended'
-  /** SIGHUP asks for an upgrade in place. */
+  /** SIGHUP requests an upgrade in place. */
   | 'upgrade'
-  /** The rehearsal of the upgrade failed, or did not. */
+  /** The rehearsal of the upgrade has failed, or has succeeded. */
   | 'refused'
   | 'accepted'
-  /** An exception that nothing caught. */
+  /** An uncaught exception. */
   | 'fault';
 
-/** The next state; `null` where the event changes nothing; `exit` where the process ends at once. */
+/** The next state; `null` if the event is ignored; `exit` if the process exits at once. */
 type Next = State | null | 'exit';
 
 const transitions: Record<State, Record<ServiceEvent, Next>> = {
@@ -27,7 +27,7 @@ const transitions: Record<State, Record<ServiceEvent, Next>> = {
     accepted: null,
     fault: 'failing',
   },
-  // It goes on to serve meanwhile.
+  // The daemon continues to serve during a rehearsal.
   rehearsing: {
     stop: 'stopping',
     'main ended': 'stopping',
@@ -44,7 +44,7 @@ const transitions: Record<State, Record<ServiceEvent, Next>> = {
     accepted: null,
     fault: 'failing',
   },
-  // A new image takes the processes over.
+  // A new image takes over the processes.
   failing: {
     stop: 'stopping',
     'main ended': 'stopping',
@@ -53,9 +53,9 @@ const transitions: Record<State, Record<ServiceEvent, Next>> = {
     accepted: null,
     fault: 'failing',
   },
-  // Asked twice, it does not wait for its children and clients.
+  // A second stop does not wait for children and clients.
   stopping: { stop: 'exit', 'main ended': null, upgrade: null, refused: null, accepted: null, fault: 'exit' },
 };
 
-/** Returns what an event leads to. */
+/** Returns the effect of an event in a state. */
 export const next = (state: State, event: ServiceEvent): Next => transitions[state][event];

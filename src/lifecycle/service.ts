@@ -20,16 +20,16 @@ import { rehearseUpgrade } from './rehearsal.ts';
 import { ServiceManager } from './service-manager.ts';
 import { next, type ServiceEvent, type State } from './service-states.ts';
 
-/** How long answers may take to leave when the daemon stops or is replaced. */
+/** The time that answers get to be sent when the daemon stops or is replaced. */
 const DRAIN_MS = 2000;
 
-/** The same after a fault: who knows whether they ever leave. */
+/** The same after an uncaught exception, when some answers may never be sent. */
 const FAULT_DRAIN_MS = 500;
 
-/** How long a disk may take for what is still in pipes when the daemon stops. */
+/** The time limit for writing the content of pipes to disk when the daemon stops. */
 const FLUSH_MS = 2000;
 
-/** How often a daemon that fails may go on in a new image. */
+/** The number of failures within FAILURES_WITHIN_MS after which the daemon exits instead of starting a new image. */
 const MOST_FAILURES = 5;
 const FAILURES_WITHIN_MS = 60_000;
 
@@ -45,16 +45,16 @@ interface ServiceParts {
   listeners: Listeners;
   logger: Logger;
   manager: ServiceManager;
-  /** When it last failed, in milliseconds on CLOCK_BOOTTIME. */
+  /** The times of recent failures, in milliseconds on CLOCK_BOOTTIME. */
   failures: number[];
 }
 
-/** What it holds, in a line for whoever asks the service manager. */
+/** Returns the status line for the service manager. */
 function statusOf({ handles, table, feed }: Daemon): string {
   return `${handles.size} live handles on ${table.size} processes, ${feed.size} subscribers`;
 }
 
-/** The running daemon: from the first listening socket to its end, or to its next image. */
+/** The running daemon, from its first listening socket to its end or its next image. */
 export class Service {
   readonly addresses: string[] = [];
   readonly #daemon: Daemon;
@@ -77,8 +77,9 @@ export class Service {
   }
 
   /**
-   * @param audit opens it; `null` where nothing is audited
-   * @throws {Error} in one sentence; nothing that it made is left then
+   * Starts the daemon.
+   * @param audit opens the audit log; it returns `null` if the audit is off
+   * @throws {Error} with one sentence; removes everything that the start has created
    */
   static async start(config: Config, logger: Logger, audit: () => Logger | null): Promise<Service> {
     const handoff = takeHandoff();
@@ -128,7 +129,7 @@ export class Service {
     if (config.main === null) {
       onSignal('SIGTERM', (signal) => void this.stop(signal));
       onSignal('SIGINT', (signal) => void this.stop(signal));
-      // At a terminal it means that the terminal is gone.
+      // At a terminal SIGHUP means that the terminal was closed.
       onSignal('SIGHUP', () => void (isatty(1) ? this.stop('SIGHUP') : this.upgrade()));
       onSignal('SIGUSR1', () => this.#logger.warn('SIGUSR1 ignored: the inspector is disabled'));
     } else await this.#run(config.main, handoff?.main ?? null);
@@ -138,28 +139,28 @@ export class Service {
   }
 
   /**
-   * Is the init of one program: whatever comes to us is for it, and its end is ours.
-   * @param running its handle, where an earlier image has started it
-   * @throws {NotStarted}
+   * Acts as the init of one program: forwards signals to it, and stops when it ends.
+   * @param running the program's handle, if the previous image started it
+   * @throws {NotStarted} if the program cannot be started
    */
   async #run(command: NonNullable<Config['main']>, running: string | null): Promise<void> {
     const main =
       running === null ? await MainProgram.start(this.#daemon, command) : MainProgram.resume(this.#daemon, running);
     this.#main = main;
-    // An init has no children but its program and those that come to it.
+    // An init must have no children except its program and adopted orphans.
     this.#daemon.forkServer.retire();
     for (const signal of forwarded) onSignal(signal, () => main.signal(signal));
     main.ended().then(
-      (code) => (this.#moves('main ended') ? this.#end({ program: command[0], code }, code) : undefined),
-      () => {}, // the daemon is replaced before
+      (code) => (this.#transition('main ended') ? this.#end({ program: command[0], code }, code) : undefined),
+      () => {}, // the daemon is replaced, and the next image waits for the program
     );
   }
 
   /**
-   * Takes an event.
-   * @returns whether it leads to another state
+   * Handles an event of the state table.
+   * @returns whether the state has changed
    */
-  #moves(event: ServiceEvent): boolean {
+  #transition(event: ServiceEvent): boolean {
     const state = next(this.#state, event);
     if (state === 'exit') process.exit(1);
     if (state === null) return false;
@@ -167,9 +168,9 @@ export class Service {
     return true;
   }
 
-  /** Stops. A second call ends the process at once. */
+  /** Stops the daemon. A second call exits at once. */
   async stop(signal: NodeJS.Signals): Promise<void> {
-    if (this.#moves('stop')) await this.#end({ signal }, 0);
+    if (this.#transition('stop')) await this.#end({ signal }, 0);
   }
 
   async #end(why: object, exitCode: number): Promise<void> {
@@ -183,20 +184,20 @@ export class Service {
       else this.#logger.warn({ count, left }, 'some spawned processes have not ended');
     }
     this.#listeners.stop();
-    await this.#quiet('stopping', DRAIN_MS);
-    // What ended programs wrote last; the keeper has the pipes of the others.
+    await this.#drain('stopping', DRAIN_MS);
+    // Stores the last output of ended programs. The keeper holds the pipes of the others.
     await this.#daemon.outputs.flushAll(FLUSH_MS);
     this.#daemon.close();
     this.#logger.info('stopped');
     process.exit(exitCode);
   }
 
-  /** Goes on as what the command now is, if that would start. */
+  /** Replaces this image with the current version of its command, if a rehearsal shows that it would start. */
   async upgrade(): Promise<void> {
-    if (!this.#moves('upgrade')) return;
+    if (!this.#transition('upgrade')) return;
     this.#manager.reloading();
     const refused = await this.#refusal();
-    if (!this.#moves(refused === null ? 'accepted' : 'refused')) return;
+    if (!this.#transition(refused === null ? 'accepted' : 'refused')) return;
     if (refused !== null) {
       this.#logger.error({ reason: refused }, 'upgrade refused; this image keeps running');
       this.#manager.refused(refused);
@@ -214,7 +215,7 @@ export class Service {
     }
   }
 
-  /** An exception that nobody caught: whatever is broken in here, the processes are not, and a new image takes them over. */
+  /** Handles an uncaught exception: a new image takes over the processes, which are not affected. */
   async fail(err: Error): Promise<void> {
     this.#logger.fatal({ err }, 'internal error');
     const now = boottimeMs();
@@ -224,9 +225,9 @@ export class Service {
       this.#logger.fatal('a new image could not write the journal either; this image keeps running');
       return;
     }
-    // What was drained for an upgrade, or after another fault, is not waited for again.
+    // Connections that were drained for an upgrade or after another exception need no second wait.
     const again = this.#state === 'upgrading' || this.#state === 'failing';
-    this.#moves('fault');
+    this.#transition('fault');
     await this.#replace(again ? 0 : FAULT_DRAIN_MS);
   }
 
@@ -241,10 +242,10 @@ export class Service {
   }
 
   async #replace(graceMs: number): Promise<void> {
-    // Other requests are served meanwhile.
+    // The daemon still serves other requests during this wait.
     await this.#daemon.handles.drainSpawns(restarting);
     this.#handedSockets ??= this.#listeners.handOver();
-    if (graceMs > 0) await this.#quiet('restarting', graceMs);
+    if (graceMs > 0) await this.#drain('restarting', graceMs);
     if (this.#state === 'stopping') return;
     try {
       const main = this.#main?.id ?? null;
@@ -255,8 +256,8 @@ export class Service {
     }
   }
 
-  /** Answers everybody and lets their connections end. */
-  async #quiet(why: Why, graceMs: number): Promise<void> {
+  /** Answers all waiting requests, and closes the connections. */
+  async #drain(why: Why, graceMs: number): Promise<void> {
     this.#daemon.drain(why);
     await this.#listeners.drain();
     void this.#app.close();
