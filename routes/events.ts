@@ -25,7 +25,7 @@ import { untilClosed } from '../src/http/until-closed.ts';
 
 type Query = z.infer<typeof EventQuery>;
 
-/** A comment this often keeps a stream open through proxies, and finds readers that are gone. */
+/** The interval of comments on an event stream, which keep it open through proxies and detect disconnected readers. */
 const HEARTBEAT_MS = 15_000;
 
 const closings = {
@@ -33,7 +33,7 @@ const closings = {
   restarting: { code: SERVICE_RESTART, reason: 'restarting, come back' },
 };
 
-/** Events, three ways: WebSocket, event stream, page. */
+/** Registers the route of events, which serves a WebSocket, an event stream or a page. */
 export function eventRoutes(app: App, daemon: Daemon): void {
   const operations = new EventOperations(daemon);
 
@@ -41,21 +41,25 @@ export function eventRoutes(app: App, daemon: Daemon): void {
     method: 'GET',
     url: EVENTS_PATH,
     schema: contract.listEvents,
-    // A socket that may not be is refused before it is one.
+    // The quota is checked before the upgrade, so that a refusal is an ordinary HTTP answer.
     preHandler: async ({ ws, raw, client, query }) => {
       if (ws) untilClosed(raw.socket, operations.reserve(client, query as Query));
     },
     handler: async (request, reply) => {
       const type = mediaType(request.headers.accept, ['application/json', 'text/event-stream']);
       if (type === undefined)
-        throw new Problem('EPROTO', 'Accept application/json or text/event-stream.', { status: 406 });
+        throw new Problem(
+          'EPROTO',
+          'No acceptable media type is available. Accept application/json or text/event-stream.',
+          { status: 406 },
+        );
       const { client, query } = request;
       operations.requireKnown(client, query);
       if (type === 'text/event-stream')
         return request.method === 'HEAD' ? headOfStream(reply) : stream(request, reply, query);
       const page = await operations.page.run(callOf(request, reply), query);
       if (page === 'aborted') return reply.hijack();
-      // The frames are JSON texts already, the very ones that were pushed.
+      // The frames are already JSON texts, the same as those of the streams.
       const { frames, gap, next } = page;
       const text = `{"events":[${frames.join()}],"gap":${JSON.stringify(gap)},"next":${next}}`;
       return reply
@@ -72,7 +76,7 @@ export function eventRoutes(app: App, daemon: Daemon): void {
     const { raw } = headOfStream(reply);
     const subscriber = operations.attach(request.client, query, eventStreamSink(raw), () => raw.end());
     const heartbeat = setInterval(() => raw.write(': \n\n'), HEARTBEAT_MS);
-    raw.on('error', () => {}); // told by close as well
+    raw.on('error', () => {}); // `close` follows every error
     const leave = app.inFlightRequests.add(request, () => raw.destroy());
     raw.once('close', () => {
       leave();
@@ -83,7 +87,7 @@ export function eventRoutes(app: App, daemon: Daemon): void {
     return reply;
   }
 
-  /** Listeners first: a frame that comes before they are there is lost, and a throw in one ends the daemon. */
+  /** Attaches all listeners synchronously, because earlier frames would be lost. A listener must not throw, which would end the daemon. */
   function converse(socket: WebSocket, request: FastifyRequest, query: Query): void {
     const sink = webSocketSink(socket, request.raw.socket);
     const subscriber = operations.attach(request.client, query, sink, (why) =>
@@ -115,21 +119,21 @@ function headOfStream(reply: FastifyReply): FastifyReply {
   return reply;
 }
 
-/** `Last-Event-ID` is what a reader resumes by, so it beats `since`. */
+/** Parses Last-Event-ID, from which a reader resumes; it takes precedence over `since`. */
 function lastEventId({ headers }: FastifyRequest): number | undefined {
   const id = headers['last-event-id'];
   if (id === undefined || id === '') return undefined;
   const seq = Number(id);
   if (!/^\d{1,16}$/.test(String(id)) || !Number.isSafeInteger(seq))
-    throw new Problem('EINVAL', 'Last-Event-ID must be a seq.', {
+    throw new Problem('EINVAL', 'Last-Event-ID is not a seq. Send the id of the last event.', {
       errors: [{ path: 'Last-Event-ID', message: 'must be a seq' }],
     });
   return seq;
 }
 
-const NO_FRAME = 'This is no frame: send subscribe or unsubscribe with handles, as JSON.';
+const NO_FRAME = 'The message is not a frame. Send subscribe or unsubscribe with handles, as JSON.';
 
-/** @returns a sentence where it is none */
+/** Parses a client's frame. @returns an error message if the frame is not valid */
 function parseFrame(text: string): z.infer<typeof ClientFrame> | string {
   let frame: unknown;
   try {
@@ -140,5 +144,5 @@ function parseFrame(text: string): z.infer<typeof ClientFrame> | string {
   const { data, error } = ClientFrame.safeParse(frame);
   if (data !== undefined) return data;
   const [{ path, message }] = error.issues as [z.core.$ZodIssue];
-  return path.length === 0 ? NO_FRAME : `The frame does not fit at /${path.join('/')}: ${message}.`;
+  return path.length === 0 ? NO_FRAME : `The frame is not valid at /${path.join('/')}: ${message}.`;
 }

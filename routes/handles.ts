@@ -5,7 +5,7 @@ import type { App } from '../src/http/app-type.ts';
 import { callOf } from '../src/http/in-flight-requests.ts';
 import { preferencesOf } from '../src/http/prefer.ts';
 
-/** Handles: made by spawn, open and dup, listed, changed, closed. */
+/** Registers the routes of handles: create by spawn, open or dup; list, read, change and close. */
 export function handleRoutes(app: App, daemon: Daemon): void {
   const operations = new HandleOperations(daemon);
 

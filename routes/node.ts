@@ -18,13 +18,13 @@ import {
 import { Metrics } from '../src/metrics.ts';
 import { version } from '../src/version.ts';
 
-/** What has become of the journal since this image of the daemon began; it can take work all the same. */
+/** The note in /readyz if this image's start found the journal damaged or restored. The daemon is ready nevertheless. */
 const historyLost = {
   damaged: 'lost: the journal was damaged or removed, and a new one was begun',
   restored: 'lost in part: the state directory was restored from a backup or copied',
 };
 
-/** What one asks about the daemon itself. */
+/** Registers the routes about the daemon itself: probes, metrics and the node. */
 export function nodeRoutes(app: App, daemon: Daemon): void {
   const { config, features, journal } = daemon;
   const metrics = new Metrics(daemon);

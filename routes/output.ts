@@ -13,7 +13,7 @@ import { untilClosed } from '../src/http/until-closed.ts';
 const streams = ['stdout', 'stderr'] as const;
 const schemas = { stdout: contract.readStdout, stderr: contract.readStderr };
 
-/** What a process wrote, where that was captured. */
+/** Registers the routes of captured output. */
 export function outputRoutes(app: App, daemon: Daemon): void {
   const operations = new OutputOperations(daemon);
   for (const name of streams)
@@ -24,12 +24,12 @@ export function outputRoutes(app: App, daemon: Daemon): void {
         const { id } = request.params;
         operations.requireHandle(call, id);
         const { follow, tail } = request.query;
-        // Without a validator nothing shows that the bytes are still the same, and then all of them are given (RFC 9110 13.1.5).
-        // Of HEAD there is no part.
+        // If-Range never matches, because the stream has no validator; the answer is then the whole stream (RFC 9110 13.1.5). Range
+        // applies to GET only (RFC 9110 14.2).
         const isForPart = request.method === 'GET' && request.headers['if-range'] === undefined;
         const header = isForPart ? request.headers.range : undefined;
         if (header !== undefined && (follow === 1 || tail !== undefined))
-          throw new Problem('EINVAL', 'A Range goes with neither follow nor tail: leave it out.');
+          throw new Problem('EINVAL', 'Range cannot be combined with follow or tail. Leave out one of them.');
         if (follow === 1) untilClosed(reply.raw, operations.reserve(call));
         const output = await operations.read.run(call, { id, stream: name });
         const start = tail === undefined ? output.first : await output.startOfLines(tail);
@@ -42,14 +42,14 @@ export function outputRoutes(app: App, daemon: Daemon): void {
         const range = rangeOf(header, output.size);
         if (range === null) {
           if (follow === 1) return stream(reply, start, output.follow(start));
-          // With its length whoever reads notices if something is missing.
+          // With Content-Length the client detects an incomplete answer.
           reply.header('content-length', output.size - start);
           return send(reply, start, output.range(start, output.size));
         }
         if (range === 'unsatisfiable' || range.to <= output.first) {
           await output.close();
           const headers = { 'content-range': `bytes */${output.size}` };
-          const detail = `Of these bytes there are none: there are those from ${output.first} to ${output.size}.`;
+          const detail = `The stream does not have these bytes. It has the bytes from ${output.first} to ${output.size}.`;
           throw new Problem('EPROTO', detail, { status: 416, headers });
         }
         const from = Math.max(range.from, output.first);
@@ -77,10 +77,10 @@ function writeHead(reply: FastifyReply, headers: OutgoingHttpHeaders): ServerRes
   return reply.raw.writeHead(200, { ...(reply.getHeaders() as OutgoingHttpHeaders), ...headers });
 }
 
-/** The head goes at once, also where nothing is written yet. */
+/** Streams the bytes. Sends the headers at once, even before the first byte is available. */
 function stream(reply: FastifyReply, offset: number, bytes: Readable): FastifyReply {
   writeHead(reply, { ...headersOf(offset), 'x-accel-buffering': 'no' }).flushHeaders();
-  // What goes wrong is that the reader has gone, or the file: either ends the connection.
+  // An error means that the client has disconnected or the file was lost. Both end the connection.
   pipeline(bytes, reply.raw, () => {});
   return reply;
 }

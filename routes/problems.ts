@@ -3,7 +3,7 @@ import { isProblemErrno, Problem } from '../src/errors/problem.ts';
 import type { App } from '../src/http/app-type.ts';
 import { ProblemPages } from '../src/http/problem-pages.ts';
 
-/** What the `type` of a problem leads to: its cause and its cure. It is the same for everyone, so it needs no credentials. */
+/** Registers the route of a problem's `type`, which describes its cause and cure. It is public, so it needs no credentials. */
 export function problemRoutes(app: App): void {
   const pages = new ProblemPages();
 
@@ -13,7 +13,9 @@ export function problemRoutes(app: App): void {
     handler: (request, reply) => {
       const { errno } = request.params;
       if (!isProblemErrno(errno))
-        throw new Problem('EPROTO', 'No problem has this errno: /openapi.json lists all.', { status: 404 });
+        throw new Problem('EPROTO', 'No problem has this errno. The schema Problem in /openapi.json lists them all.', {
+          status: 404,
+        });
       reply.type('text/markdown; charset=utf-8').serializer(String).send(pages.of(errno));
     },
   });

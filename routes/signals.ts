@@ -4,7 +4,7 @@ import type { Daemon } from '../src/daemon.ts';
 import type { App } from '../src/http/app-type.ts';
 import { callOf } from '../src/http/in-flight-requests.ts';
 
-/** Signals, and the orderly end. */
+/** Registers the routes that signal and terminate processes. */
 export function signalRoutes(app: App, daemon: Daemon): void {
   const operations = new SignalOperations(daemon);
 

@@ -7,7 +7,7 @@ import { callOf } from '../src/http/in-flight-requests.ts';
 import { preferencesOf } from '../src/http/prefer.ts';
 import { sendProblem } from '../src/http/problems.ts';
 
-/** waitid(2) on one handle, and poll(2) over many. */
+/** Registers the routes of waitid(2) on one handle and poll(2) on many. */
 export function waitRoutes(app: App, daemon: Daemon): void {
   const operations = new WaitOperations(daemon);
 
@@ -18,7 +18,7 @@ export function waitRoutes(app: App, daemon: Daemon): void {
       const { options, timeoutMs = waitMs } = request.body;
       const respond = (answer: WaitidAnswer): void => {
         if (answer === 'aborted') reply.hijack();
-        // Not thrown: that would cost as much as the call itself.
+        // Not thrown, because an exception costs as much as the call itself.
         else if ('again' in answer) sendProblem(reply, answer.again);
         else if (answer.retry !== undefined)
           reply

@@ -4,7 +4,7 @@ import type { Daemon } from '../src/daemon.ts';
 import type { App } from '../src/http/app-type.ts';
 import { callOf } from '../src/http/in-flight-requests.ts';
 
-/** Watches: they open what appears. */
+/** Registers the routes of watches, which open a handle on every process that matches. */
 export function watchRoutes(app: App, daemon: Daemon): void {
   const operations = new WatchOperations(daemon);
 

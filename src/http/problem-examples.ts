@@ -74,8 +74,8 @@ const ofStatus: Record<string, Example> = {
     detail: 'The state directory of the daemon was removed. Restore it, or send the daemon SIGHUP.',
     retry,
   },
-  '404 EPROTO': { detail: 'No problem has this errno. The schema Problem lists them all.' },
-  '406 EPROTO': { detail: 'Accept application/json or text/event-stream.' },
+  '404 EPROTO': { detail: 'No problem has this errno. The schema Problem in /openapi.json lists them all.' },
+  '406 EPROTO': { detail: 'No acceptable media type is available. Accept application/json or text/event-stream.' },
   '408 EPROTO': { detail: 'The request took too long to arrive. Send it again.' },
   '412 EPROTO': {
     detail: 'The precondition fails, because no resource has an ETag. Leave out If-Match and If-None-Match.',
