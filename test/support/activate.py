@@ -1,6 +1,6 @@
-"""Passes listening sockets as sd_listen_fds(3) has it.
+"""Passes listening sockets to a command (sd_listen_fds(3)).
 
-activate.py GATE NAME=unix:PATH|tcp|udp|file… -- CMD…   makes the sockets, prints where they are, waits for a line from GATE, becomes CMD
+activate.py GATE NAME=unix:PATH|tcp|udp|file… -- CMD…   creates the sockets, prints their addresses, waits for a line from GATE, executes CMD
 """
 import os, socket, sys
 

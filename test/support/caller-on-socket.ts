@@ -1,9 +1,9 @@
 import { request } from 'node:http';
 
-// biome-ignore lint/suspicious/noExplicitAny: tests say what they expect of it
+// biome-ignore lint/suspicious/noExplicitAny: tests know the type
 export type Answer = { status: number; body: any; text: string };
 
-/** One request to a daemon on a Unix socket. */
+/** Sends one request to a daemon on a Unix socket. */
 export function call(socketPath: string, method: string, path: string, body?: unknown): Promise<Answer> {
   return new Promise((resolve, reject) => {
     const payload = body === undefined ? undefined : JSON.stringify(body);
@@ -25,13 +25,13 @@ export function call(socketPath: string, method: string, path: string, body?: un
   });
 }
 
-/** Asks until it is answered. */
+/** Repeats a request until it is answered. */
 export async function until(socketPath: string, path = '/readyz'): Promise<void> {
   for (;;) {
     try {
       if ((await call(socketPath, 'GET', path)).status === 200) return;
     } catch {
-      // Not there yet.
+      // The daemon does not listen yet.
     }
     await new Promise((resolve) => setTimeout(resolve, 20));
   }

@@ -6,18 +6,18 @@ export interface Answer {
   status: number;
   retryAfter: string | undefined;
   text: string;
-  // biome-ignore lint/suspicious/noExplicitAny: whoever asked knows what it expects
+  // biome-ignore lint/suspicious/noExplicitAny: tests know the type
   body: any;
 }
 
-/** What a daemon that has died, or is about to, does to those that ask it. */
+/** The connection errors that a dead or dying daemon causes. */
 const passing = new Set(['ECONNREFUSED', 'ECONNRESET', 'ENOENT', 'EPIPE']);
 
-/** Asks until it is answered: a daemon that is not there, or says that it will be back, is asked again. */
+/** A client that repeats each request until it is answered, also while the daemon is restarting or upgrading. */
 export class Caller {
   readonly #socketPath: string;
   readonly #agent = new Agent({ keepAlive: true });
-  /** Why it had to ask again, and how often: an errno of the connection, or the 503. */
+  /** The number of repetitions by reason: an errno of the connection, or the 503. */
   readonly askedAgain: Record<string, number> = {};
 
   constructor(socketPath: string) {
@@ -32,7 +32,7 @@ export class Caller {
     return this.request('POST', path, body, key);
   }
 
-  /** @throws {Error} where the connection breaks in a way that asking again does not mend */
+  /** @throws {Error} if the connection fails in an unexpected way */
   async request(method: string, path: string, body?: unknown, key?: string): Promise<Answer> {
     for (;;) {
       let why: string;
@@ -80,7 +80,7 @@ export class Caller {
     return promise;
   }
 
-  /** Every event that the daemon still has, in pages. */
+  /** Reads every stored event, page by page. */
   async *events(): AsyncGenerator<Heard> {
     for (let since = 0; ; ) {
       const { events } = (await this.get(`/v1/events?since=${since}&limit=1000`)).body;

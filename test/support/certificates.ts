@@ -2,21 +2,21 @@ import { execFileSync } from 'node:child_process';
 import { writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 
-/** A certificate and its key: paths, PEM. */
+/** The paths of a certificate and its key, PEM. */
 export interface Pair {
   cert: string;
   key: string;
 }
 
 export interface Wishes {
-  /** Lines `KIND.n=value` of an OpenSSL alt_names section; none leave the extension out. */
+  /** Lines `KIND.n=value` of an OpenSSL alt_names section. An empty list omits the extension. */
   names?: readonly string[];
   usage?: 'serverAuth' | 'clientAuth';
-  /** It was good until yesterday. */
+  /** Whether it expired yesterday. */
   expired?: true;
 }
 
-/** A certificate authority in a directory, made with the openssl command. */
+/** A certificate authority in a directory, created with the openssl command. */
 export class Authority {
   readonly #directory: string;
   readonly #pair: Pair;
@@ -44,7 +44,7 @@ export class Authority {
     const until = new Date(Date.now() + (expired ? -1 : 1) * 86_400_000);
     const from = new Date(Date.now() - 2 * 86_400_000);
     const time = (date: Date): string => `${date.toISOString().replace(/\D/g, '').slice(0, 14)}Z`;
-    // Of openssl's commands `ca` alone can make one that has expired already.
+    // Only `openssl ca` can create a certificate that has already expired.
     const database = join(this.#directory, 'index.txt');
     writeFileSync(database, '');
     this.#made += 1;

@@ -1,7 +1,6 @@
 /**
- * Preloaded into a daemon under test (`node --import`), it moves the clocks that the daemon sees, by what is written in the file that
- * CLOCKS names, as JSON: `wallMs` is added to the wall clock, `bootMs` to CLOCK_BOOTTIME, and `bootId` stands for the kernel's.
- * Nothing in the daemon itself knows of this.
+ * Changes the clocks of a daemon under test, which preloads it (`node --import`). The file in CLOCKS holds JSON: `wallMs` is added to the
+ * wall clock, `bootMs` to CLOCK_BOOTTIME, and `bootId` replaces the kernel's boot id. The daemon has no code for this.
  */
 import fs, { readFileSync } from 'node:fs';
 import { syncBuiltinESMExports } from 'node:module';

@@ -1,6 +1,6 @@
 /**
- * Preloaded into a daemon under test (`node --import`): at SIGUSR2 it collects garbage and writes to the file that MEMORY names how many
- * bytes are still in use. Nothing in the daemon itself knows of this.
+ * Lets a test measure the memory of a daemon, which preloads it (`node --import`). At SIGUSR2 it collects garbage and writes the number
+ * of bytes in use to the file in MEMORY. The daemon has no code for this.
  */
 import { renameSync, writeFileSync } from 'node:fs';
 import { setFlagsFromString } from 'node:v8';
@@ -11,7 +11,7 @@ const collect = runInNewContext('gc') as () => void;
 const file = process.env.MEMORY!;
 
 process.on('SIGUSR2', () => {
-  // Twice, since finalizers of the first free what only they held.
+  // Twice, because finalizers of the first collection release further objects.
   collect();
   setImmediate(() => {
     collect();

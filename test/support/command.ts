@@ -8,12 +8,12 @@ export const MAIN = join(import.meta.dirname, '../../src/main.ts');
 export const isRoot = process.getuid!() === 0;
 export const NOBODY = 65534;
 
-/** Makes a command that root runs one of an ordinary user. */
+/** The prefix that makes root run a command as an ordinary user. */
 export const asNobody = isRoot ? ['setpriv', '--reuid', `${NOBODY}`, '--regid', `${NOBODY}`, '--clear-groups'] : [];
 
 /**
- * Why another user cannot run the daemon from this checkout, for a test's `skip`; false where it can.
- * A checkout below a private home, such as /root, is closed to everyone but its owner.
+ * The reason why another user cannot run the daemon from this checkout, for a test's `skip`; false if that user can. For example, a
+ * checkout below /root is private to its owner.
  */
 export const closedToOthers: string | false =
   isRoot &&
@@ -22,7 +22,7 @@ export const closedToOthers: string | false =
     ? 'the checkout lies in a directory that other users may not enter'
     : false;
 
-/** A directory of the user that {@link asNobody} becomes. */
+/** Creates a directory that belongs to the user of {@link asNobody}. */
 export function homeOf(t: Test): string {
   const home = temporaryDirectory(t);
   if (isRoot) chownSync(home, NOBODY, NOBODY);
@@ -37,13 +37,13 @@ export interface Ended {
 
 export interface CommandOptions {
   env?: Record<string, string>;
-  /** What starts node; `setpriv` and the like. */
+  /** A command that starts node, such as `setpriv`. */
   prefix?: string[];
 }
 
-/** Runs a command of waitd that is expected to end. */
+/** Runs a command of waitd until it ends. */
 export function waitd(args: string[], { env = {}, prefix = [] }: CommandOptions = {}): Ended {
-  // The loaders of the test runner are not for another user.
+  // Another user may be unable to read the loaders of the test runner.
   return spawnSync('env', ['-u', 'NODE_OPTIONS', ...prefix, process.execPath, MAIN, ...args], {
     env: { PATH: process.env.PATH, NODE_NO_WARNINGS: '1', ...env },
     encoding: 'utf8',
@@ -51,7 +51,7 @@ export function waitd(args: string[], { env = {}, prefix = [] }: CommandOptions 
   });
 }
 
-/** Everything below a directory, by its path from there. */
+/** Lists everything below a directory by relative path. */
 export const treeOf = (directory: string): string[] => readdirSync(directory, { recursive: true }).map(String).sort();
 
 export const oneSentence = /^waitd: [^\n]+\n$/;

@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
 # usage: containers.sh up DIR | build DIR TAG [ARG…] | down DIR
-# Containers without a registry: podman with its store in DIR, and stand-ins for the base images of the Dockerfile made of Debian's packages
-# and of Node's own as npm has it. `up` takes a minute the first time, and nothing the next. Whatever podman does with DIR's
-# configuration (CONTAINERS_CONF, CONTAINERS_STORAGE_CONF) stays there, and goes with `down`.
+# Sets up containers without a registry: podman with its store in DIR, and replacements for the base images of the Dockerfile from Debian
+# packages and the node packages of npm. The first `up` takes a minute, a later one no time. Podman with DIR's configuration
+# (CONTAINERS_CONF, CONTAINERS_STORAGE_CONF) writes only to DIR, and `down` removes all of it.
 set -euo pipefail
 what=$1
 mkdir -p "$2"
@@ -24,7 +24,7 @@ driver = "overlay"
 graphroot = "$dir/graph"
 runroot = "$dir/run"
 CONF
-  # Podman would raise both limits, which not every root may.
+  # Podman would raise both limits, which root may not do in every environment.
   cat >"$dir/containers.conf" <<CONF
 [containers]
 default_ulimits = ["nofile=$(ulimit -Hn):$(ulimit -Hn)", "nproc=30000:30000"]
@@ -56,7 +56,7 @@ CONF
   rm -rf "$root"
 }
 
-# The machine's own npm settings and authorities are there while it is built, and in no layer.
+# The build mounts the machine's npm settings and certificate authorities, so that no layer contains them.
 build() {
   local tag=$1 mounts=(-v "$dir/npmrc:/usr/local/etc/npmrc:ro")
   shift

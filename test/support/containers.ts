@@ -8,13 +8,13 @@ import { temporaryDirectory } from './harness.ts';
 
 const SCRIPT = join(import.meta.dirname, 'containers.sh');
 
-/** What a container gets that may do nothing. */
+/** The options of a container without privileges. */
 export const hardened = ['--read-only', '--cap-drop=ALL', '--security-opt=no-new-privileges'];
 
-/** Podman's own complaints where no systemd runs. */
+/** Warnings of Podman on a machine without systemd. */
 const noise = /systemd connection to (?:add|start|remove) healthchecks/;
 
-/** Podman with a store of its own, which is kept where WAITD_CONTAINERS says so. */
+/** Podman with its own store, in the directory WAITD_CONTAINERS if that is set. */
 export class Containers {
   readonly directory: string;
   readonly #env: NodeJS.ProcessEnv;
@@ -28,7 +28,7 @@ export class Containers {
     };
   }
 
-  /** With the image of this tree, as `waitd:test`. */
+  /** Builds the image of this tree as `waitd:test`. */
   static up(t: Test): Containers {
     const kept = process.env.WAITD_CONTAINERS;
     const directory = kept ?? temporaryDirectory(t);
@@ -50,7 +50,7 @@ export class Containers {
     this.#script('build', tag, ...args);
   }
 
-  /** @returns what it printed. @throws {Error} where it fails */
+  /** Runs a podman command. @returns its output. @throws {Error} if it fails */
   podman(...args: string[]): string {
     const { status, output } = this.attempt(...args);
     assert.equal(status, 0, `podman ${args.join(' ')}: ${output}`);
@@ -76,7 +76,7 @@ export class Containers {
     return name;
   }
 
-  /** Runs one to its end, beside the test. */
+  /** Runs a container to its end without blocking the test. */
   async finish(...args: string[]): Promise<{ code: number; output: string }> {
     const child: ChildProcess = spawn('podman', ['run', '--rm', ...args], {
       env: this.#env,
@@ -97,12 +97,12 @@ export class Containers {
     };
   }
 
-  /** The host's pid of a container's first process. */
+  /** Returns the pid of a container's init on the host. */
   pidOf(name: string): number {
     return Number(this.podman('inspect', '--format', '{{.State.Pid}}', name));
   }
 
-  /** Where a path of a container's is on the host, through its first process. */
+  /** Returns the path on the host of a path in a container, through /proc of its init. */
   pathIn(name: string, path: string): string {
     const found = `/proc/${this.pidOf(name)}/root${path}`;
     assert.ok(existsSync(found), found);

@@ -1,6 +1,6 @@
 /**
- * Loaded before a daemon (`--import`): puts into every directory that it makes below FAKE_CGROUP the files that the kernel puts into a
- * cgroup which has the memory, pids and cpu controllers. Not every machine hands these to version 2.
+ * Fakes cgroup controllers for a daemon under test, which preloads it (`node --import`). Each directory that the daemon creates below
+ * FAKE_CGROUP gets the files of a cgroup with the memory, pids and cpu controllers. Some machines lack these controllers in version 2.
  */
 import fs from 'node:fs';
 import { syncBuiltinESMExports } from 'node:module';

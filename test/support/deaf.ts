@@ -2,7 +2,7 @@ import { readFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { type Daemon, eventually } from './harness.ts';
 
-/** An ignored signal stays ignored over an exec. */
+/** An ignored signal stays ignored across execve(2). */
 export const ignoresTerm = 'trap "" TERM; echo $$; exec sleep 1000';
 
 export interface Deaf {
@@ -11,7 +11,7 @@ export interface Deaf {
   pids: number[];
 }
 
-/** Spawns a shell script that writes down a number of pids once it is ready. */
+/** Spawns a shell script that writes a number of pids to a file once it is ready. */
 export async function deaf(daemon: Daemon, script = ignoresTerm, count = 1): Promise<Deaf> {
   const file = join(daemon.directory, `pids-${Math.random()}`);
   const handle = await daemon.spawn(['sh', '-c', script], {}, { stdout: { file } });

@@ -26,19 +26,19 @@ function unmount(directory: string): void {
 }
 
 /**
- * Mounts a small disk that lives in memory, so that filling it fills nothing else.
- * @throws {Error} where what is there then is anything but that
+ * Mounts a small tmpfs, so that a test can fill it without filling the machine's disk.
+ * @throws {Error} if the mounted file system is not that tmpfs
  */
 function mountSmall(directory: string, mebibytes: number): void {
   run('mount', '-t', 'tmpfs', '-o', `size=${mebibytes}m,mode=0700`, 'tmpfs', directory);
   const { type, blocks, bsize } = statfsSync(directory);
   if (type !== TMPFS_MAGIC || blocks * bsize > mebibytes << 20 || isOneWithItsParent(directory))
-    throw new Error(`${directory} is not the small disk that was to be mounted there`);
+    throw new Error(`${directory} is not the tmpfs that should be mounted there`);
 }
 
 const isOneWithItsParent = (directory: string): boolean => statSync(directory).dev === statSync(dirname(directory)).dev;
 
-/** Tells why something cannot be tested here, by doing it once. */
+/** Tries an action once. @returns the reason why it cannot be tested on this machine */
 function unlessItFails(attempt: (directory: string) => void): { skip?: string } {
   if (process.getuid!() !== 0) return { skip: 'only root can mount a disk' };
   const directory = mkdtempSync(join(tmpdir(), 'waitd-test-disk-'));
@@ -62,16 +62,16 @@ export function smallDisk(t: Test, directory: string, mebibytes: number): void {
   mountSmall(directory, mebibytes);
 }
 
-/** Fills one, and it alone: no more is written than it has. @returns the file that takes the room */
+/** Fills a small disk, and never writes more than it holds. @returns the file that fills it */
 export function fill(directory: string): string {
   const { type, blocks, bsize } = statfsSync(directory);
-  if (type !== TMPFS_MAGIC || isOneWithItsParent(directory)) throw new Error(`${directory} is no small disk`);
+  if (type !== TMPFS_MAGIC || isOneWithItsParent(directory)) throw new Error(`${directory} is not a small disk`);
   const filler = join(directory, 'filler');
   spawnSync('dd', ['if=/dev/zero', `of=${filler}`, `bs=${bsize}`, `count=${blocks}`]);
   return filler;
 }
 
-/** A file system in a file. */
+/** An ext4 file system in a file. */
 export class Ext4 {
   readonly #image: string;
   readonly #directory: string;
@@ -90,31 +90,32 @@ export class Ext4 {
 
   mount(options = 'loop'): void {
     run('mount', '-o', options, this.#image, this.#directory);
-    this.#device(); // and nothing else
+    this.#device(); // throws if another file system is mounted there
   }
 
   unmount(): void {
     unmount(this.#directory);
   }
 
-  /** What ext4 does by itself when it finds its disk damaged. */
+  /** Triggers the reaction of ext4 to a damaged disk. */
   fail(): void {
-    run('sync', '-f', this.#directory); // what is only in the cache goes with the file system
+    run('sync', '-f', this.#directory); // data that is only in the cache is lost with the file system
     writeFileSync(`/sys/fs/ext4/${this.#device()}/trigger_fs_error`, '1');
   }
 
-  /** A copy of it, mended: whoever holds a file of the old one keeps that. */
+  /** Mounts a repaired copy. Open files stay on the old file system. */
   repaired(): Ext4 {
     const image = `${this.#image}-repaired`;
     copyFileSync(this.#image, image);
-    spawnSync('e2fsck', ['-p', image]); // it exits with 1 where it has mended something
+    spawnSync('e2fsck', ['-p', image]); // it exits with 1 after a repair
     return new Ext4(image, this.#directory);
   }
 
   #device(): string {
     const device = run('findmnt', '-no', 'SOURCE', this.#directory).split('/').at(-1) ?? '';
-    if (!/^loop\d+$/.test(device)) throw new Error(`${this.#directory} is no file system in a file, but ${device}`);
-    if (!existsSync(`/sys/fs/ext4/${device}/trigger_fs_error`)) throw new Error('this kernel fails no ext4 at will');
+    if (!/^loop\d+$/.test(device)) throw new Error(`${this.#directory} is on ${device}, not on a loop device`);
+    if (!existsSync(`/sys/fs/ext4/${device}/trigger_fs_error`))
+      throw new Error('this kernel cannot trigger errors of ext4');
     return device;
   }
 }

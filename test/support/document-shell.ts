@@ -6,18 +6,18 @@ import type { Test } from 'tap';
 import { MAIN } from './command.ts';
 import type { Block } from './documents.ts';
 
-/** Runs what a document shows, as a reader would who pastes its blocks one after another into one shell. */
+/** Runs the blocks of a document like a reader who pastes them one after another into one shell. */
 export interface DocumentShell {
-  /** Its home, in which the commands begin. */
+  /** The home and the initial working directory. */
   directory: string;
-  /** What the document says, and what stands for it here: sockets, ports, paths. */
+  /** Texts of the document and their replacements in the test: sockets, ports, paths. */
   instead: Record<string, string>;
 }
 
 /**
- * Runs the shell blocks of a document, and puts its other files in place before: a block of another language whose information
- * names a file, such as ```js runner.mjs.
- * @returns what each block printed
+ * Runs the shell blocks of a document. Before, it writes the files that the document shows: blocks of another language with a file name
+ * after the language, such as ```js runner.mjs.
+ * @returns the output of each block
  */
 export function runBlocks(t: Test, blocks: readonly Block[], { directory, instead }: DocumentShell): string[] {
   const adapt = (text: string): string =>
@@ -25,7 +25,7 @@ export function runBlocks(t: Test, blocks: readonly Block[], { directory, instea
   for (const { info, code } of blocks)
     if (info[1]?.includes('.')) writeFileSync(join(directory, info[1]), adapt(code), { mode: 0o600 });
   const commands = blocks.filter(isRun).map(({ code }) => adapt(code));
-  // The last line keeps the shell: otherwise it would become its last command, which reaps nobody.
+  // The last line prevents the shell from executing its last command in its own process, which would reap no children.
   const script = [...commands.map((code) => `printf '\\n${MARK}\\n'\n${code}`), ':'].join('\n');
   const { stdout, stderr, status, signal } = spawnSync('bash', ['-euo', 'pipefail', '-c', script], {
     cwd: directory,
@@ -36,7 +36,7 @@ export function runBlocks(t: Test, blocks: readonly Block[], { directory, instea
       NODE_NO_WARNINGS: '1',
     },
     encoding: 'utf8',
-    // A shell whose input is a socket takes itself for a remote one, and reads more files.
+    // bash treats a socket as stdin as a remote login, and reads additional files.
     stdio: ['ignore', 'pipe', 'pipe'],
     timeout: 240_000,
   });
@@ -48,7 +48,7 @@ export const isRun = ({ info }: Block): boolean => info[0] === 'sh' && !info.inc
 
 const MARK = '--- a block ---';
 
-/** The programs that a reader has installed: waitd, and the Node.js that it needs. */
+/** Creates a directory with the programs that a reader has installed: waitd and its Node.js. */
 function programs(directory: string): string {
   const bin = join(directory, '.bin');
   mkdirSync(bin);
@@ -59,8 +59,8 @@ function programs(directory: string): string {
 }
 
 /**
- * Whether this was printed as the document shows it. What differs from run to run may: ids, uids, tokens, times, numbers of three
- * and more digits; and `…` stands for anything.
+ * Compares an output with the one in a document. Ignores what differs between runs: ids, uids, tokens, times, numbers of three and more
+ * digits. `…` matches anything.
  */
 export function isAsShown(printed: string, shown: string): boolean {
   const lines = plain(shown).split('\n');
@@ -82,7 +82,7 @@ const plain = (text: string): string =>
     .replaceAll(/\b[\w-]{43}(?![\w-])/g, 'TOKEN')
     .replaceAll(/\d{3,}/g, 'N');
 
-/** A port that is free. */
+/** Finds a free port. */
 export async function freePort(): Promise<number> {
   const server = createServer();
   await new Promise<void>((resolve) => server.listen(0, '127.0.0.1', resolve));

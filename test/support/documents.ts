@@ -5,17 +5,17 @@ const ROOT = join(import.meta.dirname, '../..');
 
 /** One of the project's Markdown files. */
 export interface Document {
-  /** From the project's root. */
+  /** The path relative to the project's root. */
   path: string;
   text: string;
 }
 
 /** A fenced block. */
 export interface Block {
-  /** The words after the fence; the first one is the language. */
+  /** The words after the fence; the first is the language. */
   info: string[];
   code: string;
-  /** The block that follows with nothing in between, or after one paragraph that ends with a colon: what the commands print. */
+  /** The next block, if it shows the output: it follows directly, or after one paragraph that ends with a colon. */
   output: string | null;
 }
 
@@ -23,7 +23,7 @@ export function document(path: string): Document {
   return { path, text: readFileSync(join(ROOT, path), 'utf8') };
 }
 
-/** Every document that a reader is meant to read. */
+/** Returns all documents for readers. */
 export function documents(): Document[] {
   const below = readdirSync(join(ROOT, 'docs'), { recursive: true }).map((name) => join('docs', String(name)));
   const above = readdirSync(ROOT);
@@ -40,7 +40,7 @@ export function blocksOf({ text }: Document): Block[] {
   });
 }
 
-/** The anchors of its headings, as GitHub makes them. */
+/** Returns the anchors of a document's headings, as GitHub generates them. */
 export function anchorsOf({ text }: Document): Set<string> {
   const headings = withoutCode(text).matchAll(/^#+ (.*)$/gm);
   return new Set([...headings].map(([, heading = '']) => anchorOf(heading)));
@@ -52,7 +52,7 @@ const anchorOf = (heading: string): string =>
     .replaceAll(/[^\p{L}\p{N}\s_-]/gu, '')
     .replaceAll(' ', '-');
 
-/** Relative links and pictures: the document that each leads to, from the project's root, and the anchor in it. */
+/** Returns the targets of relative links and pictures: a path relative to the project's root, and an anchor. */
 export function linksOf({ path, text }: Document): { link: string; to: string; anchor: string | null }[] {
   return [...withoutCode(text).matchAll(/\]\(([^)\s]+)\)/g)].flatMap(([, link = '']) => {
     if (/^[a-z]+:/.test(link)) return [];

@@ -1,6 +1,6 @@
 /**
- * Preloaded into a daemon under test (`node --import`), it makes that fail at a named step: the one that is written in the
- * file that FAULT names, for as long as it is there. Nothing in the daemon itself knows of this.
+ * Makes a daemon under test fail at a named step; the daemon preloads it (`node --import`). The file in FAULT names the step, and the fault
+ * lasts while the file exists. The daemon has no code for this.
  */
 import fs, { existsSync, readFileSync, readlinkSync, rmSync } from 'node:fs';
 import { syncBuiltinESMExports } from 'node:module';
@@ -44,7 +44,7 @@ StatementSync.prototype.run = function patched(this: StatementSync, ...values: P
   return run.apply(this, values);
 } as Run;
 
-/** What the log says where the journal says something else. */
+/** Faults whose names in the log differ from those in the journal. */
 const logErrors: Record<string, string> = {
   'disk full': 'ENOSPC',
   'disk full at commit': 'ENOSPC',
@@ -71,7 +71,7 @@ koffi.load = ((path: string | null) => {
       const original = library.func(prototype) as (...args: unknown[]) => number;
       if (prototype.startsWith('long sendmsg('))
         return (...args: unknown[]) => {
-          // A request to fork has descriptors (msg_controllen); what lets a child go on has none.
+          // A request to fork carries descriptors (msg_controllen); a message that resumes a child does not.
           const isRequest = (args[1] as Buffer).readBigUInt64LE(40) > 0n;
           const fault = isRequest ? faultNow()?.match(/^spawn (\w+)$/)?.[1] : undefined;
           if (fault !== undefined) throw Object.assign(new Error(fault), { code: fault });

@@ -15,7 +15,7 @@ export interface Response {
   status: number;
   headers: IncomingHttpHeaders;
   text: string;
-  // biome-ignore lint/suspicious/noExplicitAny: tests say what they expect of it
+  // biome-ignore lint/suspicious/noExplicitAny: tests know the type
   body: any;
 }
 
@@ -23,18 +23,18 @@ export interface RequestOptions {
   body?: unknown;
   headers?: Record<string, string>;
   signal?: AbortSignal;
-  /** Over TCP, with the first token, instead of the Unix socket. */
+  /** Uses TCP and the first token instead of the Unix socket. */
   tcp?: boolean;
-  /** Over this Unix socket instead. */
+  /** Uses this Unix socket instead of the daemon's usual one. */
   socket?: string;
 }
 
 export interface DaemonOptions {
   args?: string[];
   env?: Record<string, string>;
-  /** Kept over a restart; made and removed where it is missing. */
+  /** The directory of the daemon, to keep it for a restart. The default is a new one, removed after the test. */
   directory?: string;
-  /** What starts node; `setpriv` and the like. */
+  /** A command that starts node, such as `setpriv`. */
   prefix?: string[];
 }
 
@@ -50,13 +50,13 @@ const REFUSED = 'upgrade refused; this image keeps running';
 
 const MAIN = join(import.meta.dirname, '../../src/main.ts');
 
-/** What a machine takes many times less for, however busy it is: beyond it something will not come any more. */
+/** The time limit of every wait, many times what a busy machine needs. */
 const PATIENCE_MS = 240_000;
 
-/** Kills a program when this process ends, however that happens. A fork and a change of user undo it, an execve does not. */
+/** A prefix that kills a program when this process ends (PR_SET_PDEATHSIG). A fork or a change of user cancels it; execve does not. */
 const TIED = [programOf('setpriv'), '--pdeathsig', 'KILL'];
 
-/** Where this test file keeps everything. What it starts has this path in its environment, a daemon's children in HOME. */
+/** The temporary directory of this test file. Every process that it starts has the path in its environment. */
 const BASE = mkdtempSync(join(tmpdir(), 'waitd-test-'));
 chmodSync(BASE, 0o711);
 process.env.WAITD_TEST = BASE;
@@ -67,7 +67,7 @@ process.once('exit', () => {
 for (const signal of ['SIGHUP', 'SIGINT', 'SIGTERM'] as const)
   process.once(signal, () => process.exit(128 + constants.signals[signal]));
 
-/** Where the PATH has a program: not every prefix looks it up again. */
+/** Finds a program in PATH, because some prefixes do not search it. */
 function programOf(name: string): string {
   const places = (process.env.PATH ?? '').split(':').map((directory) => join(directory, name));
   const found = places.find((path) => existsSync(path));
@@ -75,7 +75,7 @@ function programOf(name: string): string {
   return found;
 }
 
-/** A daemon in a process of its own, on a Unix socket and on a TCP port that it picked. */
+/** A daemon in its own process, on a Unix socket and on a free TCP port. */
 export class Daemon {
   readonly directory: string;
   readonly child: ChildProcess;
@@ -90,7 +90,7 @@ export class Daemon {
   private constructor(directory: string, { args = [], env = {}, prefix = [] }: DaemonOptions) {
     this.directory = directory;
     this.socket = join(directory, 'waitd.sock');
-    // Once for the prefix, and once more for the daemon where the prefix forks it or changes the user.
+    // Twice, because a prefix that forks or changes the user cancels the first one.
     const [command = '', ...rest] = [...TIED, ...prefix, ...TIED, process.execPath, MAIN, 'serve'];
     const endpoints = [
       '--listen',
@@ -108,7 +108,7 @@ export class Daemon {
     this.child.stderr!.on('data', (data) => this.log.push(String(data)));
     createInterface({ input: this.child.stdout! }).on('line', (line) => {
       this.log.push(line);
-      // What was spawned with `inherit` writes there too.
+      // Processes spawned with `inherit` write to the same stream.
       if (!line.startsWith('{')) return;
       const entry = JSON.parse(line) as LogEntry;
       if (entry.address?.startsWith('tcp:')) this.port = Number(entry.address.split(':').at(-1));
@@ -123,7 +123,7 @@ export class Daemon {
     return daemon;
   }
 
-  /** One that is only about to start. */
+  /** Starts a daemon without waiting until it is ready. */
   static begin(t: Test, options: DaemonOptions = {}): Daemon {
     const daemon = new Daemon(options.directory ?? temporaryDirectory(t), options);
     t.teardown(() => daemon.#end());
@@ -134,7 +134,7 @@ export class Daemon {
     return this.child.pid!;
   }
 
-  /** @throws {Error} with its log, where it ends before that, or refuses to be replaced */
+  /** Waits until the daemon is ready. @throws {Error} with its log, if it ends before or refuses an upgrade */
   async ready(from = 0): Promise<void> {
     const died = this.exited.then(() => {
       throw new Error(`the daemon ended: ${this.log.join('\n')}`);
@@ -144,7 +144,7 @@ export class Daemon {
     if (msg === REFUSED) throw new Error(`${REFUSED}: ${reason}`);
   }
 
-  /** The first log entry with one of these messages, from a place in the log on; be it there already or still to come. */
+  /** Waits for the first log entry with one of these messages, from a position in the log on. */
   async logged(messages: string | readonly string[], from = 0): Promise<LogEntry> {
     const wanted = [messages].flat();
     const find = (): LogEntry | undefined => this.entries.slice(from).find(({ msg }) => wanted.includes(msg));
@@ -160,7 +160,7 @@ export class Daemon {
     return within(() => `"${wanted.join('" or "')}" was not logged:\n${this.log.join('\n')}`, found);
   }
 
-  /** Has it replaced in place. @returns once the next image is ready */
+  /** Upgrades the daemon in place. @returns once the next image is ready */
   async upgrade(): Promise<void> {
     const from = this.entries.length;
     this.child.kill('SIGHUP');
@@ -171,7 +171,7 @@ export class Daemon {
     return readFileSync(join(this.directory, 'state', 'token'), 'utf8').trim();
   }
 
-  /** One request; the contract's promises about every answer are checked on the way. */
+  /** Sends a request, and checks the answer against the contract. */
   request(method: string, path: string, options: RequestOptions = {}): Promise<Response> {
     const { body, headers = {}, signal, tcp = false, socket = this.socket } = options;
     const { promise, resolve, reject } = Promise.withResolvers<Response>();
@@ -228,8 +228,8 @@ export class Daemon {
     return this.request('POST', path, { ...options, ...(body !== undefined && { body }) });
   }
 
-  /** Spawns, and gives the handle. */
-  // biome-ignore lint/suspicious/noExplicitAny: tests say what they expect of it
+  /** Spawns a process. @returns its handle */
+  // biome-ignore lint/suspicious/noExplicitAny: tests know the type
   async spawn(argv: string[], more: object = {}, spawnMore: object = {}): Promise<any> {
     const answer = await this.post('/v1/handles', { spawn: { argv, ...spawnMore }, ...more });
     assert.equal(answer.status, 201, answer.text);
@@ -244,8 +244,8 @@ export class Daemon {
     return this.post(`/v1/handles/${id}/signal`, { signal, scope });
   }
 
-  /** Every event of a handle so far. */
-  // biome-ignore lint/suspicious/noExplicitAny: tests say what they expect of it
+  /** Reads every event of a handle so far. */
+  // biome-ignore lint/suspicious/noExplicitAny: tests know the type
   async events(id: string): Promise<any[]> {
     return (await this.get(`/v1/events?handle=${id}&since=0&limit=1000`)).body.events;
   }
@@ -254,22 +254,22 @@ export class Daemon {
     return new Socket(new WebSocket(`ws+unix:${this.socket}:/v1/events${query}`, protocols));
   }
 
-  /** What the kernel below has of pidfds, as the daemon found it out. */
+  /** Reads the kernel features that the daemon has detected. */
   async features(): Promise<Features> {
     return (await this.get('/v1/node')).body.kernel.features;
   }
 
-  /** Open descriptors of the daemon. */
+  /** Counts the open descriptors of the daemon. */
   get descriptors(): number {
     return readdirSync(`/proc/${this.pid}/fd`).length;
   }
 
-  /** Zombies whose parent is the daemon. */
+  /** Counts the zombies whose parent is the daemon. */
   get zombies(): number[] {
     return childrenOf(this.pid).filter((pid) => stateOf(pid) === 'Z');
   }
 
-  /** Ends the connections that are kept for the next request. */
+  /** Closes idle connections. */
   disconnect(): void {
     this.#agent.destroy();
   }
@@ -279,17 +279,17 @@ export class Daemon {
     return this.exited;
   }
 
-  /** Kills it alone, as a crash would end it. */
+  /** Kills only the daemon, as in a crash. */
   async kill(): Promise<void> {
     this.#agent.destroy();
     if (this.#runs) this.child.kill('SIGKILL');
     await this.exited;
   }
 
-  /** Kills it, and everything below it. */
+  /** Kills the daemon and all its descendants. */
   async #end(): Promise<void> {
     if (this.#runs) {
-      // While it is stopped it reaps nobody, so that no pid of those becomes another's.
+      // A stopped daemon reaps no children, so that none of their pids is reused.
       this.child.kill('SIGSTOP');
       for (const pid of descendantsOf(this.pid)) kill(pid);
     }
@@ -297,7 +297,7 @@ export class Daemon {
     for (const pid of this.keepers) kill(pid);
   }
 
-  /** The processes that hold pipes for it, also when it is gone. */
+  /** Lists the keeper processes, which hold the pipes even after the daemon's end. */
   get keepers(): number[] {
     const file = join(this.directory, 'state', 'keepers');
     if (!existsSync(file)) return [];
@@ -310,20 +310,20 @@ export class Daemon {
   }
 }
 
-/** What has a daemon fail at the step that is written in a file; see faults.ts. */
+/** The environment of a daemon that fails at the step in a file; see faults.ts. */
 export function withFaults(file: string): Record<string, string> {
   return { NODE_OPTIONS: `--import ${join(import.meta.dirname, 'faults.ts')}`, FAULT: file };
 }
 
-/** What moves a daemon's clocks by what is written in a file; see clocks.ts. */
+/** The environment of a daemon whose clocks a file changes; see clocks.ts. */
 export function withClocks(file: string): Record<string, string> {
   return { NODE_OPTIONS: `--import ${join(import.meta.dirname, 'clocks.ts')}`, CLOCKS: file };
 }
 
-/** A WebSocket whose frames are kept and can be awaited. */
+/** A WebSocket that records its frames and can wait for them. */
 export class Socket {
   readonly ws: WebSocket;
-  // biome-ignore lint/suspicious/noExplicitAny: tests say what they expect of it
+  // biome-ignore lint/suspicious/noExplicitAny: tests know the type
   readonly frames: any[] = [];
   readonly closed: Promise<{ code: number; reason: string }>;
   #look: () => void = () => {};
@@ -340,18 +340,18 @@ export class Socket {
     this.closed = new Promise((resolve) => ws.on('close', (code, reason) => resolve({ code, reason: String(reason) })));
   }
 
-  /** The first frame that fits, be it there already or still to come. */
-  // biome-ignore lint/suspicious/noExplicitAny: tests say what they expect of it
+  /** Waits for the first frame that matches, including those already received. */
+  // biome-ignore lint/suspicious/noExplicitAny: tests know the type
   async first(fits: (frame: any) => boolean): Promise<any> {
     await this.until(() => this.frames.some(fits));
     return this.frames.find(fits);
   }
 
-  /** Waits until it is so, for as long as frames keep coming. */
+  /** Waits for a condition while frames keep arriving. */
   until(done: () => boolean): Promise<void> {
     const { promise, resolve, reject } = Promise.withResolvers<void>();
     const giveUp = (): void =>
-      reject(new Error(`${done} is not so after ${this.frames.length} frames: ${JSON.stringify(this.frames.at(-1))}`));
+      reject(new Error(`${done} is false after ${this.frames.length} frames: ${JSON.stringify(this.frames.at(-1))}`));
     const timer = setTimeout(giveUp, PATIENCE_MS).unref();
     this.#look = () => {
       timer.refresh();
@@ -363,7 +363,7 @@ export class Socket {
     return promise;
   }
 
-  // biome-ignore lint/suspicious/noExplicitAny: tests say what they expect of it
+  // biome-ignore lint/suspicious/noExplicitAny: tests know the type
   get events(): any[] {
     return this.frames.filter((frame) => frame.type === 'event');
   }
@@ -390,14 +390,14 @@ function checkAnswer({ status, headers, body, text }: Response): void {
   assert.doesNotMatch(text, /node_modules|\.ts:\d+|at .+ \(/, 'no stack trace leaves the daemon');
 }
 
-/** Any answer must be one that the operation declares, by its status, its headers and its body. */
+/** Checks an answer's status, headers and body against the declaration of its operation. */
 function checkContract(method: string, path: string, answer: Response): void {
   const route = contract.routeOf(method, path);
   const fault = route === null ? null : contract.answer(route, answer);
   assert.equal(fault, null, `${method} ${path}: ${answer.text.slice(0, 1000)}`);
 }
 
-/** Any frame of a WebSocket or an event stream must fit its schema. */
+/** Checks a frame of a WebSocket or an event stream against its schema. */
 export function checkFrame(frame: unknown): void {
   assert.equal(contract.frame(frame), null, JSON.stringify(frame).slice(0, 1000));
 }
@@ -408,7 +408,7 @@ export function temporaryDirectory(t: Test): string {
   return directory;
 }
 
-/** A file below /proc, or '' where its process, or thread, is gone by now: between the open and the read that is ESRCH. */
+/** Reads a file below /proc. @returns '' if its process or thread has ended; a read after the end fails with ESRCH */
 function ofProcess(path: string): string {
   try {
     return readFileSync(`/proc/${path}`, 'utf8');
@@ -422,7 +422,7 @@ export function stateOf(pid: number): string | null {
   return text.slice(text.lastIndexOf(')') + 2)[0] ?? null;
 }
 
-/** The signals that a process has handlers for. */
+/** Lists the signals that a process has handlers for. */
 export function caughtBy(pid: number): Set<string> {
   const mask = BigInt(`0x${/^SigCgt:\t(.*)$/m.exec(ofProcess(`${pid}/status`))?.[1] ?? 0}`);
   const isIn = ([, number]: [string, number]): boolean => ((mask >> BigInt(number - 1)) & 1n) === 1n;
@@ -433,7 +433,7 @@ export function caughtBy(pid: number): Set<string> {
   );
 }
 
-/** With a NUL after each argument; '' for a zombie and for nobody. */
+/** Reads a command line with a NUL after each argument. @returns '' for a zombie and for a process that does not exist */
 export const commandLineOf = (pid: number): string => ofProcess(`${pid}/cmdline`);
 
 export function childrenOf(pid: number): number[] {
@@ -442,7 +442,7 @@ export function childrenOf(pid: number): number[] {
   );
 }
 
-/** @throws {Error} with the label, where something does not come within what is reasonable */
+/** Limits the time of a wait. @throws {Error} with the label if the time is over */
 async function within<T>(label: () => string, promise: Promise<T>): Promise<T> {
   const { promise: late, reject } = Promise.withResolvers<never>();
   const timer = setTimeout(
@@ -457,10 +457,10 @@ async function within<T>(label: () => string, promise: Promise<T>): Promise<T> {
 }
 
 /**
- * Looks until it is so: for what the kernel shows in /proc and tells nobody.
- * @param label what is expected, for the error; the condition's own text if it is left out
- * @param withinMs less than what a busy machine needs only where the test goes on without it
- * @throws {Error} where it does not come to be so within what is reasonable
+ * Polls a condition until it is true, for states in /proc that the kernel does not report otherwise.
+ * @param label names the condition in the error; the default is its source text
+ * @param withinMs the time limit; set it lower only if the test continues after a failure
+ * @throws {Error} if the condition is not true in time
  */
 export async function eventually(
   isSo: () => boolean | Promise<boolean>,
@@ -469,12 +469,12 @@ export async function eventually(
 ): Promise<void> {
   const deadline = Date.now() + withinMs;
   for (let pause = 1; !(await isSo()); pause = Math.min(2 * pause, 20)) {
-    if (Date.now() > deadline) throw new Error(`not so after ${withinMs / 1000} s: ${label}`);
+    if (Date.now() > deadline) throw new Error(`not true after ${withinMs / 1000} s: ${label}`);
     await new Promise((resolve) => setTimeout(resolve, pause));
   }
 }
 
-/** Something that a shell waits for with `read -r line < PATH`, so that a test says when it goes on. It never blocks the test. */
+/** A FIFO on which a shell waits with `read -r line < PATH` until the test releases it. It never blocks the test. */
 export class Gate {
   readonly path: string;
   readonly #fd: number;
@@ -482,7 +482,7 @@ export class Gate {
   constructor(t: Test) {
     this.path = join(temporaryDirectory(t), 'gate');
     execFileSync('mkfifo', [this.path]);
-    // Open for reading too, so that neither this nor a write waits for a reader.
+    // Opened for reading too, so that neither the open nor a write blocks.
     this.#fd = openSync(this.path, 'r+');
     t.teardown(() => closeSync(this.#fd));
   }

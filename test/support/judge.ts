@@ -15,7 +15,7 @@ export interface Route {
   operation: OperationObject;
 }
 
-/** What the judge looks at of an answer. */
+/** The parts of an answer that the judge checks. */
 interface Answer {
   status: number;
   headers: Readonly<Record<string, string | string[] | undefined>>;
@@ -38,7 +38,7 @@ export class Judge {
     );
   }
 
-  /** Follows `$ref`, of any component. */
+  /** Resolves a `$ref` to any component. */
   resolve<T extends object>(given: T | { $ref: string }): T {
     if (!('$ref' in given) || typeof given.$ref !== 'string') return given as T;
     const parts = given.$ref.split('/').slice(1);
@@ -55,7 +55,7 @@ export class Judge {
     return operation.requestBody?.content['application/json']?.schema;
   }
 
-  /** The route that a request is for; HEAD is GET. */
+  /** Finds the route of a request. HEAD counts as GET. */
   routeOf(method: string, target: string): Route | null {
     const given = target.split('?', 1)[0]!.split('/');
     const fits = (path: string): boolean => {
@@ -69,7 +69,7 @@ export class Judge {
     return this.routes.find((route) => route.method === name && fits(route.path)) ?? null;
   }
 
-  /** @returns what is wrong with an answer, `null` where it is as the document says */
+  /** Checks an answer. @returns the violation, or `null` if the answer matches the document */
   answer(route: Route, { status, headers, text, body }: Answer): string | null {
     const { operationId, responses } = route.operation;
     const name = `${operationId} ${status}`;
@@ -84,7 +84,7 @@ export class Judge {
     return body === null ? null : this.#misfit(`${name} ${type}`, schema, body);
   }
 
-  /** @returns what is wrong with a frame that the daemon has sent */
+  /** Checks a frame from the daemon. @returns the violation, or `null` */
   frame(frame: unknown): string | null {
     return this.#misfit('frame', { $ref: '#/components/schemas/ServerFrame' }, frame);
   }
@@ -99,10 +99,10 @@ export class Judge {
   }
 }
 
-/** A schema of the document whose references lead into the document from outside. */
+/** Returns a schema of the document with its references made absolute. */
 function rebased(schema: JsonSchema): object {
   return JSON.parse(JSON.stringify(schema).replaceAll('"$ref":"#/', '"$ref":"api#/'));
 }
 
-/** The contract, with no field in an answer that it does not name. */
+/** The contract, which allows no unknown field in an answer. */
 export const contract = new Judge(openApiDocument('1.0.0', true));

@@ -1,15 +1,15 @@
 #!/usr/bin/env bash
 # usage: kernel.sh get VERSION | run VERSION COMMANDS
-# `get` fetches what it takes to boot Debian's newest kernel of a VERSION (6.1.0, 6.12), and prints why where that cannot be had.
-# `run` boots it in QEMU, without KVM, on a throw-away overlay of /, runs COMMANDS in it as root, and exits as they do. Nothing outside
-# changes but the cache of kernels. It takes some 10 s to boot, and what runs in it takes 10 times as long as outside.
+# `get` downloads Debian's newest kernel of a VERSION (6.1.0, 6.12), or prints why it cannot.
+# `run` boots it in QEMU without KVM on a temporary overlay of /, runs COMMANDS as root, and exits with their status. It changes nothing
+# outside except the cache of kernels. The boot takes about 10 s, and programs run 10 times slower than outside.
 set -euo pipefail
 what=$1 version=$2 commands=${3:-}
 cache=${XDG_CACHE_HOME:-$HOME/.cache}/waitd-kernels
 
 missing() {
   command -v qemu-system-x86_64 >/dev/null || echo qemu-system-x86
-  # The dynamic one of the package busybox finds no libraries in an initial file system.
+  # busybox-static, because an initial file system has no libraries.
   { [ -x /bin/busybox ] && ! ldd /bin/busybox >/dev/null 2>&1; } || echo busybox-static
   command -v cpio >/dev/null || echo cpio
   command -v xz >/dev/null || echo xz-utils
@@ -23,7 +23,7 @@ newest() {
 fetched() { find "$cache" -maxdepth 1 -name "linux-image-$version*" ! -name "*.new" 2>/dev/null | sort -V | tail -n 1; }
 
 get() {
-  if [ "$(uname -m)" != x86_64 ]; then echo 'only kernels for x86_64 are booted' && return 1; fi
+  if [ "$(uname -m)" != x86_64 ]; then echo 'only x86_64 kernels are supported' && return 1; fi
   local packages package
   packages=$(missing)
   if [ -n "$packages" ]; then
@@ -32,10 +32,10 @@ get() {
       { echo "these cannot be installed:" $packages && return 1; }
   fi
   [ -z "$(fetched)" ] || return 0
-  command -v apt-get >/dev/null && command -v dpkg >/dev/null || { echo 'kernels come as Debian packages, and this is no Debian' && return 1; }
+  command -v apt-get >/dev/null && command -v dpkg >/dev/null || { echo 'kernels are installed from Debian packages, and this system is not Debian' && return 1; }
   package=$(newest)
   if [ -z "$package" ] && [ "$(id -u)" = 0 ]; then apt-get update -qq >/dev/null 2>&1 && package=$(newest); fi
-  [ -n "$package" ] || { echo "there is no Debian package of Linux $version" && return 1; }
+  [ -n "$package" ] || { echo "Debian has no package of Linux $version" && return 1; }
   mkdir -p "$cache"
   local new=$cache/$package.new
   rm -rf "$new"
@@ -81,7 +81,7 @@ $b poweroff -f
 INIT
   chmod +x "$root/init"
   (cd "$root" && find . | cpio -o -H newc --quiet | gzip -1) >"$work/initrd"
-  # One processor each: two kernels at once then have two.
+  # One processor for each kernel.
   qemu-system-x86_64 -accel tcg -cpu max -smp 1 -m 2560 -display none -monitor none -serial stdio -no-reboot -net none \
     -kernel "$kernel" -initrd "$work/initrd" -append 'console=ttyS0 panic=-1 loglevel=1 no_timer_check nowatchdog rcupdate.rcu_cpu_stall_suppress=1' \
     -virtfs local,path=/,mount_tag=host,security_model=none,readonly=on,multidevs=remap </dev/null 2>"$work/errors" |
@@ -89,7 +89,7 @@ INIT
   local code
   code=$(grep -aoE '^exit of the commands: [0-9]+' "$work/log" | grep -oE '[0-9]+$' | tail -n 1) || true
   if [ -z "$code" ]; then
-    echo 'the kernel did not come to the end of the commands:'
+    echo 'the kernel stopped before the end of the commands:'
     cat "$work/errors"
     tail -n 20 "$work/log"
     exit 99

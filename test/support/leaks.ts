@@ -1,6 +1,6 @@
 /**
- * Runs a command, and fails if it leaves anything behind: a process, a mount or a file in its temporary directory, a cgroup.
- * Names each of them, and removes the processes, the mounts and the files.
+ * Runs a command, and fails if it leaves a process, a mount, a cgroup or a file in its temporary directory. Lists all of them, and
+ * removes the processes, the mounts and the files.
  * usage: node test/support/leaks.ts COMMAND [ARG…]
  */
 import { spawn } from 'node:child_process';
@@ -12,10 +12,10 @@ import { becomeSubreaper } from '../../src/kernel/subreaper.ts';
 import { P_PID, WEXITED, WNOHANG, waitid } from '../../src/kernel/waitid.ts';
 import { descendantsOf, kill, mountsBelow, removeTree } from './leftovers.ts';
 
-/** What is being removed when the command ends has this long. */
+/** The time for removals that are in progress when the command ends. */
 const GRACE_MS = 10_000;
 
-/** What npm has compiled; Node keeps it there for the next start. */
+/** The compile cache of Node.js for npm. */
 const CACHE = 'node-compile-cache';
 
 const [command, ...args] = process.argv.slice(2);
@@ -32,17 +32,17 @@ function cgroups(): Set<string> {
       for (const entry of readdirSync(directory, { withFileTypes: true }))
         if (entry.isDirectory()) walk(join(directory, entry.name));
     } catch {
-      found.delete(directory); // removed meanwhile
+      found.delete(directory); // removed in the meantime
     }
   };
   walk('/sys/fs/cgroup');
   return found;
 }
 
-/** podman and buildah leave empty cgroups of their own on a machine that has both versions of cgroups. */
+/** The cgroups of podman and buildah, which leave empty ones on a machine with both versions of cgroups. */
 const ENGINES = /^\/sys\/fs\/cgroup\/.*\/?(libpod_parent|buildah-)/;
 
-/** A cgroup in use belongs to a process that lives, and none of ours does by then. */
+/** Reports whether a cgroup is empty. A process in it belongs to another program, because the command's processes have ended. */
 function isEmpty(cgroup: string): boolean {
   try {
     return readFileSync(join(cgroup, 'cgroup.procs'), 'utf8') === '';
@@ -59,21 +59,21 @@ const nameOf = (pid: number): string => {
   }
 };
 
-// Orphans come here instead of to init, so that none is overlooked and no other process of the machine is taken for one.
+// As a subreaper this process adopts every orphan of the command, and no other process of the machine.
 becomeSubreaper();
 const temporary = mkdtempSync(join(tmpdir(), 'waitd-run-'));
 chmodSync(temporary, 0o1777);
 const cgroupsBefore = cgroups();
 const child = spawn(command, args, { stdio: 'inherit', env: { ...process.env, TMPDIR: temporary } });
 
-/** Reaps orphans. Node reaps its own child. */
+/** Reaps orphans. Node.js reaps its own child. */
 function reap(): void {
   for (const pid of descendantsOf(process.pid)) {
     if (pid === child.pid) continue;
     try {
       waitid(P_PID, pid, WEXITED | WNOHANG);
     } catch {
-      // Not ours: its parent lives.
+      // Not an orphan: its parent is alive.
     }
   }
 }

@@ -1,7 +1,7 @@
 import { spawnSync } from 'node:child_process';
 import { readdirSync, readFileSync, rmSync } from 'node:fs';
 
-/** A file below /proc, or '' where its process is gone. */
+/** Reads a file below /proc. @returns '' if its process has ended */
 function read(path: string): string {
   try {
     return readFileSync(`/proc/${path}`, 'utf8');
@@ -15,7 +15,7 @@ const pids = (): number[] =>
     .filter((name) => /^\d+$/.test(name))
     .map(Number);
 
-/** Every process below this one, parents before their children. */
+/** Lists all descendants of this process, parents before their children. */
 export function descendantsOf(ancestor: number): number[] {
   const children = new Map<number, number[]>();
   for (const pid of pids()) {
@@ -28,7 +28,7 @@ export function descendantsOf(ancestor: number): number[] {
   return found.slice(1);
 }
 
-/** Every other process that was started with this text in its environment. */
+/** Lists all other processes with this text in their environment. */
 const startedWith = (text: string): number[] =>
   pids().filter((pid) => pid !== process.pid && read(`${pid}/environ`).includes(text));
 
@@ -36,11 +36,11 @@ export function kill(pid: number): void {
   try {
     process.kill(pid, 'SIGKILL');
   } catch {
-    // It has ended meanwhile, or is another user's.
+    // The process has ended, or belongs to another user.
   }
 }
 
-/** Kills what was started with this text in its environment, until none is left that was forked meanwhile. */
+/** Kills all processes with this text in their environment. Repeats until none is left, because they may fork. */
 export function killStartedWith(text: string): void {
   for (let round = 0; round < 10; round += 1) {
     const left = startedWith(text);
@@ -49,7 +49,7 @@ export function killStartedWith(text: string): void {
   }
 }
 
-/** Where something is mounted at this path or below it, the innermost first. */
+/** Lists the mount points at a path and below it, innermost first. */
 export function mountsBelow(directory: string): string[] {
   const points = read('self/mountinfo')
     .split('\n')
@@ -57,10 +57,10 @@ export function mountsBelow(directory: string): string[] {
   return points.filter((point) => point === directory || point.startsWith(`${directory}/`)).reverse();
 }
 
-/** Removes a tree, and nothing that is mounted in it. @throws {Error} where something stays mounted */
+/** Unmounts everything in a tree, and removes the tree. @throws {Error} if something stays mounted */
 export function removeTree(directory: string): void {
   for (const point of mountsBelow(directory)) spawnSync('umount', ['-l', point]);
   const mounted = mountsBelow(directory);
-  if (mounted.length > 0) throw new Error(`${mounted.join(', ')} cannot be unmounted: ${directory} is left as it is`);
+  if (mounted.length > 0) throw new Error(`${mounted.join(', ')} cannot be unmounted: ${directory} is not removed`);
   rmSync(directory, { recursive: true, force: true });
 }

@@ -1,7 +1,7 @@
-/** Numbered lines, each written by itself, and reopened streams in between: what programs do that lose or mix up output. */
+/** Returns a numbered line. Tests write each line separately and reopen streams in between, to detect lost or mixed output. */
 export const lineOf = (n: number): string => `line ${n} of a stream that must be whole\n`;
 
-/** All of them. */
+/** Returns the first `count` lines. */
 export function linesTo(count: number): string {
   let text = '';
   for (let n = 1; n <= count; n += 1) text += lineOf(n);
@@ -9,8 +9,8 @@ export function linesTo(count: number): string {
 }
 
 /**
- * A program that writes them.
- * @param path what it opens anew for each tenth of them; nothing where it only uses what it was given
+ * Returns a program that writes the lines.
+ * @param path the file that it opens again for every tenth line; if omitted, it only uses its inherited descriptor
  */
 export function writing(count: number, path: string | null = null): string[] {
   const part = Math.ceil(count / 10);
@@ -19,7 +19,7 @@ export function writing(count: number, path: string | null = null): string[] {
   return ['sh', '-c', loop];
 }
 
-/** Where two texts differ first, in words that say it; nothing where they are equal. */
+/** Describes the first difference of two texts. @returns `null` if they are equal */
 export function difference(found: string, wanted: string): string | null {
   if (found === wanted) return null;
   let at = 0;

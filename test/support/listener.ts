@@ -1,7 +1,7 @@
 import { setTimeout } from 'node:timers/promises';
 import { WebSocket } from 'ws';
 
-/** An event's frame, as far as tests look at it. */
+/** The members of an event's frame that tests use. */
 export interface Heard {
   seq: number;
   event: string;
@@ -15,13 +15,13 @@ export interface Gap {
   to: number;
 }
 
-/** Follows all events, and goes on behind the last one whenever its socket is closed. */
+/** Follows all events. Reconnects after a close, and resumes after the last event. */
 export class Listener {
   readonly heard: Heard[] = [];
   readonly gaps: Gap[] = [];
-  /** How often it has been connected. */
+  /** The number of connections. */
   greeted = 0;
-  /** How each connection ended. */
+  /** The close code and reason of each connection. */
   readonly codes: number[] = [];
   readonly #socketPath: string;
   #socket: WebSocket | null = null;
@@ -50,16 +50,16 @@ export class Listener {
       if (type === 'gap') this.gaps.push(frame);
       this.#look();
     });
-    socket.on('error', () => {}); // told by close as well
+    socket.on('error', () => {}); // `close` follows every error
     socket.on('close', async (code) => {
       if (this.#ended) return;
       this.codes.push(code);
-      await setTimeout(5); // there may be nobody to connect to
+      await setTimeout(5); // the daemon may not listen yet
       if (!this.#ended) this.#connect();
     });
   }
 
-  /** Resolves when it has come as far as this seq. */
+  /** Resolves when the event with this seq, or a later one, has arrived. */
   async until(seq: number): Promise<void> {
     while (this.last < seq)
       await new Promise<void>((resolve) => {

@@ -4,7 +4,7 @@ import { join } from 'node:path';
 
 const TREE = join(import.meta.dirname, '../..');
 
-// The loaders of the test runner are not for npm.
+// npm must not inherit the loaders of the test runner.
 const { NODE_OPTIONS: _, ...env } = process.env;
 
 const npm = (...args: string[]): string =>
@@ -15,13 +15,13 @@ const npm = (...args: string[]): string =>
     stdio: ['ignore', 'pipe', 'pipe'],
   });
 
-/** Packs this tree. @returns the path of the package, in a directory */
+/** Packs this tree into a directory. @returns the path of the package */
 export function pack(directory: string): string {
   npm('pack', '--silent', '--pack-destination', directory);
   return join(directory, readdirSync(directory).find((name) => name.endsWith('.tgz'))!);
 }
 
-/** Installs a package as `npm install -g` does, below a prefix. */
+/** Installs a package below a prefix, as `npm install -g` does. */
 export function installGlobally(packed: string, prefix: string): void {
   npm('install', '-g', '--silent', '--no-audit', '--no-fund', '--prefix', prefix, packed);
 }

@@ -6,14 +6,14 @@ import { Daemon, type DaemonOptions, type RequestOptions, temporaryDirectory } f
 
 export const tokenOf = (name: string): string => `${name}-0123456789abcdef`;
 
-/** A request of the client with this name. */
+/** Returns the options of a request by the client with this name. */
 export const as = (name: string, headers: Record<string, string> = {}): RequestOptions => ({
   headers: { authorization: `Bearer ${tokenOf(name)}`, ...headers },
 });
 
 export const full = { open: 'any', spawn: true, signal: true };
 
-/** Clients with their tokens, and the user who runs the test with all rights. */
+/** Builds a policy for these clients with their tokens. The user of the test has all rights. */
 export function policyOf(clients: Record<string, object>): object {
   const named = Object.entries(clients).map(([name, entry]) => [
     name,
@@ -22,13 +22,13 @@ export function policyOf(clients: Record<string, object>): object {
   return { clients: { [`uid:${process.getuid!()}`]: { ...full, admin: true }, ...Object.fromEntries(named) } };
 }
 
-/** Puts a new version of a policy in the place of an older one, as a whole. */
+/** Replaces a policy file atomically. */
 export function writePolicy(path: string, policy: object): void {
   writeFileSync(`${path}.new`, JSON.stringify(policy));
   renameSync(`${path}.new`, path);
 }
 
-/** A daemon with a policy for these clients. */
+/** Starts a daemon with a policy for these clients. */
 export async function startWithPolicy(
   t: Test,
   clients: Record<string, object>,

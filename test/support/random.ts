@@ -1,4 +1,4 @@
-/** mulberry32: the same numbers from 0 to 1 again for the same seed. */
+/** Makes a random number generator (mulberry32). The same seed gives the same numbers between 0 and 1. */
 export function random(seed: number): () => number {
   let at = seed;
   return () => {

@@ -11,7 +11,7 @@ import { blocks, type Change, replaced } from './proxies-document.ts';
 
 const STOP_MS = 10_000;
 
-/** Says why a proxy cannot run on this machine; null if it can. */
+/** Returns the reason why a proxy cannot run on this machine; null if it can. */
 export function missing({ program }: Kind): string | null {
   if (process.getuid!() !== 0) return 'only root can start it as Debian does';
   try {
@@ -83,7 +83,7 @@ export class RunningProxy {
     const exit = once(child, 'exit');
     const all = [child.pid!, ...descendantsOf(child.pid!)];
     child.kill('SIGTERM');
-    // Caddy waits for the requests that it still serves.
+    // Caddy waits for its open requests.
     const late = setTimeout(() => all.forEach(kill), STOP_MS);
     await exit;
     clearTimeout(late);

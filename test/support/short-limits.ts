@@ -1,6 +1,6 @@
 /**
- * Preloaded into a daemon under test (`node --import`), it makes every time in src/http/limits.ts a twentieth of what it is, so
- * that a test sees them pass. Nothing in the daemon itself knows of this.
+ * Divides every time limit in src/http/limits.ts by 20 in a daemon under test, which preloads it (`node --import`). So a test can wait for
+ * each limit. The daemon has no code for this.
  */
 import { registerHooks } from 'node:module';
 

@@ -5,7 +5,7 @@ import { setTimeout } from 'node:timers/promises';
 import type { Test } from 'tap';
 import { temporaryDirectory } from './harness.ts';
 
-/** A daemon whose standard output is a pipe that is read slowly. */
+/** Starts a daemon whose standard output is a pipe with a slow reader. */
 export async function behindSlowReader(
   t: Test,
   args: string[],
@@ -33,7 +33,7 @@ export async function behindSlowReader(
   t.teardown(() => child.kill('SIGKILL'));
   closeSync(writer);
   const read = async (): Promise<string> => {
-    await setTimeout(500); // until then the pipe is full
+    await setTimeout(500); // time for the pipe to fill up
     let text = '';
     for await (const part of createReadStream('', { fd: openSync(`/proc/self/fd/${reader}`, O_RDONLY) })) text += part;
     closeSync(reader);

@@ -1,7 +1,7 @@
-"""A service manager's descriptor store, as far as a daemon sees it.
+"""Emulates the descriptor store of a service manager.
 
-store.py keep NOTIFY CONTROL    keeps what is sent to NOTIFY, prints each message, and gives all to whoever asks at CONTROL
-store.py give CONTROL CMD…      takes what is kept, and becomes CMD with it as sd_listen_fds(3) has it
+store.py keep NOTIFY CONTROL    stores the descriptors sent to NOTIFY, prints each message, and gives all of them to each client of CONTROL
+store.py give CONTROL CMD…      takes the stored descriptors, and executes CMD with them (sd_listen_fds(3))
 """
 import os, select, socket, sys
 

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # usage: systemd.sh STAGE_DIR COMMANDS
-# Boots the machine's own systemd as PID 1 on a throw-away overlay of /, in namespaces of its own, with STAGE_DIR's tree laid over
-# it; runs COMMANDS there once basic.target is reached, prints what they print, and exits as they do. Nothing outside changes.
+# Boots the machine's systemd as PID 1 in new namespaces, on a temporary overlay of / with the tree of STAGE_DIR on top. Runs COMMANDS
+# there after basic.target, prints their output, and exits with their status. It changes nothing outside.
 set -euo pipefail
 stage=$(realpath "$1")
 shift
@@ -12,7 +12,7 @@ fi
 work=$(mktemp -d "${TMPDIR:-/tmp}/waitd-systemd.XXXXXX")
 trap 'rm -rf --one-file-system "$work"' EXIT
 mkdir "$work/out" "$work/overlay"
-# This tree is not below the overlay where it lies on a mount of its own, and systemd hides what lies in /tmp.
+# Mounted separately: the overlay lacks this tree if it is on another mount, and systemd hides /tmp.
 tree=$(realpath "$(dirname "$0")/../..")
 printf '%s\n' '#!/usr/bin/env bash' 'set -u' "$*" >"$work/commands"
 
@@ -20,7 +20,7 @@ cat >"$work/inside" <<'INSIDE'
 set -eu
 work=$1 stage=$2 tree=$3
 mount --make-rprivate /
-# A pure cgroup v2 view, whatever the machine has.
+# A pure cgroup v2 hierarchy, even if the machine uses v1.
 umount -R /sys/fs/cgroup
 mount -t cgroup2 cgroup2 /sys/fs/cgroup
 group=/sys/fs/cgroup/$(basename "$work")

@@ -15,9 +15,9 @@ export interface Asked {
 
 export interface Way {
   site: Site;
-  /** If it is left out, requests have no credentials. */
+  /** Without a token, requests have no credentials. */
   token?: string;
-  /** PEM. With it connections use TLS. */
+  /** The certificate authority, PEM. With it, connections use TLS. */
   ca?: string;
   prefix?: string;
 }
@@ -43,7 +43,7 @@ export class Through {
     return token === undefined ? {} : { authorization: `Bearer ${token}` };
   }
 
-  /** Sends a request. @returns the answer, once its head has arrived */
+  /** Sends a request. @returns the answer, once its headers have arrived */
   open(method: string, path: string, { body, headers = {}, signal }: Asked = {}): Promise<Answer> {
     const { promise, resolve, reject } = Promise.withResolvers<Answer>();
     const payload = typeof body === 'object' ? JSON.stringify(body) : (body as string | undefined);
@@ -77,7 +77,7 @@ export class Through {
     return answer.whole();
   }
 
-  // biome-ignore lint/suspicious/noExplicitAny: tests say what they expect of it
+  // biome-ignore lint/suspicious/noExplicitAny: tests know the type
   async spawn(argv: string[], more: object = {}, spawnMore: object = {}): Promise<any> {
     const { body } = await this.ask('POST', '/v1/handles', { body: { spawn: { argv, ...spawnMore }, ...more } });
     return body;
@@ -94,7 +94,7 @@ export class Through {
     return new Socket(this.ws(headers ?? this.authorization, protocols));
   }
 
-  /** The subprotocols by which a browser, which cannot set headers, presents the token. */
+  /** The subprotocols that carry the token, because a browser cannot set headers. */
   get protocols(): string[] {
     const token = Buffer.from(this.#way.token ?? '').toString('base64url');
     return ['waitd.v1', `base64url.bearer.authorization.waitd.${token}`];
@@ -112,7 +112,7 @@ export class Answer {
     response.setEncoding('utf8').on('data', (data: string) => {
       this.text += data;
     });
-    response.on('error', () => {}); // close follows
+    response.on('error', () => {}); // `close` follows every error
     this.#ended = new Promise((resolve) => response.once('close', resolve));
   }
 

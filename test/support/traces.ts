@@ -1,32 +1,32 @@
 import { readFileSync } from 'node:fs';
 
-/** What a program itself wrote down of its runs, whatever the daemon says of it. */
+/** A program's own record of its runs, independent of the daemon. */
 export interface Trace {
-  /** One of each run. */
+  /** The pid of each run. */
   pids: number[];
-  /** Of the first run, see {@link uptime}. */
+  /** The start of the first run on the clock of {@link uptime}. */
   startedAt: number;
-  /** Right before the end; `null` where it has not come so far. */
+  /** The time right before the end; `null` if the program has not reached it. */
   endedAt: number | null;
 }
 
-/** Milliseconds since the boot, to the hundredth of a second: the clock that a shell reads without another process. */
+/** Returns the milliseconds since boot from /proc/uptime, exact to 10 ms. A shell can read this clock without another process. */
 export function uptime(): number {
   return Math.round(Number(readFileSync('/proc/uptime', 'utf8').split(' ')[0]) * 1000);
 }
 
-/** A time of the wall clock as {@link uptime} told it. */
+/** Converts a time of the wall clock to the clock of {@link uptime}. */
 export function uptimeAt(at: string): number {
   return uptime() - (Date.now() - Date.parse(at));
 }
 
-/** A shell script that leaves its traces on stdout, one line each, so that several may append to one file. */
+/** Returns a shell script that writes its record to stdout in single lines, so that several can append to one file. */
 export function traced(token: string, doing: string, ending: string): string {
   const clock = 'read -r up idle < /proc/uptime';
   return `${clock}; echo ${token} start $up $$; ${doing}; ${clock}; echo ${token} end $up; ${ending}`;
 }
 
-/** By token. */
+/** Reads the records from a file, by token. */
 export function tracesIn(file: string): Map<string, Trace> {
   const traces = new Map<string, Trace>();
   for (const line of readFileSync(file, 'utf8').trim().split('\n').filter(Boolean)) {

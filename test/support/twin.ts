@@ -2,7 +2,7 @@ import { type ChildProcess, execFileSync, spawn } from 'node:child_process';
 import { join } from 'node:path';
 import { createInterface, type Interface } from 'node:readline';
 
-/** The kernel's own answers, from a small C program in a process of its own. */
+/** The answers of the kernel itself, from a small C program in its own process. */
 export class Twin {
   readonly process: ChildProcess;
   readonly #lines: AsyncIterator<string>;
@@ -25,7 +25,7 @@ export class Twin {
   }
 }
 
-/** Builds it; the path of the program. */
+/** Compiles the program. @returns its path */
 export function buildTwin(directory: string): string {
   const program = join(directory, 'twin');
   const source = join(import.meta.dirname, '../native/twin.c');

@@ -1,7 +1,7 @@
 import { connect, type Socket } from 'node:net';
 import { checkFrame, type Daemon, eventually } from './harness.ts';
 
-/** One connection, and all that comes back on it. */
+/** One connection and everything that it receives. */
 export class Wire {
   readonly socket: Socket;
   text = '';
@@ -12,7 +12,7 @@ export class Wire {
     socket.setEncoding('latin1').on('data', (data: string) => {
       this.text += data;
     });
-    socket.on('error', () => {}); // told by close as well
+    socket.on('error', () => {}); // `close` follows every error
     socket.once('close', () => checkStream(this.text));
     this.closed = new Promise((resolve) => socket.once('close', () => resolve(this.text)));
   }
@@ -22,13 +22,13 @@ export class Wire {
     if (!pattern.test(this.text)) throw new Error(`closed after: ${this.text}`);
   }
 
-  /** Sends a text, and nothing after it: shutdown(2), with the receiving side left open. */
+  /** Sends a text and shuts down the sending side (shutdown(2)). The receiving side stays open. */
   finish(text: string): this {
     this.socket.end(text);
     return this;
   }
 
-  /** Sends a text, and then a byte every now and then for as long as anybody listens. */
+  /** Sends a text, and then single bytes at intervals until the connection closes. */
   drip(text: string): this {
     this.socket.write(text);
     const timer = setInterval(() => this.socket.write('x'), 20);
@@ -37,7 +37,7 @@ export class Wire {
   }
 }
 
-/** Checks every whole frame of an event stream. */
+/** Checks every complete frame of an event stream. */
 function checkStream(text: string): void {
   if (!/^content-type: text\/event-stream/im.test(text)) return;
   for (const [, frame] of text.matchAll(/^data: (.*)\n/gm)) checkFrame(JSON.parse(frame!));
@@ -46,7 +46,7 @@ function checkStream(text: string): void {
 export const tcp = (daemon: Daemon): Wire => new Wire(connect(daemon.port, '127.0.0.1'));
 export const unix = (daemon: Daemon): Wire => new Wire(connect(daemon.socket));
 
-/** The head of a request of the first token's client. */
+/** Returns the head of a request by the client of the first token. */
 export const head = (daemon: Daemon, request: string, ...headers: string[]): string =>
   [`${request} HTTP/1.1`, 'host: localhost', `authorization: Bearer ${daemon.token}`, ...headers, '', ''].join('\r\n');
 export const UPGRADE = [
