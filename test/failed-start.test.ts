@@ -28,7 +28,11 @@ t.test('a start that fails says why in one sentence, and leaves nothing', async 
       /is not an address of this/,
     ],
     ['a live socket', [...state, '--listen', `unix:${d}/live`], /another daemon is serving .*live: stop it/],
-    ['a file where the socket goes', [...state, '--listen', `unix:${d}/file`], /is not a socket: give another --listen/],
+    [
+      'a file where the socket goes',
+      [...state, '--listen', `unix:${d}/file`],
+      /is not a socket: give another --listen/,
+    ],
     ['a file on the way to the socket', [...state, '--listen', `unix:${d}/file/s`], /cannot be created: .*ENOTDIR/],
     ['a state directory that is a file', ['--state-dir', `${d}/file`, ...socket], /is not a directory: remove/],
     ['a state directory with too long a name', ['--state-dir', `${d}/${'x'.repeat(300)}`, ...socket], /ENAMETOOLONG/],

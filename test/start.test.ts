@@ -106,7 +106,10 @@ t.test(
       text: /is in use/,
     });
     writeFileSync(join(other, 'file'), '');
-    t.match(refused(['serve', '--listen', `unix:${other}/file`, '--state-dir', other]), { code: 1, text: /not a socket/ });
+    t.match(refused(['serve', '--listen', `unix:${other}/file`, '--state-dir', other]), {
+      code: 1,
+      text: /not a socket/,
+    });
     daemon.child.kill('SIGKILL');
     await daemon.exited;
     t.ok(existsSync(daemon.socket), 'stale');

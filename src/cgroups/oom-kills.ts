@@ -26,8 +26,8 @@ const CHECK_AFTER_MS = 50;
  * by a check: if the process has no SIGKILL pending and is not exiting, the kill hit another process. An end by SIGKILL with a kill
  * that hit no other process is an OOM kill, unless a client sent a SIGKILL before.
  *
- * Two cases cannot be decided. A SIGKILL from outside the daemon looks like an OOM kill if the OOM killer hit another process of the
- * cgroup less than about 60 ms before. And kills while no daemon runs are not checked.
+ * Two cases cannot be decided. A SIGKILL from outside the daemon looks like an OOM kill shortly (about 60 ms) after an OOM kill of
+ * another process in the cgroup. And kills while no daemon runs are not checked.
  */
 export class OomKills {
   readonly #byPid = new Map<number, Account>();

@@ -7,8 +7,8 @@ import { unlimited } from './rights.ts';
 import { hashOf, Tokens } from './tokens.ts';
 
 /**
- * The peer of a connection: a user on a Unix socket, the holder of a client certificate on TLS (`null` if the certificate has no valid
- * name), or an unknown peer on TCP.
+ * The peer of a connection: a user on a Unix socket, the holder of a client certificate on TLS, or an unknown peer on TCP. `certificate`
+ * is `null` if the certificate has no valid name.
  */
 export type Peer = { uid: number; needsToken?: boolean } | { certificate: string | null } | 'tcp';
 

@@ -75,7 +75,7 @@ export function isProblemErrno(errno: string): errno is ProblemErrno {
 }
 
 /**
- * Returns the headers of a retry hint: `Retry-After` in whole seconds, rounded up (RFC 9110 10.2.3), and `Link` to the events to
+ * Returns the headers of a retry hint. `Retry-After` has whole seconds, rounded up (RFC 9110 10.2.3); `Link` leads to the events to
  * follow in the meantime (RFC 8288).
  */
 export function retryAfter(retry: Retry): Record<string, string> {

@@ -12,8 +12,8 @@ export type Check = (
 ) => 'answered' | undefined;
 
 /**
- * Combines checks into one hook, which runs them in order. A separate hook for each would cost every request more than most checks,
- * and a hook that returns a promise costs a turn of the microtask queue.
+ * Combines checks into one hook, which runs them in order. A separate hook for each would cost every request more than most checks. The
+ * hook is not async, because a promise costs a turn of the microtask queue.
  */
 export function inOrder(...checks: readonly Check[]) {
   return (request: FastifyRequest, reply: FastifyReply, done: HookHandlerDoneFunction): void => {

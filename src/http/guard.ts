@@ -147,7 +147,7 @@ function pathOf(target: string): string {
 const HOST = /^(?:\[([\da-f:.]+)\]|([\w.-]+))(?::\d{0,5})?$/;
 
 /**
- * Protects TCP against DNS rebinding: a web page can make its own host name resolve to this machine, but it cannot make the browser send
+ * Protects TCP against DNS rebinding. A web page can make its host name resolve to this machine, but it cannot make the browser send
  * another Host.
  */
 function checkHost({ httpVersion, headers, url }: IncomingMessage, allowedHosts: readonly string[]): void {

@@ -24,8 +24,8 @@ export const REQUEST_TIMEOUT_MS = 60_000;
 export const TIMEOUTS_CHECK_MS = 1000;
 
 /**
- * Limits on the rest of a refused request, which is read and discarded so that the client receives the answer: to close a socket with
- * unread data resets the connection. In bytes, in total time, and in time without data.
+ * Limits on the rest of a refused request, in bytes, in total time, and in time without data. The rest is read and discarded so that
+ * the client receives the answer, because the close of a socket with unread data resets the connection.
  */
 export const LINGER_BYTES = 64 * 2 ** 20;
 export const LINGER_MS = 30_000;

@@ -22,8 +22,8 @@ export function closeGently(socket: Socket): void {
 }
 
 /**
- * Closes a connection in two steps (RFC 9112 9.6): sends the remaining data and a FIN, then discards further input, within limits,
- * until the client closes too. No further request is read.
+ * Closes a connection in two steps (RFC 9112 9.6). First it sends the remaining data and a FIN. Then it discards further input, within
+ * limits, until the client closes too. No further request is read.
  * @param last the data to send before the FIN
  */
 export function linger(socket: Socket, last: string | Buffer = ''): void {

@@ -50,9 +50,9 @@ export interface ListenersParts {
 }
 
 /**
- * The endpoints of the daemon. Each accepts connections, records the peer, and passes the connection to the single HTTP server, which
- * does not listen itself (node:http documents this use of its `connection` event). With TLS the connection is passed on after the
- * handshake, as in node:https.
+ * The endpoints of the daemon. Each accepts connections, records the peer, and passes the connection to the single HTTP server. That
+ * server does not listen itself; node:http documents this use of its `connection` event. With TLS the connection is passed on after
+ * the handshake, as in node:https.
  */
 export class Listeners {
   readonly #http: HttpServer;

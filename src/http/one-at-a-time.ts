@@ -4,8 +4,8 @@ import { PIPELINE_LIMIT } from './limits.ts';
 
 /**
  * Delays each pipelined request until all earlier ones on its connection have been answered. Node.js begins a request as soon as it is
- * parsed, even behind an answer that never ends, and does not report the disconnection to a response that waits. So a waiting
- * request must not hold a descriptor, a part of a quota or a body. A connection with more than PIPELINE_LIMIT of them is closed.
+ * parsed, even behind an answer that never ends. A waiting response gets no event when the client disconnects. So a waiting request
+ * must not hold a descriptor, a part of a quota or a body. A connection with more than PIPELINE_LIMIT of them is closed.
  */
 export function oneAtATime(server: Server): void {
   const begin = server.listeners('request') as ((request: IncomingMessage, response: ServerResponse) => void)[];

@@ -47,8 +47,8 @@ const unparsed: Record<string, Problem> = {
 };
 
 /**
- * Answers the problems that routes throw without the error handling of Fastify, which costs more than the rest of a refused call
- * and creates objects that the garbage collector is slow to find.
+ * Answers the problems that routes throw, without the error handling of Fastify. That costs more than the rest of a refused call, and
+ * creates objects that the garbage collector is slow to find.
  */
 export function answerProblems(app: FastifyInstance): void {
   app.addHook('onRoute', (route) => {

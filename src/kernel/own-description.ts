@@ -7,7 +7,7 @@ const F_GETFL = 3;
 
 /**
  * Reopens a pipe or a device in blocking mode, for a program that inherits it. O_NONBLOCK belongs to the open file description, so
- * the program would share it with others, and a program that does not expect EAGAIN loses its output.
+ * the program would share it with others. A program that does not expect EAGAIN loses its output.
  * @param fd a descriptor of the daemon
  * @returns the new descriptor, or `null` if it cannot be reopened: a socket, a pipe of another user, or one without a reader. The
  *   function then clears O_NONBLOCK on the shared description instead.

@@ -11,8 +11,8 @@ import { MemoryFile } from './memory-file.ts';
  */
 
 /**
- * The code of pthread_sigmask. It skips the first call that sets the mask to SIGUSR1 alone and does not request the old mask, which is
- * what Node.js does under `--disable-sigusr1`. Every other call makes the system call.
+ * The code of pthread_sigmask. It skips the first call that sets the mask to SIGUSR1 alone and does not request the old mask. Node.js
+ * makes this call under `--disable-sigusr1`. Every other call makes the system call.
  */
 const code = {
   x64: [

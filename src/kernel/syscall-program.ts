@@ -22,8 +22,8 @@ const ALIGNMENT = 0x1_0000;
 /**
  * The interpreter for x64. `test/syscall-program.test.ts` assembles the text of each instruction and compares the bytes.
  *
- * A call in the table has ten words: its number, six arguments, and the addresses of the next call after a positive result, a failure
- * and zero. After every call the report holds its result and its address.
+ * A call in the table has ten words: its number, six arguments, and three addresses. Those are of the next call after a positive result,
+ * a failure and zero. After every call the report holds its result and its address.
  */
 const x64 = [
   ['bb10104100', 'mov ebx, 0x411010'],
@@ -161,7 +161,7 @@ export class Label {
   position = -1;
 }
 
-/** The address of a word of a call: 0 its number, 1 to 6 its arguments, 7 to 9 the next call after success, failure and zero. */
+/** The address of a word of a call: 0 the number, 1 to 6 the arguments, 7 the next call after success, 8 after failure, 9 after zero. */
 export class WordOf {
   readonly call: Label;
   readonly word: number;

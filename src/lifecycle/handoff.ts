@@ -51,8 +51,8 @@ const Listener = z.object({
 type Listener = z.infer<typeof Listener>;
 
 /**
- * The state that the next image of this process needs and the journal does not store: descriptors, by number, which stay open across
- * execve(2), and stops that clients have not read.
+ * The state that the next image of this process needs and the journal does not store. It has the numbers of descriptors that stay open
+ * across execve(2), and the stops that clients have not read.
  */
 const Schema = z.object({
   version: z.literal(VERSION),
