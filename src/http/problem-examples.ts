@@ -53,7 +53,7 @@ const examples: Record<ProblemErrno, Example> = {
   ENXIO: { detail: 'The file for stdout is a FIFO without a reader.', syscall },
   EOPNOTSUPP: { detail: 'The inode of a pidfd needs Linux 6.9. Open the process by its pid alone.' },
   EPERM: { detail: 'The policy does not let you spawn processes. Ask the operator of this daemon.' },
-  EPROTO: { detail: 'The request is not well-formed HTTP. Correct it.' },
+  EPROTO: { detail: 'The request is not well-formed HTTP. Send it as RFC 9112 defines.' },
   EROFS: { detail: 'The file for stdout is on a read-only file system.', syscall },
   ESHUTDOWN: { detail: 'The daemon is stopping. Retry when it is back.', retry },
   ESRCH: { detail: 'Process 4711 does not exist.', syscall: 'pidfd_open' },

@@ -24,7 +24,7 @@ const refused: Record<string, Problem> = {
     'The body is not application/json. Send it with Content-Type: application/json.',
     { status: 415 },
   ),
-  FST_ERR_CTP_INVALID_JSON_BODY: new Problem('EINVAL', 'The body is not valid JSON. Correct it.'),
+  FST_ERR_CTP_INVALID_JSON_BODY: new Problem('EINVAL', 'The body is not valid JSON. Send a JSON object.'),
   FST_ERR_BAD_URL: new Problem(
     'EPROTO',
     'The URL is not well-formed. Use ASCII, and escape other characters as UTF-8.',
@@ -151,7 +151,7 @@ export function refuseUnparsed(error: Error & { code?: string }, socket: Duplex)
   }
   const problem =
     unparsed[error.code ?? ''] ??
-    new Problem('EPROTO', 'The request is not well-formed HTTP. Correct it.', { status: 400 });
+    new Problem('EPROTO', 'The request is not well-formed HTTP. Send it as RFC 9112 defines.', { status: 400 });
   endWith(socket, problem);
 }
 

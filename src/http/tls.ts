@@ -72,7 +72,7 @@ function readPem(path: string): string {
 /** Parses the certificates of a file, because OpenSSL would accept a file without any as an empty list. */
 function certificatesIn(path: string, text: string): X509Certificate[] {
   const blocks = text.match(/-----BEGIN CERTIFICATE-----[\s\S]*?-----END CERTIFICATE-----/g) ?? [];
-  if (blocks.length === 0) throw new Error(`${path} holds no certificate: it must be PEM`);
+  if (blocks.length === 0) throw new Error(`${path} has no certificate: it must be PEM`);
   return blocks.map((block, index) => {
     try {
       return new X509Certificate(block);
