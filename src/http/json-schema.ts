@@ -1,7 +1,7 @@
 import { z } from 'zod';
 import type { Way } from '../../schemas/exactly-one-of.ts';
 
-/** As much of JSON Schema as the schemas of the contract use. */
+/** The subset of JSON Schema that the contract uses. */
 export interface JsonSchema {
   $ref?: string;
   title?: string;
@@ -30,16 +30,16 @@ export interface JsonSchema {
 }
 
 export interface Converted {
-  /** By the names under which they were given. */
+  /** The converted schemas, by the names of the given ones. */
   schemas: Record<string, JsonSchema>;
-  /** The schemas with an id that those refer to. */
+  /** The schemas with an id, to which the others refer. */
   components: Record<string, JsonSchema>;
 }
 
 /**
  * Converts schemas to JSON Schema, with `$ref` to a component for every schema that has an id.
- * @param io whether the schemas are of what the daemon reads or of what it writes
- * @param closed whether the objects that the daemon writes take no further fields; clients must accept new ones, tests must not
+ * @param io `input` for schemas of requests, `output` for those of answers
+ * @param closed whether objects in answers refuse unknown fields; clients must accept new fields, and tests must not
  */
 export function toJsonSchemas(given: Record<string, z.ZodType>, io: 'input' | 'output', closed = false): Converted {
   const { properties = {}, $defs = {} } = z.toJSONSchema(z.object(given), { io }) as {
@@ -52,16 +52,16 @@ export function toJsonSchemas(given: Record<string, z.ZodType>, io: 'input' | 'o
   return { schemas: convert(properties), components: convert($defs) };
 }
 
-/** Names that zod has for formats, and that JSON Schema does not know. */
+/** Formats of zod that JSON Schema does not define. */
 const NOT_FORMATS = new Set<unknown>(['starts_with', 'base64']);
 
-/** What is meant for `converted` alone, and what is a promise of the types and not of the API. */
+/** Keywords to remove: internal ones of `converted`, and those that only the TypeScript types need. */
 const NOT_KEYWORDS = new Set(['ways', 'readOnly']);
 
-/** Keywords whose values are no schemas. */
+/** Keywords whose values are not schemas. */
 const VALUES = new Set(['const', 'enum', 'default', 'examples', 'required', 'type']);
 
-/** Keywords whose values are schemas by name. */
+/** Keywords whose values map names to schemas. */
 const NAMED = new Set(['properties', 'patternProperties']);
 
 function converted(schema: JsonSchema, open: boolean): JsonSchema {
@@ -69,7 +69,7 @@ function converted(schema: JsonSchema, open: boolean): JsonSchema {
   for (const [keyword, value] of Object.entries(schema)) {
     if (NOT_KEYWORDS.has(keyword) || (keyword === 'format' && NOT_FORMATS.has(value))) continue;
     if (keyword === '$ref') result.$ref = String(value).replace('#/$defs/', '#/components/schemas/');
-    // The bounds of a number that a double holds exactly say nothing to a client.
+    // The range of exact integers of a double is no useful bound for a client.
     else if (Math.abs(Number(value)) === Number.MAX_SAFE_INTEGER) continue;
     else if (open && keyword === 'additionalProperties' && value === false) continue;
     else if (VALUES.has(keyword) || typeof value !== 'object' || value === null) result[keyword] = value;
@@ -83,7 +83,7 @@ function converted(schema: JsonSchema, open: boolean): JsonSchema {
   return asVariants(asUnion(result), schema.ways as Record<string, Way> | undefined);
 }
 
-/** Shows alternatives of which exactly one fits as such: constants as an enum, objects as `oneOf`. */
+/** Simplifies alternatives that exclude each other: constants become an enum, objects become `oneOf`. */
 function asUnion(schema: JsonSchema): JsonSchema {
   const { anyOf, ...rest } = schema;
   if (anyOf === undefined) return schema;
@@ -99,7 +99,7 @@ function asUnion(schema: JsonSchema): JsonSchema {
   return { ...rest, [hasObjects && !isNullable ? 'oneOf' : 'anyOf']: all };
 }
 
-/** Splits an object of which exactly one of some fields is given into a union with a variant for each. */
+/** Splits an object with exactly one of several fields into a union with one variant per field. */
 function asVariants(schema: JsonSchema, ways: Record<string, Way> | undefined): JsonSchema {
   if (ways === undefined) return schema;
   const { type, properties = {}, required = [], additionalProperties, ...rest } = schema;

@@ -69,10 +69,10 @@ const securitySchemes = {
   clientCertificate: { type: 'mutualTLS', description: 'A client certificate, on a TLS listener.' },
 };
 
-/** The empty one: on a Unix socket the daemon knows the uid of its peer, and the client sends nothing. */
+/** The empty requirement is for Unix sockets, where the uid of the peer authenticates the client. */
 const security = [{}, { bearer: [] }, { clientCertificate: [] }];
 
-/** The headers that come with problems. */
+/** The response headers of problems. */
 const problemHeaders: Record<string, readonly ResponseHeader[]> = {
   401: ['WWW-Authenticate'],
   '409 EAGAIN': ['Retry-After', 'Link'],
@@ -85,8 +85,8 @@ const problemHeaders: Record<string, readonly ResponseHeader[]> = {
 
 /**
  * Describes every operation of the API as an OpenAPI 3.1 document.
- * @param version of the daemon
- * @param closed whether no object that the daemon writes takes further fields, so that a test finds what is not described
+ * @param version the version of the daemon
+ * @param closed whether the schemas of answers refuse unknown fields, so that a test detects fields without a description
  */
 export function openApiDocument(version: string, closed = false): OpenApiDocument {
   const read: Record<string, z.ZodType> = {};
@@ -103,7 +103,7 @@ export function openApiDocument(version: string, closed = false): OpenApiDocumen
   const requests = toJsonSchemas(read, 'input');
   const answers = toJsonSchemas(written, 'output', closed);
   const both = Object.keys(requests.components).filter((name) => name in answers.components);
-  if (both.length > 0) throw new Error(`read and written, so that one schema cannot be both strict and open: ${both}`);
+  if (both.length > 0) throw new Error(`a schema cannot be strict in requests and open in answers: ${both}`);
   const writer = new Writer({ ...requests.schemas, ...answers.schemas });
   const paths: OpenApiDocument['paths'] = {};
   for (const operation of operations) {
@@ -132,7 +132,7 @@ function contentsOf(answer: z.ZodType | Contents): [type: string, schema: z.ZodT
   return answer instanceof z.ZodNull ? [] : [[JSON_TYPE, answer]];
 }
 
-/** Writes operations, and the components that they share. */
+/** Writes operations and their shared components. */
 class Writer {
   readonly responses: Record<string, ResponseObject> = {};
   readonly parameters: Record<string, object> = {};
@@ -209,7 +209,7 @@ class Writer {
     };
   }
 
-  /** OpenAPI has no other place for the frames of a WebSocket. */
+  /** Describes the frames of a WebSocket, for which OpenAPI has no other place. */
   #upgrade({ operationId }: Operation, subprotocol: string): ResponseObject {
     const oneOf = ['clientFrame', 'serverFrame'].map((frame) => this.#schemas[`${operationId} ${frame}`]!);
     return {
@@ -219,7 +219,7 @@ class Writer {
     };
   }
 
-  /** One component for each status with the same errnos. */
+  /** Returns a component that all operations with the same status and errnos share. */
   #problem(status: number, errnos: readonly ProblemErrno[]): { $ref: string } {
     const name = [STATUS_CODES[status]!.replaceAll(/[^A-Za-z]/g, ''), ...errnos].join('_');
     const names = errnos.flatMap((errno) => problemHeaders[`${status} ${errno}`] ?? []);
