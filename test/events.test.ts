@@ -207,14 +207,17 @@ t.test('a reader that stops in the middle of the past is cut off as well, howeve
   const socket = slow.ws('?since=0');
   await socket.first((frame) => frame.type === 'hello');
   socket.ws.pause();
+  const isCut = (times: number) => async (): Promise<boolean> =>
+    (await slow.get('/metrics')).text.includes(`waitd_subscribers_cut_total ${times}\n`);
+  await eventually(isCut(1));
+  socket.ws.resume(); // at once: a socket that is cut off has a second to read why
+  const { code, reason } = await socket.closed;
+  t.same({ code, reason }, { code: 1013, reason: `resume since=${socket.events.at(-1)?.seq ?? 0}` });
   const stream = await new Promise<IncomingMessage>((resolve) =>
     get({ socketPath: slow.socket, path: '/v1/events?since=0', headers: { accept: 'text/event-stream' } }, resolve),
   );
   stream.on('error', () => {}); // it just ends
-  await eventually(async () => (await slow.get('/metrics')).text.includes('waitd_subscribers_cut_total 2\n'));
-  socket.ws.resume();
-  const { code, reason } = await socket.closed;
-  t.same({ code, reason }, { code: 1013, reason: `resume since=${socket.events.at(-1)?.seq ?? 0}` });
+  await eventually(isCut(2));
   stream.destroy();
   t.equal(await slow.stop(), 0);
 });
