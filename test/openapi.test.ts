@@ -1,3 +1,4 @@
+import { Validator } from '@seriousme/openapi-schema-validator';
 import { Ajv2020 } from 'ajv/dist/2020.js';
 import t from 'tap';
 import type { JsonSchema } from '../src/http/json-schema.ts';
@@ -218,6 +219,10 @@ t.test('generators can type every schema', (t) => {
   );
   t.equal(api.routes.filter(({ operation }) => operation.requestBody?.required === true).length, 5);
   t.end();
+});
+
+t.test('a strict parser takes the document', async (t) => {
+  t.match(await new Validator().validate(document), { valid: true });
 });
 
 t.test('each example fits its schema, which a strict parser takes', (t) => {
