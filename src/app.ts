@@ -108,7 +108,9 @@ export async function build(
     docs.addHook('onRoute', (route) => {
       route.config = { ...route.config, open: true };
     });
-    await docs.register(swaggerUi, { routePrefix: '/docs', theme: { title: 'waitd' } });
+    // Its other layout has the name and the logo of the viewer, and a style sheet that the policy for pages refuses.
+    const uiConfig = { layout: 'BaseLayout' };
+    await docs.register(swaggerUi, { routePrefix: '/docs', theme: { title: 'waitd' }, uiConfig });
   });
 
   handleRoutes(app, daemon);
