@@ -1,6 +1,7 @@
 import { z } from 'zod';
 import { timestamp } from './common.ts';
-import { Labels, labelsView, Match, MatchView } from './handles.ts';
+import { Labels, labelsView } from './labels.ts';
+import { Match, MatchView } from './match.ts';
 
 /** What a request and an answer say of a watch with the same words. */
 const existing = z.boolean().meta({ description: 'Whether to open the processes too that exist already.' });

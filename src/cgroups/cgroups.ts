@@ -1,6 +1,6 @@
 import { existsSync, mkdirSync, readdirSync, readFileSync, rmdirSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
-import type { Spawn } from '../../schemas/handles.ts';
+import type { Spawn } from '../../schemas/spawn.ts';
 import { Problem } from '../errors/problem.ts';
 import { isErrno } from '../kernel/errno.ts';
 import { OomKills } from './oom-kills.ts';

@@ -1,5 +1,5 @@
 import type { SQLInputValue } from 'node:sqlite';
-import type { Match } from '../../schemas/handles.ts';
+import type { Match } from '../../schemas/match.ts';
 import type { Labels } from '../model/process.ts';
 import type { WatchFacts } from '../model/watch.ts';
 import type { Sighting, WatchChange } from './change.ts';

@@ -1,4 +1,4 @@
-import type { Match } from '../../schemas/handles.ts';
+import type { Match } from '../../schemas/match.ts';
 import { Pattern } from './pattern.ts';
 
 /** What a matcher looks at of a process. */

@@ -1,5 +1,5 @@
 import type { Filled } from '../../schemas/filled.ts';
-import type { Match } from '../../schemas/handles.ts';
+import type { Match } from '../../schemas/match.ts';
 import type { WatchView } from '../../schemas/watches.ts';
 import { Matcher } from './matcher.ts';
 import type { Labels } from './process.ts';

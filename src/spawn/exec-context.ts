@@ -1,5 +1,5 @@
 import { readFileSync } from 'node:fs';
-import type { Spawn } from '../../schemas/handles.ts';
+import type { Spawn } from '../../schemas/spawn.ts';
 import type { Resource } from '../../schemas/vocabulary.ts';
 import { Problem } from '../errors/problem.ts';
 import { type Bound, rlimOf } from '../kernel/limits.ts';

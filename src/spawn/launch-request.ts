@@ -1,5 +1,5 @@
 import { homedir } from 'node:os';
-import type { Spawn } from '../../schemas/handles.ts';
+import type { Spawn } from '../../schemas/spawn.ts';
 import { Problem } from '../errors/problem.ts';
 import { explained } from './launch-problems.ts';
 

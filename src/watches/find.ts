@@ -1,4 +1,4 @@
-import type { Match } from '../../schemas/handles.ts';
+import type { Match } from '../../schemas/match.ts';
 import type { Client } from '../clients/client.ts';
 import { notAllowed } from '../clients/client.ts';
 import { Problem } from '../errors/problem.ts';

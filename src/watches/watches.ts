@@ -1,5 +1,5 @@
 import { randomBytes } from 'node:crypto';
-import type { Match } from '../../schemas/handles.ts';
+import type { Match } from '../../schemas/match.ts';
 import type { CreateWatch, WatchView } from '../../schemas/watches.ts';
 import { type Client, notAllowed } from '../clients/client.ts';
 import type { Clients } from '../clients/clients.ts';
