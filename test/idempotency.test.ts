@@ -1,7 +1,18 @@
-import { existsSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
+import { existsSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import t from 'tap';
+import { readComm, readStat } from '../src/kernel/proc.ts';
 import { commandLineOf, Daemon, eventually, type RequestOptions, stateOf, withFaults } from './support/harness.ts';
+
+/** Lists the processes that a dead daemon had made for spawns, and that have not executed their programs. */
+const abandonedForks = (): number[] =>
+  readdirSync('/proc')
+    .filter((name) => /^\d+$/.test(name))
+    .map(Number)
+    .filter((pid) => {
+      const stat = readComm(pid) === 'waitd-fork' ? readStat(pid) : null;
+      return stat !== null && !commandLineOf(stat.parent).includes('src/main.ts');
+    });
 
 const keyed = (key: string): RequestOptions => ({ headers: { 'idempotency-key': key } });
 
@@ -155,6 +166,8 @@ t.test('a daemon that dies in the middle of a spawn starts no second one', async
     writeFileSync(fault, step);
     await t.rejects(daemon.post('/v1/handles', body, keyed('k')), step);
     await daemon.exited;
+    // While one waits to be reaped, the next daemon could still learn how it ended.
+    await eventually(() => abandonedForks().length === 0);
     rmSync(fault, { force: true });
     const heir = await Daemon.start(t, { directory: daemon.directory });
     const { body: handle, headers } = await heir.post('/v1/handles', body, keyed('k'));
