@@ -80,22 +80,25 @@ function countConnection(onConnection: WeakMap<Socket, Counted>, socket: Socket,
 }
 
 function bearerToken({ headers }: FastifyRequest): string | null {
-  if (headers.authorization !== undefined) {
-    const match = /^Bearer +([A-Za-z0-9._~+/=-]+)$/i.exec(headers.authorization);
-    if (match === null)
-      throw unauthenticated('The Authorization header is not a bearer token. Send Authorization: Bearer <token>.');
-    return match[1]!;
-  }
-  const protocols = headers['sec-websocket-protocol'];
-  if (protocols === undefined) return null;
-  const offered = protocolsOf(protocols).find((name) => name.startsWith(TOKEN_PROTOCOL));
-  return offered === undefined ? null : Buffer.from(offered.slice(TOKEN_PROTOCOL.length), 'base64url').toString();
+  const tokens = [...tokensOfHeader(headers.authorization), ...tokensOfProtocols(headers['sec-websocket-protocol'])];
+  // Which of several counts would be a guess.
+  if (tokens.length > 1) throw unauthenticated('The request has several tokens. Send one.');
+  return tokens[0] ?? null;
 }
 
-/** Parses the subprotocols that a WebSocket client offers (Sec-WebSocket-Protocol). */
-export function protocolsOf(header: string | undefined): string[] {
-  return (header ?? '')
+function tokensOfHeader(authorization: string | undefined): string[] {
+  if (authorization === undefined) return [];
+  const match = /^Bearer +([A-Za-z0-9._~+/=-]+)$/i.exec(authorization);
+  if (match === null)
+    throw unauthenticated('The Authorization header is not a bearer token. Send Authorization: Bearer <token>.');
+  return [match[1]!];
+}
+
+function tokensOfProtocols(protocols: string | undefined): string[] {
+  if (protocols === undefined) return [];
+  return protocols
     .split(',')
     .map((name) => name.trim())
-    .filter((name) => name !== '');
+    .filter((name) => name.startsWith(TOKEN_PROTOCOL))
+    .map((name) => Buffer.from(name.slice(TOKEN_PROTOCOL.length), 'base64url').toString());
 }

@@ -2,7 +2,6 @@ import type { IncomingMessage } from 'node:http';
 import { isIPv4, isIPv6 } from 'node:net';
 import type { FastifyInstance, FastifyRequest } from 'fastify';
 import { Problem } from '../errors/problem.ts';
-import { protocolsOf } from './authenticate.ts';
 import type { Check } from './checks.ts';
 import { URL_LIMIT } from './limits.ts';
 import type { Listeners } from './listeners.ts';
@@ -166,9 +165,10 @@ function checkHost({ httpVersion, headers, url }: IncomingMessage, allowedHosts:
   throw new Problem('EPERM', detail, { status: 421 });
 }
 
-function checkUpgrade({ raw, headers, routeOptions }: FastifyRequest): void {
-  if (routeOptions.url !== EVENTS_PATH)
+function checkUpgrade({ raw, headers, method }: FastifyRequest): void {
+  if (pathOf(raw.url!) !== EVENTS_PATH)
     throw new Problem('EPROTO', `This path has no WebSocket. Use ${EVENTS_PATH}.`, { status: 400 });
+  if (method !== 'GET') return; // refused with 405
   if (missingOf(raw).length > 0) throw notUpgraded(raw);
   if (headers['sec-websocket-version'] !== '13')
     throw new Problem('EPROTO', 'The WebSocket version is not supported. Use version 13.', {
@@ -177,7 +177,8 @@ function checkUpgrade({ raw, headers, routeOptions }: FastifyRequest): void {
     });
   if (!/^[+/0-9A-Za-z]{22}==$/.test(headers['sec-websocket-key'] ?? ''))
     throw new Problem('EPROTO', 'Sec-WebSocket-Key must be 16 bytes in base64.', { status: 400 });
-  const offered = protocolsOf(headers['sec-websocket-protocol']);
+  const header = headers['sec-websocket-protocol'];
+  const offered = header === undefined ? [] : header.split(',').map((name) => name.trim());
   if (new Set(offered).size < offered.length || !offered.every((name) => TOKEN.test(name)))
     throw new Problem('EINVAL', 'Sec-WebSocket-Protocol must be a list of tokens without duplicates.');
   if (offered.length > 0 && !offered.includes(SUBPROTOCOL))

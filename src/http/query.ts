@@ -22,7 +22,8 @@ function isArray(schema: z.core.$ZodType): boolean {
  * parameter that is given twice becomes an array, which its schema refuses.
  */
 export function parseQuery(text: string): Record<string, unknown> {
-  const query: Record<string, unknown> = {};
+  // Without a prototype, so that `__proto__` is a parameter like any other.
+  const query: Record<string, unknown> = Object.create(null);
   if (text === '') return query;
   // No limit on the number, because the URL is bounded. By default querystring ignores all after the thousandth.
   for (const [name, value] of Object.entries(parse(text, '&', '=', { maxKeys: 0 }))) {

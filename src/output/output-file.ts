@@ -23,6 +23,8 @@ export interface Extent {
 export interface Following {
   /** Returns whether no more bytes can come. */
   isOver(): boolean;
+  /** Returns whether that is because the reader is sent away, and not because the stream has ended. */
+  isCut(): boolean;
   /** Begins to observe that and the file. Called before the file is read. */
   watch(): Watch;
   /** Resolves when everything that was written before is in the file. */
@@ -106,7 +108,7 @@ export class OutputFile {
     }
   }
 
-  async *#follow(from: number, { isOver, watch, flush }: Following): AsyncGenerator<Buffer, void> {
+  async *#follow(from: number, { isOver, isCut, watch, flush }: Following): AsyncGenerator<Buffer, void> {
     for (let at = from; ; ) {
       using change = watch();
       const over = isOver();
@@ -114,10 +116,12 @@ export class OutputFile {
       // After the end of the process others may still write. What they have written by now is the last that counts.
       for (const { size } = this.extent; at < size; ) {
         const block = await this.#present(at, Math.min(CHUNK, size - at));
-        if (block.length === 0) return;
+        if (block.length === 0) throw new Error('the stream has been removed');
         at += block.length;
         yield block;
       }
+      // An error breaks the answer off. A normal end would tell the reader that it has everything.
+      if (over && isCut()) throw new Error('the daemon ends before the stream does');
       if (over) return;
       await change.happened;
     }

@@ -31,6 +31,7 @@ export async function readOutput(
   await outputs.flush(id, stream);
   const file = await OutputFile.open(outputs.pathOf(id, stream), live);
   const isOver = (): boolean => abortSignal.aborted || process.ending !== null || !outputs.isOpen(id, stream);
+  const isCut = (): boolean => process.ending === null && (outputs.streamOf(id, stream)?.open ?? false);
   const watch = (): Watch => {
     const { promise: happened, resolve } = Promise.withResolvers<void>();
     const onAbort = (): void => resolve();
@@ -50,7 +51,7 @@ export async function readOutput(
     size,
     startOfLines: (lines) => file.startOfLines(lines),
     range: (from, to) => file.range(from, to),
-    follow: (from) => file.follow(from, { isOver, watch, flush: () => outputs.flush(id, stream) }),
+    follow: (from) => file.follow(from, { isOver, isCut, watch, flush: () => outputs.flush(id, stream) }),
     close: () => file.close(),
   };
 }
