@@ -24,7 +24,10 @@ const refused: Record<string, Problem> = {
     'The body is not application/json. Send it with Content-Type: application/json.',
     { status: 415 },
   ),
-  FST_ERR_CTP_INVALID_JSON_BODY: new Problem('EINVAL', 'The body is not valid JSON, or has a member named __proto__. Send a JSON object.'),
+  FST_ERR_CTP_INVALID_JSON_BODY: new Problem(
+    'EINVAL',
+    'The body is not valid JSON, or has a member named __proto__. Send a JSON object.',
+  ),
   FST_ERR_BAD_URL: new Problem(
     'EPROTO',
     'The URL is not well-formed. Use ASCII, and escape other characters as UTF-8.',
