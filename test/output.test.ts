@@ -281,17 +281,28 @@ t.test('a follower that does not read costs nothing, and goes on where it was', 
   t.equal(await daemon.stop(), 0);
 });
 
-t.test('an upgrade ends what is followed, and it can be taken up again', async (t) => {
-  const daemon = await Daemon.start(t);
-  const { id } = await daemon.spawn(['sh', '-c', 'echo begin; exec sleep 100'], {}, capture);
-  const one = await follow(daemon, `/v1/handles/${id}/stdout?follow=1`);
-  await eventually(() => one.text() === 'begin\n');
-  const ended = once(one.response, 'end');
-  await daemon.upgrade();
-  await ended;
-  const two = await follow(daemon, `/v1/handles/${id}/stdout?follow=1`);
-  await eventually(() => two.text() === 'begin\n');
-  await daemon.signal(id, 'SIGKILL');
-  await once(two.response, 'end');
-  t.equal(await daemon.stop(), 0);
-});
+t.test(
+  'an upgrade and a close break off what is followed, which is no normal end; it can be taken up again',
+  async (t) => {
+    const daemon = await Daemon.start(t);
+    const { id } = await daemon.spawn(['sh', '-c', 'echo begin; exec sleep 100'], {}, capture);
+    const one = await follow(daemon, `/v1/handles/${id}/stdout?follow=1`);
+    await eventually(() => one.text() === 'begin\n');
+    const broken = once(one.response, 'close');
+    await daemon.upgrade();
+    await broken;
+    t.equal(one.response.complete, false);
+    const two = await follow(daemon, `/v1/handles/${id}/stdout?follow=1`);
+    await eventually(() => two.text() === 'begin\n');
+    await daemon.signal(id, 'SIGKILL');
+    await once(two.response, 'end');
+    t.equal(two.response.complete, true);
+    const writer = await daemon.spawn(['sh', '-c', 'while :; do echo more; sleep 0.05; done'], {}, capture);
+    const three = await follow(daemon, `/v1/handles/${writer.id}/stdout?follow=1`);
+    await eventually(() => three.text() !== '');
+    const removed = once(three.response, 'close');
+    await daemon.request('DELETE', `/v1/handles/${writer.id}?signal=SIGTERM`);
+    await removed;
+    t.equal(await daemon.stop(), 0);
+  },
+);
