@@ -288,7 +288,7 @@ t.test(
     const { id } = await daemon.spawn(['sh', '-c', 'echo begin; exec sleep 100'], {}, capture);
     const one = await follow(daemon, `/v1/handles/${id}/stdout?follow=1`);
     await eventually(() => one.text() === 'begin\n');
-    const broken = once(one.response, 'close');
+    const broken = new Promise((resolve) => one.response.once('close', resolve));
     await daemon.upgrade();
     await broken;
     t.equal(one.response.complete, false);
@@ -300,7 +300,7 @@ t.test(
     const writer = await daemon.spawn(['sh', '-c', 'while :; do echo more; sleep 0.05; done'], {}, capture);
     const three = await follow(daemon, `/v1/handles/${writer.id}/stdout?follow=1`);
     await eventually(() => three.text() !== '');
-    const removed = once(three.response, 'close');
+    const removed = new Promise((resolve) => three.response.once('close', resolve));
     await daemon.request('DELETE', `/v1/handles/${writer.id}?signal=SIGTERM`);
     await removed;
     t.equal(await daemon.stop(), 0);
