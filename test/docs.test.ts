@@ -16,7 +16,7 @@ const NOT_RUN: Record<string, string> = {
   'CONTRIBUTING.md: npm ci': 'is what runs this test',
   'docs/explanation/performance.md: npm run bench                # builds the C floors, runs everything 5 times, prints medians and spreads; --help lists the options':
     'takes half an hour',
-  'docs/how-to/container.md: docker build -t waitd --build-arg VERSION=0.1.0 --build-arg REVISION=$(git rev-parse HEAD) --build-arg CREATED=$(git log -1 --format=%cI) .':
+  'docs/how-to/container.md: docker build -t waitd:0.1.0 --build-arg VERSION=0.1.0 --build-arg REVISION=$(git rev-parse HEAD) --build-arg CREATED=$(git log -1 --format=%cI) .':
     'test:image builds the image and runs it so',
   'docs/how-to/container.md: docker run --read-only my-image serve --main -- /srv/app --port 80':
     'test:image runs programs so',
@@ -27,6 +27,8 @@ const NOT_RUN: Record<string, string> = {
     'needs a cluster; test:kubernetes checks the manifests',
   'docs/how-to/systemd.md: npm install -g ./waitd-0.1.0.tgz': 'test:systemd does it where systemd runs',
   'docs/tutorial.md: npm ci && npm pack && npm install -g ./waitd-0.1.0.tgz': 'test:package installs it so',
+  'docs/tutorial.md: npm ci && export PATH=$PWD/node_modules/node/bin:$PATH':
+    'is what runs this test, and test:package',
 };
 
 /** Flags of other programs. */
