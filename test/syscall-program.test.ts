@@ -2,14 +2,8 @@ import { execFileSync, spawnSync } from 'node:child_process';
 import { chmodSync, readFileSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import t from 'tap';
-import {
-  type Architecture,
-  Label,
-  listings,
-  REPORT,
-  REPORT_SIZE,
-  SyscallProgram,
-} from '../src/kernel/syscall-program.ts';
+import { type Architecture, listings, REPORT_SIZE } from '../src/kernel/syscall-interpreter.ts';
+import { Label, REPORT, SyscallProgram } from '../src/kernel/syscall-program.ts';
 
 const tools: Record<Architecture, { as: string; objcopy: string; syntax: string; run: string[] }> = {
   x64: { as: 'as', objcopy: 'objcopy', syntax: '.intel_syntax noprefix', run: [] },

@@ -1,6 +1,7 @@
 import { constants } from 'node:os';
 import { PROGRAM_FD } from '../kernel/spawn.ts';
-import { Label, REPORT, REPORT_SIZE, SyscallProgram, WordOf } from '../kernel/syscall-program.ts';
+import { REPORT_SIZE } from '../kernel/syscall-interpreter.ts';
+import { Label, REPORT, SyscallProgram, WordOf } from '../kernel/syscall-program.ts';
 
 /** The address at which a child maps its table. */
 export const CHILD_ORIGIN = 0x1000_0000;

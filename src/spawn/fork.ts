@@ -3,7 +3,8 @@ import type { Descriptor } from '../kernel/descriptor.ts';
 import { type Epoll, type Registration, Wakeup } from '../kernel/epoll.ts';
 import { isErrno, SystemError } from '../kernel/errno.ts';
 import { receive, sendWith } from '../kernel/socket-pair.ts';
-import { REPORT_SIZE, type SyscallProgram } from '../kernel/syscall-program.ts';
+import { REPORT_SIZE } from '../kernel/syscall-interpreter.ts';
+import type { SyscallProgram } from '../kernel/syscall-program.ts';
 
 /** The message that releases a child. */
 const GO = Buffer.from([1]);

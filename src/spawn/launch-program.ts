@@ -1,14 +1,8 @@
 import { constants } from 'node:fs';
 import type { Resource } from '../../schemas/vocabulary.ts';
 import { resourceNumber } from '../kernel/limits.ts';
-import {
-  Label,
-  type Operand,
-  REPORT,
-  REPORT_SIZE,
-  type SyscallName,
-  SyscallProgram,
-} from '../kernel/syscall-program.ts';
+import { REPORT_SIZE, type SyscallName } from '../kernel/syscall-interpreter.ts';
+import { Label, type Operand, REPORT, SyscallProgram } from '../kernel/syscall-program.ts';
 import type { Identity, Limits } from './exec-context.ts';
 import type { Report } from './fork.ts';
 import { CHILD_ORIGIN, REPLY_FD, TABLE_FD } from './fork-server-program.ts';
