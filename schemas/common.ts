@@ -111,6 +111,19 @@ export const Siginfo = z
   });
 export type Siginfo = z.infer<typeof Siginfo>;
 
+/** The resources of a small command, for examples. */
+export const rusageExample = {
+  userUs: 1021,
+  systemUs: 800,
+  maxRssKiB: 3200,
+  minorFaults: 88,
+  majorFaults: 0,
+  inBlocks: 0,
+  outBlocks: 0,
+  voluntarySwitches: 1,
+  involuntarySwitches: 0,
+};
+
 const count = (description: string) => z.int().min(0).meta({ description });
 export const Rusage = z
   .object({
@@ -128,19 +141,7 @@ export const Rusage = z
     id: 'Rusage',
     description:
       'getrusage(2) of the process and of the children that it waited for. `maxRssKiB` of a spawned process is never less than the size of the daemon at that time, because exec keeps the maximum.',
-    examples: [
-      {
-        userUs: 1021,
-        systemUs: 800,
-        maxRssKiB: 3200,
-        minorFaults: 88,
-        majorFaults: 0,
-        inBlocks: 0,
-        outBlocks: 0,
-        voluntarySwitches: 1,
-        involuntarySwitches: 0,
-      },
-    ],
+    examples: [rusageExample],
   });
 
 export type Rusage = z.infer<typeof Rusage>;

@@ -1,5 +1,5 @@
 import { z } from 'zod';
-import { durationMs, handleId, Outcome, Retry, Rusage, Siginfo, StopEvent } from './common.ts';
+import { durationMs, handleId, Outcome, Retry, Rusage, rusageExample, Siginfo, StopEvent } from './common.ts';
 import { waitOptions } from './vocabulary.ts';
 
 export const Waitid = z
@@ -36,17 +36,7 @@ export const WaitidResult = z
         handle: 'h_3q2-7wEBAgMEBQYHCAkKCw',
         siginfo: { signo: 'SIGCHLD', code: 'CLD_EXITED', pid: 4711, uid: 0, status: 7 },
         outcome: { reason: 'exited', exitCode: 7 },
-        rusage: {
-          userUs: 1021,
-          systemUs: 800,
-          maxRssKiB: 3200,
-          minorFaults: 88,
-          majorFaults: 0,
-          inBlocks: 0,
-          outBlocks: 0,
-          voluntarySwitches: 1,
-          involuntarySwitches: 0,
-        },
+        rusage: rusageExample,
       },
     ],
   });

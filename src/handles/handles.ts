@@ -1,38 +1,21 @@
 import type { HandleView } from '../../schemas/handles.ts';
 import { MOST_LABELS } from '../../schemas/vocabulary.ts';
-import type { Cgroups } from '../cgroups/cgroups.ts';
 import type { Client } from '../clients/client.ts';
 import { Problem } from '../errors/problem.ts';
-import { Batch, type EventSink } from '../journal/batch.ts';
+import { Batch } from '../journal/batch.ts';
 import { changesOfHandle } from '../journal/change.ts';
-import type { Journal } from '../journal/journal.ts';
-import type { Features } from '../kernel/features.ts';
 import type { EndedBy, Handle, Labels, OpenDescription } from '../model/process.ts';
-import type { Outputs } from '../output/outputs.ts';
 import type { Adoption } from '../processes/adoption.ts';
-import type { ProcessTable } from '../processes/process-table.ts';
-import type { Reaper } from '../processes/reaper.ts';
-import type { ForkServer } from '../spawn/fork-server.ts';
 import type { LaunchRequest } from '../spawn/launch-request.ts';
 import { Admission } from './admission.ts';
 import { DescriptorPressure } from './descriptor-pressure.ts';
 import { HandleTable, type ListQuery, type Purpose } from './handle-table.ts';
 import type { OpenOptions } from './open-options.ts';
 import { Opener, type OpenTarget } from './opener.ts';
-import { Spawner } from './spawner.ts';
+import { Spawner, type SpawnerParts } from './spawner.ts';
 
-export interface HandlesParts {
-  journal: Journal;
-  table: ProcessTable;
+export interface HandlesParts extends Omit<SpawnerParts, 'handles' | 'admission' | 'pressure' | 'launch'> {
   adoption: Adoption;
-  reaper: Reaper;
-  feed: EventSink;
-  features: Features;
-  /** The pidfds of handles get lower numbers than this. */
-  descriptors: number;
-  outputs: Outputs;
-  cgroups: Cgroups;
-  forkServer: ForkServer;
 }
 
 /** Makes handles by spawn, open and dup, changes them, and ends them. */
