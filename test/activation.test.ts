@@ -88,7 +88,7 @@ function answerOf(where: { socketPath: string } | { port: number }, path = '/liv
 const isReady = (line: string): boolean => line.includes('"msg":"ready"');
 
 t.test(
-  'whoever waits at a passed socket is answered by a daemon that starts cold, and by its next image',
+  'clients that wait at a passed socket are answered by a daemon that starts cold, and by its next image',
   async (t) => {
     const directory = temporaryDirectory(t);
     const path = join(directory, 'passed.sock');
@@ -121,7 +121,7 @@ t.test(
   },
 );
 
-t.test('a passed socket serves the address that it is bound to, or the one that names it', async (t) => {
+t.test('a passed socket serves the address that it is bound to, or the listen option that names it', async (t) => {
   const directory = temporaryDirectory(t);
   const [byAddress, byName] = [join(directory, 'a.sock'), join(directory, 'b.sock')];
   const own = join(directory, 'own.sock');
@@ -198,7 +198,7 @@ for (const [count, sentence] of [
   ['2', /^waitd: /],
   ['1000', /^waitd: LISTEN_FDS is 1000, but descriptor \d+ is not open\n$/],
 ] as const)
-  t.test(`LISTEN_FDS=${count} that is not so is refused in one sentence`, async (t) => {
+  t.test(`LISTEN_FDS=${count} without such descriptors is refused in one sentence`, async (t) => {
     const daemon = await activated(t, temporaryDirectory(t), ['x=tcp'], [], ['env', `LISTEN_FDS=${count}`]);
     daemon.begin();
     t.same(await daemon.exited, [1, null]);
@@ -206,7 +206,7 @@ for (const [count, sentence] of [
     t.equal(daemon.errors.join('').trim().split('\n').length, 1);
   });
 
-t.test('LISTEN_FDS for another process, and none at all, are no matter', async (t) => {
+t.test('LISTEN_FDS that is meant for another process, or absent, is ignored', async (t) => {
   for (const prefix of [
     ['env', 'LISTEN_PID=1', 'LISTEN_FDS=abc'],
     ['env', '-u', 'LISTEN_FDS'],

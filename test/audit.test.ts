@@ -17,7 +17,7 @@ function linesOf(path: string): Map<string, any[]> {
   );
 }
 
-t.test('an operation has one verb, done or refused, and each request one line', async (t) => {
+t.test('an operation has the same verb when done and refused, and each request has one line', async (t) => {
   const directory = temporaryDirectory(t);
   const audit = join(directory, 'audit.log');
   const clients = {
@@ -68,7 +68,7 @@ t.test('an operation has one verb, done or refused, and each request one line', 
   for (const { id } of handles) await daemon.request('DELETE', `/v1/handles/${id}?signal=SIGKILL`, as('a'));
 });
 
-t.test('the peer is where a request came from, also once its connection has closed', async (t) => {
+t.test('the peer is the address of the request, also after its connection has closed', async (t) => {
   const directory = temporaryDirectory(t);
   const audit = join(directory, 'audit.log');
   const authority = new Authority(directory, 'authority');

@@ -29,7 +29,7 @@ function sendThenRead(request: string, body: Buffer): Promise<string> {
   return promise;
 }
 
-t.test('a refused body is taken until its client reads the answer', async (t) => {
+t.test('a refused body is read on until its client reads the answer', async (t) => {
   const body = Buffer.alloc(3 * bodyBytes, ' ');
   const length = `content-length: ${body.length}`;
   const wrong = head(daemon, 'POST /v1/handles', JSON_TYPE, length).replace(daemon.token, 'wrong-token-0123456789');
@@ -56,14 +56,14 @@ t.test('a refused body is taken until its client reads the answer', async (t) =>
     }
 });
 
-t.test('twelve clients at once all read why their bodies are refused', async (t) => {
+t.test('twelve concurrent clients can all read why their bodies are refused', async (t) => {
   const body = Buffer.alloc(2 * bodyBytes);
   const request = head(daemon, 'POST /v1/handles', JSON_TYPE, `content-length: ${body.length}`);
   const all = await Promise.all(Array.from({ length: 12 }, () => sendThenRead(request, body)));
   for (const answer of all) t.match(answer, /^HTTP\/1.1 413/);
 });
 
-t.test('nothing of what follows a refused body is taken for a request', async (t) => {
+t.test('no bytes after a refused body are parsed as a request', async (t) => {
   const body = `${' '.repeat(1000)}`;
   const refused = head(daemon, 'POST /v1/handles', JSON_TYPE, `content-length: ${bodyBytes + 1}`) + body;
   const before = (await daemon.get('/v1/handles')).body.handles.length;
@@ -76,7 +76,7 @@ t.test('nothing of what follows a refused body is taken for a request', async (t
   t.equal((await daemon.get('/v1/handles')).body.handles.length, before);
 });
 
-t.test('a client that asks first is refused before it sends its body, or asked for it', async (t) => {
+t.test('a client that expects 100-continue is refused before it sends its body, or told to continue', async (t) => {
   const expect = 'expect: 100-continue';
   const refusals: [string, string[]][] = [
     ['413', ['POST /v1/handles', JSON_TYPE, `content-length: ${bodyBytes + 1}`]],
@@ -98,7 +98,7 @@ t.test('a client that asks first is refused before it sends its body, or asked f
   wire.socket.destroy();
 });
 
-t.test('an empty body is no body, whatever type it is said to have', async (t) => {
+t.test('an empty body counts as no body, with any Content-Type', async (t) => {
   const { id } = await daemon.spawn(['sleep', '1000']);
   const types = ['application/x-www-form-urlencoded', 'text/plain', 'multipart/form-data; boundary=x', 'x', '/', ''];
   for (const type of [...types, 'application/json']) {
@@ -121,7 +121,7 @@ t.test('an empty body is no body, whatever type it is said to have', async (t) =
   t.equal(ended.status, 200);
 });
 
-t.test('what a body says is never ignored, of any method', async (t) => {
+t.test('a body is never ignored, with any method', async (t) => {
   const { id } = await daemon.spawn(['sleep', '1000']);
   const ask = (method: string, path: string, body: unknown): Promise<Response> =>
     daemon.request(method, path, { body: typeof body === 'string' ? body : JSON.stringify(body) });
@@ -165,7 +165,7 @@ t.test('bodies in another encoding are refused', async (t) => {
   t.match(await raw(tcp(daemon), `${coded}0\r\n\r\n`), /^HTTP\/1.1 400[\s\S]*"EPROTO"/);
 });
 
-t.test('a body in chunks is whole with its trailers, and short where it breaks off', async (t) => {
+t.test('a chunked body includes its trailers, and is incomplete where it breaks off', async (t) => {
   const request = head(daemon, 'POST /v1/handles', JSON_TYPE, 'transfer-encoding: chunked', 'connection: close');
   const half = 20;
   const chunks = [sleep.slice(0, half), sleep.slice(half)].map(
@@ -179,7 +179,7 @@ t.test('a body in chunks is whole with its trailers, and short where it breaks o
   t.match(await raw(tcp(daemon), twice), /^HTTP\/1.1 400/);
 });
 
-t.test('what is no path is that, whatever its body', async (t) => {
+t.test('an unknown path is 404, with any body', async (t) => {
   const { id } = await daemon.spawn(['true']);
   const broken = { body: '{"a', headers: { 'content-type': 'text/xml' } };
   for (const path of [

@@ -38,7 +38,7 @@ const wrong: Record<string, [path: string, body: string]> = {
   'a grace': ['/v1/handles/h_none/terminate', `{"graceMs":${list(2_000_000, '1')}}`],
 };
 
-t.test('a body that is wrong in many places is answered with twenty errors at most', async (t) => {
+t.test('a body with many errors is answered with twenty of them at most', async (t) => {
   const daemon = await Daemon.start(t);
   for (const [name, [path, body]] of Object.entries(wrong)) {
     const answer = await daemon.post(path, body);
@@ -69,7 +69,7 @@ t.test('a client without rights gets EPERM before its body is checked', async (t
   t.match(await daemon.post('/v1/handles', open, nobody), { status: 403, body: { errno: 'EPERM' } });
 });
 
-t.test('more arguments and variables than the kernel takes are E2BIG', async (t) => {
+t.test('more arguments and variables than the kernel accepts are E2BIG', async (t) => {
   const daemon = await Daemon.start(t);
   for (const body of [
     spawnOf(list(1_300_000, '""').replace('""', '"/bin/true"')),
@@ -81,7 +81,7 @@ t.test('more arguments and variables than the kernel takes are E2BIG', async (t)
     t.match(await daemon.post('/v1/handles', body), { status: 413, body: { errno: 'E2BIG' } }, body.slice(0, 60));
 });
 
-t.test('a body that nests deep is refused unparsed', async (t) => {
+t.test('a deeply nested body is refused unparsed', async (t) => {
   const daemon = await Daemon.start(t);
   for (const body of ['['.repeat(1_000_000) + ']'.repeat(1_000_000), '{"a":'.repeat(100_000)])
     t.match((await daemon.post('/v1/handles', body)).body, { errno: 'EINVAL', detail: /nests deeper/ });
@@ -90,7 +90,7 @@ t.test('a body that nests deep is refused unparsed', async (t) => {
   t.equal((await daemon.post('/v1/handles', spawn)).status, 201, 'what stands in a text does not count');
 });
 
-t.test('a list of handles takes as many label filters as a handle has labels', async (t) => {
+t.test('a list of handles accepts as many label filters as a handle has labels', async (t) => {
   const daemon = await Daemon.start(t);
   const labels = Object.fromEntries(Array.from({ length: 64 }, (_, at) => [`k${at}`, String(at)]));
   const { id } = await daemon.spawn(['true'], { labels });
@@ -103,7 +103,7 @@ t.test('a list of handles takes as many label filters as a handle has labels', a
   t.match(await one('k0'), { status: 200 });
 });
 
-t.test('of prepared statements those that were used last are kept', (t) => {
+t.test('the most recently used prepared statements are kept', (t) => {
   const database = new Database(temporaryDirectory(t));
   t.teardown(() => database.close());
   const used = database.statement('SELECT -1');

@@ -44,7 +44,7 @@ function raw(head: string): Promise<string> {
 }
 
 t.test(
-  'pages from elsewhere are refused before anything is done, those from here and those listed are not',
+  'requests of foreign pages are refused before they have an effect; own and listed origins are accepted',
   async (t) => {
     const own = `http://127.0.0.1:${daemon.port}`;
     const before = await listed();
@@ -94,7 +94,7 @@ t.test(
 );
 
 t.test(
-  'pages of listed origins may read answers, problems and streams; no credentials of the browser are asked for',
+  'pages of listed origins may read answers, problems and streams; the browser’s own credentials are not used',
   async (t) => {
     const { id } = await daemon.spawn(['sh', '-c', 'echo hello'], {}, { stdout: 'capture' });
     await daemon.waitid(id);
@@ -151,7 +151,7 @@ t.test(
   },
 );
 
-t.test('a preflight of a listed origin is answered without a token, the same whatever it asks for', async (t) => {
+t.test('a preflight of a listed origin needs no token, and its answer is always the same', async (t) => {
   const ask = (path: string, origin: string, more: Record<string, string> = {}): Promise<Response> =>
     daemon.request('OPTIONS', path, {
       tcp: true,
@@ -184,7 +184,7 @@ t.test('a preflight of a listed origin is answered without a token, the same wha
   t.equal((await daemon.request('OPTIONS', '/v1/handles', noPreflight)).status, 405, 'OPTIONS alone is none');
 });
 
-t.test('nobody is listed by default', async (t) => {
+t.test('no origin is listed by default', async (t) => {
   const closed = await Daemon.start(t);
   const { status, headers } = await closed.request('OPTIONS', '/v1/handles', {
     tcp: true,
@@ -195,7 +195,7 @@ t.test('nobody is listed by default', async (t) => {
   t.equal(await closed.stop(), 0);
 });
 
-t.test('what is no origin is no --allowed-origin', async (t) => {
+t.test('--allowed-origin refuses a value that is not an origin', async (t) => {
   const { readConfig } = await import('../src/config/config.ts');
   const read = (text: string): string[] =>
     readConfig(['--listen', 'tcp:127.0.0.1:0', '--allowed-origin', text], {}).allowedOrigins;
@@ -212,7 +212,7 @@ t.test('what is no origin is no --allowed-origin', async (t) => {
     t.throws(() => read(text), /--allowed-origin.*must be an origin such as https:\/\/dash.example/, text);
 });
 
-t.test('pages bear what keeps them out of frames and foreign scripts out of them', async (t) => {
+t.test('pages have headers against framing and foreign scripts', async (t) => {
   for (const path of ['/docs', '/docs/static/index.css']) {
     const { status, headers } = await daemon.get(path);
     t.equal(status, 200);
@@ -228,7 +228,7 @@ t.test('pages bear what keeps them out of frames and foreign scripts out of them
   t.notMatch(text, /<script(?![^>]*\ssrc=)|\son\w+=|style=/, 'nothing in them that the policy would stop');
 });
 
-t.test('a browser that has no token reads the documentation, with all that it loads', async (t) => {
+t.test('a browser without a token can read the documentation and its assets', async (t) => {
   const asBrowser = { tcp: true, headers: { authorization: '' } };
   const { text } = await daemon.get('/docs/', asBrowser);
   const loaded = [...text.matchAll(/(?:src|href)="([^"]+)"/g)].map(([, path]) => new URL(path!, 'http://x/docs/'));
@@ -242,7 +242,7 @@ t.test('a browser that has no token reads the documentation, with all that it lo
   t.equal((await daemon.get('/v1/node', asBrowser)).status, 401, 'and nothing else');
 });
 
-t.test('odd Hosts, several of them, and another one in the URL', async (t) => {
+t.test('unusual Host headers, several Host headers, and a different host in the URL', async (t) => {
   const served = ['localhost', 'LOCALHOST:1', 'localhost:', '[::1]', '[::1]:7411', '127.0.0.1:1', 'Waitd.Example'];
   for (const host of served) t.match(await raw(`GET /livez HTTP/1.1\r\nhost: ${host}\r\n`), /^HTTP\/1.1 200/, host);
   const cases: [number, string[]][] = [

@@ -33,7 +33,7 @@ const made = (directory: string): string[] =>
     .filter((entry) => entry.isDirectory())
     .map(({ name }) => name);
 
-t.test('a spawn that asks has a fresh cgroup, which goes when nobody is in it', real, async (t) => {
+t.test('a spawn can have a new cgroup, which is removed when it is empty', real, async (t) => {
   const directory = cgroupFor(t);
   const daemon = await Daemon.start(t, { args: ['--cgroup', directory] });
   const gate = new Gate(t);
@@ -59,7 +59,7 @@ t.test('a spawn that asks has a fresh cgroup, which goes when nobody is in it', 
   await eventually(() => made(directory).length === 0);
 });
 
-t.test('scope tree reaches everybody in it, and SIGKILL all at once', real, async (t) => {
+t.test('scope tree reaches every process in it, and SIGKILL all at once', real, async (t) => {
   const directory = cgroupFor(t);
   const daemon = await Daemon.start(t, { args: ['--cgroup', directory] });
   // One that leaves its parents, its session and its group behind.
@@ -76,7 +76,7 @@ t.test('scope tree reaches everybody in it, and SIGKILL all at once', real, asyn
   }
 });
 
-t.test('what outlives its handle or its daemon is swept once it is empty', real, async (t) => {
+t.test('a cgroup that outlives its handle or its daemon is removed once it is empty', real, async (t) => {
   const directory = cgroupFor(t);
   const args = ['--cgroup', directory];
   const daemon = await Daemon.start(t, { args });
@@ -104,7 +104,7 @@ t.test('--cgroup must be a cgroup', async (t) => {
 const hasMemory = TREE !== undefined && readFileSync(join(TREE, 'cgroup.subtree_control'), 'utf8').includes('memory');
 const withoutMemory = hasMemory ? { skip: 'the memory controller is handed down here' } : real;
 
-t.test('without a controller that is needed nothing is started', withoutMemory, async (t) => {
+t.test('without a required controller nothing is started', withoutMemory, async (t) => {
   const directory = cgroupFor(t);
   const daemon = await Daemon.start(t, { args: ['--cgroup', directory] });
   const answer = await daemon.post('/v1/handles', { spawn: { argv: ['true'], cgroup: { memoryMax: 2 ** 20 } } });
@@ -116,7 +116,7 @@ t.test('without a controller that is needed nothing is started', withoutMemory, 
  * Ordinary files stand for the kernel's, since not every machine hands the memory controller to version 2. That a process is
  * killed for want of memory is played: what is shown is what is written where the kernel reads it, and that its counter is told.
  */
-t.test('bounds are written where the kernel reads them, and an OOM kill is told in the outcome', async (t) => {
+t.test('limits are written where the kernel reads them, and the outcome reports an OOM kill', async (t) => {
   const directory = temporaryDirectory(t);
   writeFileSync(join(directory, 'cgroup.procs'), '');
   const env = {

@@ -33,7 +33,7 @@ async function retained(daemon: Daemon): Promise<void> {
   socket.close();
 }
 
-t.test('a wall clock that jumps by days lets nothing expire; time that has passed does', async (t) => {
+t.test('a wall clock that jumps by days expires nothing; elapsed time does', async (t) => {
   const { env, move } = clocks(t);
   const args = ['--keep-collected', '100ms', '--keep-uncollected', '1h', '--keep-events', '1h'];
   const daemon = await Daemon.start(t, { env, args });
@@ -58,7 +58,7 @@ t.test('a wall clock that jumps by days lets nothing expire; time that has passe
   t.equal(await heir.stop(), 0);
 });
 
-t.test('over a boot ages go on from where they were, whatever the wall clock says then', async (t) => {
+t.test('ages continue across a boot, whatever the wall clock shows', async (t) => {
   const { env, move } = clocks(t);
   const args = ['--keep-collected', '100ms', '--keep-uncollected', '10h'];
   const directory = temporaryDirectory(t);
@@ -82,7 +82,7 @@ t.test('over a boot ages go on from where they were, whatever the wall clock say
   t.equal(await two.stop(), 0);
 });
 
-t.test('a key lives for a day from its answer, and its handle need not', async (t) => {
+t.test('a key lives for a day from its answer, also without its handle', async (t) => {
   const { env, move } = clocks(t);
   const daemon = await Daemon.start(t, { env, args: ['--keep-collected', '100ms'] });
   const body = { spawn: { argv: ['true'] } };
@@ -102,7 +102,7 @@ t.test('a key lives for a day from its answer, and its handle need not', async (
   t.equal(await daemon.stop(), 0);
 });
 
-t.test('what a daemon was starting when it died is found, whatever happened to the wall clock', async (t) => {
+t.test('a spawn that was pending when the daemon died is found, after any jump of the wall clock', async (t) => {
   for (const wallMs of [-10_000, DAY]) {
     const { env, move } = clocks(t);
     const fault = join(t.testdir(), 'fault');

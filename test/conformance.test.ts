@@ -173,42 +173,45 @@ for (const [name, state] of Object.entries(states))
     twin.end();
   });
 
-t.test('a foreign process that is alive, a zombie, reaped, or oneself has no status for anybody', async (t) => {
-  const twin = new Twin(program, twinCwd);
-  const parent = nodeSpawn('sh', ['-c', 'sleep 1000 & echo $!; kill -STOP $$; wait']);
-  const pid = Number(await new Promise((resolve) => parent.stdout.once('data', resolve)));
-  await eventually(() => stateOf(parent.pid!) === 'T');
-  const walk = async (kernelPid: number, daemonPid: number): Promise<() => Promise<void>> => {
-    t.equal(await twin.ask('hold', kernelPid), 'held');
-    const ids: string[] = [];
-    for (const nonblocking of [false, true])
-      ids.push((await daemon.post('/v1/handles', { open: { pid: daemonPid }, nonblocking })).body.id);
-    return async () => {
-      for (const options of optionSets)
-        for (const extra of [[], ['WNOHANG']] as Option[][])
-          for (const nonblocking of [false, true])
-            await compare(
-              t,
-              {
-                kernel: (all) => askKernel(twin, nonblocking, all),
-                daemon: (all) => askDaemon(ids[Number(nonblocking)]!, all),
-              },
-              nonblocking,
-              [...options, ...extra],
-            );
+t.test(
+  'a foreign process that is alive, a zombie or reaped, or the daemon itself, has no status to collect',
+  async (t) => {
+    const twin = new Twin(program, twinCwd);
+    const parent = nodeSpawn('sh', ['-c', 'sleep 1000 & echo $!; kill -STOP $$; wait']);
+    const pid = Number(await new Promise((resolve) => parent.stdout.once('data', resolve)));
+    await eventually(() => stateOf(parent.pid!) === 'T');
+    const walk = async (kernelPid: number, daemonPid: number): Promise<() => Promise<void>> => {
+      t.equal(await twin.ask('hold', kernelPid), 'held');
+      const ids: string[] = [];
+      for (const nonblocking of [false, true])
+        ids.push((await daemon.post('/v1/handles', { open: { pid: daemonPid }, nonblocking })).body.id);
+      return async () => {
+        for (const options of optionSets)
+          for (const extra of [[], ['WNOHANG']] as Option[][])
+            for (const nonblocking of [false, true])
+              await compare(
+                t,
+                {
+                  kernel: (all) => askKernel(twin, nonblocking, all),
+                  daemon: (all) => askDaemon(ids[Number(nonblocking)]!, all),
+                },
+                nonblocking,
+                [...options, ...extra],
+              );
+      };
     };
-  };
-  const ask = await walk(pid, pid);
-  await ask();
-  process.kill(pid, 'SIGKILL');
-  await eventually(() => stateOf(pid) === 'Z');
-  await ask();
-  parent.kill('SIGCONT');
-  await eventually(() => stateOf(pid) === null);
-  await ask();
-  await (await walk(0, daemon.pid))();
-  twin.end();
-});
+    const ask = await walk(pid, pid);
+    await ask();
+    process.kill(pid, 'SIGKILL');
+    await eventually(() => stateOf(pid) === 'Z');
+    await ask();
+    parent.kill('SIGCONT');
+    await eventually(() => stateOf(pid) === null);
+    await ask();
+    await (await walk(0, daemon.pid))();
+    twin.end();
+  },
+);
 
 t.test('an unknown option is EINVAL', async (t) => {
   const twin = new Twin(program, twinCwd);
@@ -220,7 +223,7 @@ t.test('an unknown option is EINVAL', async (t) => {
   twin.end();
 });
 
-t.test('nothing is left behind', async (t) => {
+t.test('no zombies are left behind', async (t) => {
   await eventually(() => daemon.zombies.length === 0);
   t.equal(await daemon.stop(), 0);
 });

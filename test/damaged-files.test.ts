@@ -10,7 +10,7 @@ function spoil(path: string): void {
   closeSync(fd);
 }
 
-t.test('an upgrade over tables that were damaged, or are older ones, keeps what lives open', async (t) => {
+t.test('an upgrade with damaged or older tables keeps live handles open', async (t) => {
   for (const [what, damage] of [
     ['written over', (tables: string) => spoil(tables)],
     ['truncated', (tables: string) => truncateSync(tables, 5000)],

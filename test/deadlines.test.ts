@@ -29,7 +29,7 @@ class Scene {
   }
 }
 
-t.test('each deadline is due once, in the order of their times, whatever was added, moved and cancelled', async () => {
+t.test('each deadline fires once, in order of time, after any additions, moves and cancellations', async () => {
   const step = fc.oneof(
     fc.record({ do: fc.constant('add' as const), at: fc.nat(1000) }),
     fc.record({ do: fc.constant('move' as const), which: fc.nat(), at: fc.nat(1000) }),
@@ -72,7 +72,7 @@ t.test('each deadline is due once, in the order of their times, whatever was add
   );
 });
 
-t.test('of thousands that are due, some are run at a time, and the alarm goes off for the rest', async (t) => {
+t.test('of thousands of due deadlines a batch runs at a time, and the alarm fires for the rest', async (t) => {
   const scene = new Scene();
   let count = 0;
   for (let n = 0; n < 1000; n += 1)
@@ -87,7 +87,7 @@ t.test('of thousands that are due, some are run at a time, and the alarm goes of
   t.equal(count, 1000);
 });
 
-t.test('a deadline that throws is done with, and holds up none behind it', async (t) => {
+t.test('a deadline that throws is done, and delays none behind it', async (t) => {
   const scene = new Scene();
   let second = false;
   scene.deadlines.add(1, () => {

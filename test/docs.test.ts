@@ -97,14 +97,14 @@ for (const each of documents()) {
   // The README has a test of its own.
   if (each.path === 'README.md' || !blocks.some(isRun)) continue;
   const skip = skips[each.path] ?? false;
-  t.test(`the commands of ${each.path} print what it shows`, { skip }, async (t) => {
+  t.test(`the commands of ${each.path} print the documented output`, { skip }, async (t) => {
     const printed = runBlocks(t, blocks, await (shells[each.path] ?? besideDaemon)(t));
     for (const [at, { output }] of blocks.filter(isRun).entries())
       if (output !== null) t.ok(isAsShown(printed[at]!, output), `${output}\n\nwas: ${printed[at]}`);
   });
 }
 
-t.test('what is not run has a reason', async (t) => {
+t.test('every block that is not run has a reason', async (t) => {
   const found = documents().flatMap((each) =>
     blocksOf(each)
       .filter(({ info }) => info.includes('no-run'))
@@ -113,7 +113,7 @@ t.test('what is not run has a reason', async (t) => {
   t.same(found.sort(), Object.keys(NOT_RUN).sort());
 });
 
-t.test('every link leads to a document, and to a heading that it has', async (t) => {
+t.test('every link leads to an existing document and heading', async (t) => {
   for (const each of documents())
     for (const { link, to, anchor } of linksOf(each)) {
       t.ok(existsSync(join(ROOT, to)), `${each.path}: ${link}`);
@@ -127,7 +127,7 @@ const namesIn = (path: string, pattern: RegExp): string[] =>
 const section = (text: string, errno: string): string =>
   new RegExp(`^## ${errno}\\n[\\s\\S]*?(?=^## |(?![\\s\\S]))`, 'm').exec(text)?.[0] ?? '';
 
-t.test('every option is in the reference, with its variable, and there is no other', async (t) => {
+t.test('the reference lists every option with its variable, and no others', async (t) => {
   const rows = [...document('docs/reference/options.md').text.matchAll(/^\| `--([a-z-]+)[^|]*\| `(WAITD_\w+)`/gm)];
   t.same(
     rows.map(([, flag, variable]) => [flag, variable]).sort(),
@@ -135,7 +135,7 @@ t.test('every option is in the reference, with its variable, and there is no oth
   );
 });
 
-t.test('every errno has a section with its cause and cure, and there is no other', async (t) => {
+t.test('every errno has a section with its cause and cure, and there are no others', async (t) => {
   const path = 'docs/reference/errors.md';
   t.same(namesIn(path, /^## (E[A-Z0-9]+)$/gm), [...problemErrnos].sort());
   for (const errno of problemErrnos)
@@ -145,7 +145,7 @@ t.test('every errno has a section with its cause and cure, and there is no other
     );
 });
 
-t.test('every errno’s section begins with its title and its usual status', async (t) => {
+t.test('the section of every errno begins with its title and its usual status', async (t) => {
   for (const errno of problemErrnos) {
     const [status, title] = errnos[errno];
     t.match(section(document('docs/reference/errors.md').text, errno), `${title}. Status ${status}`);
@@ -168,12 +168,12 @@ t.test('/problems/ERRNO answers with the section of the reference, without crede
   t.equal(await daemon.stop(), 0);
 });
 
-t.test('every event type is in the reference, and there is no other', async (t) => {
+t.test('the reference lists every event type, and no others', async (t) => {
   const [types = ''] = /## Event types[\s\S]*?\n## /.exec(document('docs/reference/events.md').text) ?? [];
   t.same([...types.matchAll(/^\| `(\w+)`/gm)].map(([, type]) => type).sort(), [...eventTypes].sort());
 });
 
-t.test('every metric is in the reference with its type, and there is no other', async (t) => {
+t.test('the reference lists every metric with its type, and no others', async (t) => {
   const daemon = await Daemon.start(t);
   const { text } = await daemon.get('/metrics');
   const told = [...text.matchAll(/^# TYPE (\w+) (\w+)$/gm)].map(([, name, type]) => `${name} ${type}`);
@@ -182,7 +182,7 @@ t.test('every metric is in the reference with its type, and there is no other', 
   t.equal(await daemon.stop(), 0);
 });
 
-t.test('every right, quota, path and limit has its place in the reference', async (t) => {
+t.test('the reference lists every right, quota, path and limit', async (t) => {
   const daemon = await Daemon.start(t);
   const { paths } = (await daemon.get('/openapi.json')).body;
   const api = document('docs/reference/api.md').text;
@@ -193,14 +193,14 @@ t.test('every right, quota, path and limit has its place in the reference', asyn
   t.equal(await daemon.stop(), 0);
 });
 
-t.test('every flag of waitd that a document names is one', async (t) => {
+t.test('every flag of waitd in a document exists', async (t) => {
   const flags = new Set<string>(['help', 'version', ...options.map(({ flag }) => flag)]);
   for (const each of documents())
     for (const [, flag = ''] of each.text.matchAll(/`--([a-z][a-z-]+)/g))
       t.ok(flags.has(flag) || NOT_OURS.has(flag), `${each.path}: --${flag}`);
 });
 
-t.test('every folder of the sources has its layer in the architecture', async (t) => {
+t.test('the architecture lists every source folder with its layer', async (t) => {
   const { text } = document('docs/explanation/architecture.md');
   const folders = readdirSync(join(ROOT, 'src'), { withFileTypes: true }).filter((entry) => entry.isDirectory());
   for (const { name } of folders) t.ok(text.includes(`\`src/${name}\``), name);

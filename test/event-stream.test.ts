@@ -17,7 +17,7 @@ async function stream(until: RegExp, query = '', lastId?: string): Promise<Wire>
 /** The id that a reader would come back with. */
 const lastIdOf = ({ text }: Wire): string | undefined => [...text.matchAll(/^id: (\d+)$/gm)].at(-1)?.[1];
 
-t.test('a stream that ends before its first event is resumed without a loss', async (t) => {
+t.test('a stream that ends before its first event is resumed without loss', async (t) => {
   const quiet = await stream(/"hello"/);
   const { id } = await daemon.spawn(['true']);
   const resumed = await stream(/"exited"/, '', lastIdOf(quiet));
@@ -31,7 +31,7 @@ t.test('a stream that ends before its first event is resumed without a loss', as
   t.match((await stream(/"hello"/, `?since=${latest}`)).text, new RegExp(`id: ${latest}\\ndata: {"type":"hello"`));
 });
 
-t.test('so is one of a handle, which begins with that handle', async (t) => {
+t.test('so is a stream of one handle, which begins with that handle', async (t) => {
   const handle = await daemon.spawn(['true']);
   await daemon.waitid(handle.id);
   const begun = await stream(/"hello"/, `?handle=${handle.id}`);
@@ -42,7 +42,7 @@ t.test('so is one of a handle, which begins with that handle', async (t) => {
   t.notMatch(done.text, /"event"/, 'nothing comes twice');
 });
 
-t.test('a gap has the cursor from behind it', async (t) => {
+t.test('the id of a gap is the cursor after it', async (t) => {
   const { head: latest } = (await daemon.get('/v1/node')).body;
   const reset = await stream(/"reset"/, '', String(latest + 100));
   t.match(

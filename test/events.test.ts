@@ -8,7 +8,7 @@ const daemon = await Daemon.start(t);
 // biome-ignore lint/suspicious/noExplicitAny: frames are what they are
 const types = (events: any[]): string[] => events.map((event) => event.event);
 
-t.test('a socket without handles gets all of its client’s events, from the head', async (t) => {
+t.test('a socket without handles receives all events of its client from the head on', async (t) => {
   await daemon.waitid((await daemon.spawn(['true'])).id);
   const socket = daemon.ws();
   const hello = await socket.first((frame) => frame.type === 'hello');
@@ -27,7 +27,7 @@ t.test('a socket without handles gets all of its client’s events, from the hea
   socket.close();
 });
 
-t.test('a subscription that comes after the exit still gets it; the replay precedes subscribed', async (t) => {
+t.test('a subscription after the exit still receives it; the replay precedes the subscribed frame', async (t) => {
   const { id } = await daemon.spawn(['true']);
   await daemon.waitid(id);
   for (const socket of [daemon.ws(`?handle=${id}`), daemon.ws()]) {
@@ -40,7 +40,7 @@ t.test('a subscription that comes after the exit still gets it; the replay prece
   }
 });
 
-t.test('the first subscribe narrows; no event comes twice, whatever is subscribed and unsubscribed', async (t) => {
+t.test('the first subscribe narrows; no event is sent twice, in any order of subscribe and unsubscribe', async (t) => {
   const socket = daemon.ws();
   await socket.first((frame) => frame.type === 'hello');
   const { id, process: child } = await daemon.spawn(['sleep', '100']);
@@ -68,7 +68,7 @@ t.test('the first subscribe narrows; no event comes twice, whatever is subscribe
   socket.close();
 });
 
-t.test('since resumes after it, type filters, and a since beyond the head is a gap that resets', async (t) => {
+t.test('since resumes after its cursor, type filters, and a since beyond the head is a gap that resets', async (t) => {
   const { head } = (await daemon.get('/v1/node')).body;
   const { id } = await daemon.spawn(['true']);
   await daemon.waitid(id);
@@ -87,7 +87,7 @@ t.test('since resumes after it, type filters, and a since beyond the head is a g
   t.match(page, { events: [], gap: { to: 1000000, reset: true } });
 });
 
-t.test('pages: limit, next, filters, waiting for the first one', async (t) => {
+t.test('pages: limit, next, filters, and waiting for the first event', async (t) => {
   const { head } = (await daemon.get('/v1/node')).body;
   const { id } = await daemon.spawn(['sleep', '100']);
   const first = (await daemon.get(`/v1/events?since=${head}&limit=1`)).body;
@@ -116,7 +116,7 @@ t.test('pages: limit, next, filters, waiting for the first one', async (t) => {
   });
 });
 
-t.test('an event stream: frames with ids, Last-Event-ID resumes and beats since', async (t) => {
+t.test('an event stream has frames with ids; Last-Event-ID resumes and overrides since', async (t) => {
   const { id, seq } = await daemon.spawn(['true']);
   await daemon.waitid(id);
   const text = await new Promise<string>((resolve) => {
@@ -142,7 +142,7 @@ t.test('an event stream: frames with ids, Last-Event-ID resumes and beats since'
   t.match(bad.body, { status: 400, errno: 'EINVAL' });
 });
 
-t.test('a frame that is none is an error frame, and the socket stays open', async (t) => {
+t.test('an invalid frame is answered with an error frame, and the socket stays open', async (t) => {
   const socket = daemon.ws();
   await socket.first((frame) => frame.type === 'hello');
   const bad = ['{', '[]', '{"type":"nope"}', '{"type":"subscribe"}', '{"type":"subscribe","handles":[],"x":1}'];
@@ -154,7 +154,7 @@ t.test('a frame that is none is an error frame, and the socket stays open', asyn
   socket.close();
 });
 
-t.test('bad credentials, query and subprotocol are refused before the upgrade', async (t) => {
+t.test('bad credentials, queries and subprotocols are refused before the upgrade', async (t) => {
   const refusal = (query: string, protocols: string[], tcp = false): Promise<number> => {
     const { promise, resolve } = Promise.withResolvers<number>();
     const headers = {
@@ -188,7 +188,7 @@ t.test('bad credentials, query and subprotocol are refused before the upgrade', 
   );
 });
 
-t.test('a reader that is too slow is cut off with 1013, resumes, and has lost nothing', async (t) => {
+t.test('a slow reader is cut off with 1013, resumes, and loses nothing', async (t) => {
   const slow = await Daemon.start(t, { args: ['--socket-buffer', '4096'] });
   const { head } = (await slow.get('/v1/node')).body;
   const socket = slow.ws('?since=0');
@@ -214,7 +214,7 @@ t.test('a reader that is too slow is cut off with 1013, resumes, and has lost no
   resumed.close();
 });
 
-t.test('a reader that stops in the middle of the past is cut off as well, however it is told', async (t) => {
+t.test('a reader that stops during a replay is cut off as well, by WebSocket and by event stream', async (t) => {
   const slow = await Daemon.start(t, { args: ['--socket-buffer', '4096'] });
   // Two events of 4 KiB for each handle: far more than the kernel and a reader that has stopped buffer together.
   const { id } = await slow.spawn(['true', 'x'.repeat(4000)]);
@@ -237,12 +237,12 @@ t.test('a reader that stops in the middle of the past is cut off as well, howeve
   t.equal(await slow.stop(), 0);
 });
 
-t.test('what is asked of a stream by HEAD is its headers', async (t) => {
+t.test('HEAD on a stream answers with its headers', async (t) => {
   const answer = await daemon.request('HEAD', '/v1/events', { headers: { accept: 'text/event-stream' } });
   t.match(answer, { status: 200, text: '', headers: { 'content-type': /event-stream/, 'cache-control': 'no-store' } });
 });
 
-t.test('a frame that names too many handles is told so', async (t) => {
+t.test('a frame that names too many handles gets an error frame', async (t) => {
   const socket = daemon.ws();
   await socket.first((frame) => frame.type === 'hello');
   socket.send({ type: 'subscribe', handles: Array.from({ length: 1001 }, (_, n) => `h_${n}`) });
@@ -250,7 +250,7 @@ t.test('a frame that names too many handles is told so', async (t) => {
   socket.close();
 });
 
-t.test('retention leaves a gap, in pages and on sockets, and seqs go on after a restart', async (t) => {
+t.test('retention leaves a gap, in pages and on sockets, and seqs continue after a restart', async (t) => {
   const small = await Daemon.start(t, { args: ['--max-events', '1000'] });
   for (let n = 0; n < 1100; n += 1) await small.request('DELETE', `/v1/handles/${(await small.spawn(['true'])).id}`);
   await small.get('/v1/events?since=0&limit=1'); // a read brings all events to the tables, which removes the oldest
@@ -269,7 +269,7 @@ t.test('retention leaves a gap, in pages and on sockets, and seqs go on after a 
   t.ok(seq >= head);
 });
 
-t.test('a page whose read finds the journal damaged has the gap of what was lost', async (t) => {
+t.test('a page whose read finds the journal damaged contains a gap for the lost events', async (t) => {
   let gap: object | null = null;
   const damaged = {
     oldest: 1,

@@ -6,7 +6,7 @@ import t from 'tap';
 import { oneSentence, treeOf, waitd } from './support/command.ts';
 import { Daemon, temporaryDirectory } from './support/harness.ts';
 
-t.test('a start that fails says why in one sentence, and leaves nothing', async (t) => {
+t.test('a failed start prints the reason in one sentence, and leaves nothing behind', async (t) => {
   const taken = createServer().listen(0, '127.0.0.1');
   await once(taken, 'listening');
   t.teardown(() => taken.close());
@@ -57,7 +57,7 @@ t.test('a start that fails says why in one sentence, and leaves nothing', async 
   }
 });
 
-t.test('a failed start on the state of an earlier daemon leaves that as it was', async (t) => {
+t.test('a failed start on the state of an earlier daemon leaves it unchanged', async (t) => {
   const daemon = await Daemon.start(t);
   const { id } = await daemon.spawn(['true']);
   await daemon.waitid(id);
@@ -78,7 +78,7 @@ t.test('a failed start on the state of an earlier daemon leaves that as it was',
   t.equal(await heir.stop(), 0);
 });
 
-t.test('a stop removes its own socket file only, also after an upgrade', async (t) => {
+t.test('a stop removes only its own socket file, also after an upgrade', async (t) => {
   for (const upgrades of [0, 1]) {
     const daemon = await Daemon.start(t);
     if (upgrades > 0) await daemon.upgrade();

@@ -33,37 +33,33 @@ async function faulty(t: Test, directory?: string): Promise<Faulty> {
 const namesOf = async (daemon: Daemon, id: string): Promise<string[]> =>
   (await daemon.events(id)).map(({ event }) => event);
 
-t.test(
-  'a daemon that dies before it has written an exit, or between the write and the reap, or after it',
-  async (t) => {
-    for (const [step, outcome] of [
-      ['die before the write', { reason: 'unknown' }],
-      ['die between write and reap', { reason: 'exited', exitCode: 5 }],
-      ['die after the reap', { reason: 'exited', exitCode: 5 }],
-    ] as const) {
-      const { daemon, fail } = await faulty(t);
-      const gate = new Gate(t);
-      const { id } = await daemon.spawn(['sh', '-c', 'read -r line < "$0"; exit 5', gate.path]);
-      fail(step);
-      gate.open();
-      await daemon.exited;
-      // Its zombie goes to init, which may leave it lying; then it has ended, and how is not known yet.
-      const heir = await Daemon.start(t, { directory: daemon.directory });
-      const { body } = await heir.get(`/v1/handles/${id}`);
-      t.equal(body.state, 'exited');
-      if (step !== 'die before the write') t.match(body, { outcome }, step);
-      // As it lies there; or, once init has taken it away, how it ended, which the kernel tells.
-      else
-        t.match(body.outcome ?? { exitCode: 5 }, body.outcome?.reason === 'unknown' ? outcome : { exitCode: 5 }, step);
-      t.equal((await namesOf(heir, id)).filter((name) => name === 'exited').length, 1, 'told once');
-      if (step !== 'die before the write')
-        t.match((await heir.waitid(id)).body, { outcome: { exitCode: 5 } }, 'and still to be collected');
-      t.equal(await heir.stop(), 0);
-    }
-  },
-);
+t.test('a daemon that dies before it writes an exit, between the write and the reap, or after the reap', async (t) => {
+  for (const [step, outcome] of [
+    ['die before the write', { reason: 'unknown' }],
+    ['die between write and reap', { reason: 'exited', exitCode: 5 }],
+    ['die after the reap', { reason: 'exited', exitCode: 5 }],
+  ] as const) {
+    const { daemon, fail } = await faulty(t);
+    const gate = new Gate(t);
+    const { id } = await daemon.spawn(['sh', '-c', 'read -r line < "$0"; exit 5', gate.path]);
+    fail(step);
+    gate.open();
+    await daemon.exited;
+    // Its zombie goes to init, which may leave it lying; then it has ended, and how is not known yet.
+    const heir = await Daemon.start(t, { directory: daemon.directory });
+    const { body } = await heir.get(`/v1/handles/${id}`);
+    t.equal(body.state, 'exited');
+    if (step !== 'die before the write') t.match(body, { outcome }, step);
+    // As it lies there; or, once init has taken it away, how it ended, which the kernel tells.
+    else t.match(body.outcome ?? { exitCode: 5 }, body.outcome?.reason === 'unknown' ? outcome : { exitCode: 5 }, step);
+    t.equal((await namesOf(heir, id)).filter((name) => name === 'exited').length, 1, 'told once');
+    if (step !== 'die before the write')
+      t.match((await heir.waitid(id)).body, { outcome: { exitCode: 5 } }, 'and still to be collected');
+    t.equal(await heir.stop(), 0);
+  }
+});
 
-t.test('while the disk is full nothing is lost: statuses wait, and are caught up', async (t) => {
+t.test('while the disk is full, statuses wait and are written later; nothing is lost', async (t) => {
   for (const step of ['disk full', 'I/O error', 'disk full at commit']) {
     const { daemon, fail, mend } = await faulty(t);
     const handles = await Promise.all(Array.from({ length: 20 }, () => daemon.spawn(['sleep', '100'])));
@@ -117,7 +113,7 @@ t.test('while the disk is full nothing is lost: statuses wait, and are caught up
   }
 });
 
-t.test('what could not be written goes over to the next image', async (t) => {
+t.test('changes that could not be written are handed to the next image', async (t) => {
   const { daemon, fail, mend } = await faulty(t);
   const ended = await daemon.spawn(['sleep', '100']);
   const closed = await daemon.spawn(['sleep', '100']);
@@ -140,7 +136,7 @@ t.test('what could not be written goes over to the next image', async (t) => {
   t.equal(await daemon.stop(), 0);
 });
 
-t.test('a file system that turns read-only, and is mounted anew', withExt4, async (t) => {
+t.test('a file system that becomes read-only and is remounted', withExt4, async (t) => {
   const directory = temporaryDirectory(t);
   const state = join(directory, 'state');
   mkdirSync(state);
@@ -177,7 +173,7 @@ t.test('a file system that turns read-only, and is mounted anew', withExt4, asyn
 });
 
 t.test(
-  'a change that SQLite refuses is a fault of ours: the next image begins anew from journal and kernel',
+  'a change that SQLite refuses is an internal error: the next image starts from journal and kernel',
   async (t) => {
     const { daemon, fail } = await faulty(t);
     const { id } = await daemon.spawn(['sleep', '100']);
@@ -194,7 +190,7 @@ t.test(
   },
 );
 
-t.test('of what an earlier daemon had only logged, all is taken up but what SQLite refuses', async (t) => {
+t.test('of the log of an earlier daemon, everything is applied except what SQLite refuses', async (t) => {
   const daemon = await Daemon.start(t);
   const { id } = await daemon.spawn(['true']);
   await daemon.waitid(id);
@@ -219,7 +215,7 @@ t.test('of what an earlier daemon had only logged, all is taken up but what SQLi
   t.equal(statSync(log).size, 0);
 });
 
-t.test('a log that is damaged is set aside, what the tables have goes on, and a gap tells of the rest', async (t) => {
+t.test('a damaged log is set aside, the tables stay in use, and a gap reports the loss', async (t) => {
   for (const [what, spoil] of [
     ['a line', (log: string) => writeFileSync(log, '[["nonsense\n[]\n')],
     ['a directory in its place', (log: string) => mkdirSync(log)],
@@ -245,7 +241,7 @@ t.test('a log that is damaged is set aside, what the tables have goes on, and a 
   }
 });
 
-t.test('a seq is never used twice, not even one that was told from memory only', async (t) => {
+t.test('a seq is never used twice, not even one that was sent from memory only', async (t) => {
   const { daemon, fail } = await faulty(t);
   const one = await daemon.spawn(['sleep', '100']);
   const two = await daemon.spawn(['sleep', '100']);
@@ -275,7 +271,7 @@ t.test('a seq is never used twice, not even one that was told from memory only',
   t.equal(await heir.stop(), 0);
 });
 
-t.test('a damaged journal is set aside, at the start and while it runs, and a gap follows', async (t) => {
+t.test('a damaged journal is set aside, at the start and at run time, and a gap follows', async (t) => {
   const { daemon, fail } = await faulty(t);
   const ended = await daemon.spawn(['true']);
   await daemon.waitid(ended.id);
@@ -312,7 +308,7 @@ t.test('a damaged journal is set aside, at the start and while it runs, and a ga
   t.equal(await heir.stop(), 0);
 });
 
-t.test('a disk that is really full, with exits going on all the while', withSmallDisk, async (t) => {
+t.test('a disk that is really full, while processes keep exiting', withSmallDisk, async (t) => {
   const directory = temporaryDirectory(t);
   const state = join(directory, 'state');
   mkdirSync(state);
@@ -348,7 +344,7 @@ t.test('a disk that is really full, with exits going on all the while', withSmal
   t.equal(await heir.stop(), 0);
 });
 
-t.test('what a new process needs and is not to be had is 503 with a hint', async (t) => {
+t.test('a spawn that lacks a resource is 503 with a hint', async (t) => {
   const { daemon, fail, mend } = await faulty(t);
   for (const errno of ['EAGAIN', 'ENOMEM', 'EMFILE', 'ENFILE']) {
     fail(`spawn ${errno}`);
@@ -363,7 +359,7 @@ t.test('what a new process needs and is not to be had is 503 with a hint', async
 
 const skip = isRoot ? closedToOthers : 'only root can be another user';
 
-t.test('out of pids: fork says EAGAIN, and what is held goes on', { skip }, async (t) => {
+t.test('out of pids: fork fails with EAGAIN, and open handles keep working', { skip }, async (t) => {
   const directory = temporaryDirectory(t);
   // The limit is of the user's processes and threads together, so the user is one of this test's own.
   const uid = 1_000_000 + process.pid;
@@ -390,7 +386,7 @@ t.test('out of pids: fork says EAGAIN, and what is held goes on', { skip }, asyn
   await daemon.kill(); // as another user it could not leave the test runner its report
 });
 
-t.test('out of descriptors: handles first, then connections, never the probes', async (t) => {
+t.test('out of descriptors: handles fail first, then connections, never the probes', async (t) => {
   const daemon = await Daemon.start(t, { prefix: ['prlimit', '--nofile=256:256'] });
   const held = [];
   for (;;) {

@@ -9,7 +9,7 @@ import { defaultAddresses } from '../schemas/address.ts';
 import { asNobody, closedToOthers, homeOf, isRoot, MAIN, oneSentence, treeOf, waitd } from './support/command.ts';
 import { temporaryDirectory } from './support/harness.ts';
 
-t.test('the default addresses of a user', (t) => {
+t.test('the default addresses for an unprivileged user', (t) => {
   const of = (env: Record<string, string>, uid = 1000, stateDir?: string): object =>
     defaultAddresses({ env, uid }, stateDir);
   const HOME = '/home/a';
@@ -37,7 +37,7 @@ const [unshare = '', ...unshareArgs] = ownNetwork;
 const hasNetwork = spawnSync(unshare, [...unshareArgs, 'true']).status === 0;
 
 t.test(
-  'a user without XDG_RUNTIME_DIR is served without any option',
+  'a user without XDG_RUNTIME_DIR can start the daemon without options',
   { skip: hasNetwork ? closedToOthers : 'needs a network namespace: the default port may be in use' },
   async (t) => {
     const home = homeOf(t);
@@ -62,7 +62,7 @@ t.test(
   },
 );
 
-t.test('help and version come by every usual name; what is unknown is answered with the nearest', (t) => {
+t.test('help and version have every usual name; an unknown word gets the nearest suggestion', (t) => {
   const help = waitd(['--help']).stdout;
   t.match(help, /~\/\.local\/state\/waitd/, 'the state directory’s default');
   for (const args of [
@@ -93,14 +93,14 @@ t.test('help and version come by every usual name; what is unknown is answered w
   t.end();
 });
 
-t.test('an option of the main program is not the daemon’s', async (t) => {
+t.test('an option of the main program is not parsed as an option of the daemon', async (t) => {
   const d = temporaryDirectory(t);
   const args = ['serve', '--state-dir', d, '--listen', `unix:${d}/s`, '--main', '--', 'test', '--help'];
   t.match(waitd(args), { status: 0, stdout: '' }, 'to test(1) it is a word');
   t.end();
 });
 
-t.test('output that cannot be written is an error, and a reader that has ended is none', (t) => {
+t.test('unwritable output is an error, and a reader that has closed the pipe is not', (t) => {
   const token = waitd(['token', 'a'], { prefix: ['sh', '-c', 'exec "$@" > /dev/full', 'sh'] });
   t.match(token, { status: 1, stderr: /^waitd: standard output cannot be written: .*no space/ });
   const pipe = waitd(['--help'], { prefix: ['sh', '-c', '"$@" | true', 'sh'] });
@@ -108,7 +108,7 @@ t.test('output that cannot be written is an error, and a reader that has ended i
   t.end();
 });
 
-t.test('it can be profiled', (t) => {
+t.test('the daemon can be profiled', (t) => {
   const d = temporaryDirectory(t);
   const args = ['serve', '--state-dir', `${d}/state`, '--listen', `unix:${d}/s`, '--main', '--', 'sleep', '0.2'];
   const profiled = ['env', `NODE_OPTIONS=--cpu-prof --cpu-prof-dir=${d}/profiles`];
@@ -118,7 +118,7 @@ t.test('it can be profiled', (t) => {
 });
 
 t.test(
-  'it starts in an odd environment',
+  'the daemon starts in an unusual environment',
   { skip: isRoot ? closedToOthers : 'root becomes a user without an entry' },
   async (t) => {
     const d = homeOf(t);
