@@ -22,7 +22,7 @@ for (const [name, open] of [
     t.match(await two.closed, /^HTTP\/1.1 200[\s\S]*"ok"[\s\S]*HTTP\/1.1 200[\s\S]*"bootId"/, 'of every request');
   });
 
-  t.test(`also one that it has to wait for, by ${name}`, async (t) => {
+  t.test(`also an answer that it has to wait for, by ${name}`, async (t) => {
     const { id } = await daemon.spawn(['sh', '-c', 'read line; echo done'], {}, { stdout: 'capture' });
     t.match((await daemon.waitid(id)).body, { outcome: { exitCode: 0 } });
     const held = await daemon.spawn(['sh', '-c', 'echo first; kill -STOP $$; echo last'], {}, { stdout: 'capture' });
@@ -40,7 +40,7 @@ for (const [name, open] of [
     stream.socket.destroy();
   });
 
-  t.test(`one that has left is noticed, also after it had shut down its sending side, by ${name}`, async (t) => {
+  t.test(`a client that disconnects is noticed, also after a shutdown of its sending side, by ${name}`, async (t) => {
     const { id } = await daemon.spawn(['sleep', '1000']);
     const request = head(daemon, `POST /v1/handles/${id}/waitid`, 'content-length: 0');
     const left = open(daemon);
@@ -57,7 +57,7 @@ for (const [name, open] of [
   });
 }
 
-t.test('a stream that nobody reads any more is given up', async (t) => {
+t.test('a stream whose reader has left is ended', async (t) => {
   const { id } = await daemon.spawn(['sleep', '1000'], {}, { stdout: 'capture' });
   const before = daemon.descriptors;
   const wires = [tcp, unix].flatMap((open) => [
@@ -71,7 +71,7 @@ t.test('a stream that nobody reads any more is given up', async (t) => {
   await daemon.signal(id, 'SIGKILL');
 });
 
-t.test('the same by TLS', async (t) => {
+t.test('the same over TLS', async (t) => {
   const authority = new Authority(temporaryDirectory(t), 'authority');
   const server = authority.issue('server', { names: ['DNS.1=localhost'], usage: 'serverAuth' });
   const secure = await Daemon.start(t, { args: ['--tls-cert', server.cert, '--tls-key', server.key] });

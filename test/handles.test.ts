@@ -7,7 +7,7 @@ import { Daemon, eventually, stateOf } from './support/harness.ts';
 const daemon = await Daemon.start(t);
 const features = await daemon.features();
 
-t.test('a handle that was closed after the end stays closed, whatever is made of its process', async (t) => {
+t.test('a handle that was closed after the exit stays closed, whatever happens to its process', async (t) => {
   const { id } = await daemon.spawn(['true']);
   await daemon.waitid(id);
   const twin = (await daemon.post('/v1/handles', { dup: id })).body;
@@ -79,7 +79,7 @@ t.test('stdin, stdout and stderr go where the request says', async (t) => {
   t.equal(readFileSync(file, 'utf8'), '', 'without append the file is truncated');
 });
 
-t.test('what cannot be spawned is told as what the kernel says of it', async (t) => {
+t.test('a failed spawn reports the error of the kernel', async (t) => {
   const text = join(daemon.directory, 'text');
   writeFileSync(text, 'no program', { mode: 0o755 });
   const cases: [object, number, string][] = [
@@ -105,7 +105,7 @@ t.test('what cannot be spawned is told as what the kernel says of it', async (t)
   }
 });
 
-t.test('a body that does not fit is told where', async (t) => {
+t.test('an invalid body gets the places of its errors', async (t) => {
   const cases: [unknown, string][] = [
     [{ spawn: { argv: ['true'] }, nonbloking: true }, '/nonbloking'],
     [{ spawn: { argv: [] } }, '/spawn/argv/0'],
@@ -149,7 +149,7 @@ t.test('open holds any process, refuses a reused pid, and names the process of a
   t.match((await daemon.post('/v1/handles', { open: { pid: 2147483647 } })).body, { status: 404, errno: 'ESRCH' });
 });
 
-t.test('a foreign process: its end is seen at once, its outcome when its parent reaps it', async (t) => {
+t.test('a foreign process: its end is reported at once, its outcome when its parent reaps it', async (t) => {
   // A shell that stops looking after its child: the zombie stays until the shell goes on.
   const parent = nodeSpawn('sh', ['-c', 'sleep 100 & echo $!; kill -STOP $$; wait']);
   t.teardown(() => parent.kill('SIGKILL'));
@@ -178,7 +178,7 @@ t.test('a foreign process: its end is seen at once, its outcome when its parent 
   );
 });
 
-t.test('dup shares O_NONBLOCK, also after the end; a second open has its own', async (t) => {
+t.test('dup shares O_NONBLOCK, also after the exit; a second open has its own', async (t) => {
   const first = await daemon.spawn(['sleep', '100'], { nonblocking: true });
   const { body: twin } = await daemon.post('/v1/handles', { dup: first.id });
   const { body: other } = await daemon.post('/v1/handles', { open: { pid: first.process.pid } });
@@ -253,7 +253,7 @@ t.test('labels merge, null removes, and the list filters by them and by state, n
   for (const id of ids) await daemon.request('DELETE', `/v1/handles/${id}?signal=SIGKILL`);
 });
 
-t.test('close leaves the process, is ESTALE the second time, and an unknown id is EBADF', async (t) => {
+t.test('close leaves the process alone, is ESTALE the second time, and EBADF for an unknown id', async (t) => {
   const handle = await daemon.spawn(['sleep', '100']);
   const path = `/v1/handles/${handle.id}`;
   const { body: twin } = await daemon.post('/v1/handles', { dup: handle.id });
@@ -270,7 +270,7 @@ t.test('close leaves the process, is ESTALE the second time, and an unknown id i
   );
 });
 
-t.test('nothing is left behind', async (t) => {
+t.test('no zombies are left behind', async (t) => {
   const { body } = await daemon.get('/v1/handles?limit=1000');
   for (const { id } of body.handles) await daemon.request('DELETE', `/v1/handles/${id}?signal=SIGKILL`);
   await eventually(() => daemon.zombies.length === 0);

@@ -6,7 +6,7 @@ const daemon = await Daemon.start(t);
 const answerTo = (request: string): Promise<string> => tcp(daemon).finish(request).closed;
 const without = (...names: string[]): string[] => UPGRADE.filter((line) => !names.includes(line.split(':')[0]!));
 
-t.test('an upgrade that a proxy stripped is answered with what is missing', async (t) => {
+t.test('an upgrade that a proxy stripped is answered with the missing headers', async (t) => {
   const cases: [missing: RegExp, headers: string[]][] = [
     [/lacks Upgrade: websocket and Connection: Upgrade\./, without('connection', 'upgrade')],
     [/lacks Upgrade: websocket\./, without('upgrade')],
@@ -27,7 +27,7 @@ t.test('an upgrade that a proxy stripped is answered with what is missing', asyn
   absolute.socket.destroy();
 });
 
-t.test('subprotocols that are no list of tokens are refused with a problem', async (t) => {
+t.test('an invalid list of subprotocols is refused with a problem', async (t) => {
   for (const offered of [
     'waitd.v1, waitd.v1',
     'waitd.v1, a b',
@@ -69,7 +69,7 @@ t.test('a burst of pings is answered', async (t) => {
   wire.socket.destroy();
 });
 
-t.test('of pings whose answers nobody reads the latest is answered', async (t) => {
+t.test('of pings whose pongs are not read, the latest is answered', async (t) => {
   const wire = await opened();
   wire.socket.pause();
   const many = Buffer.concat(new Array<Buffer>(10_000).fill(ping('x'.repeat(125))));
@@ -81,7 +81,7 @@ t.test('of pings whose answers nobody reads the latest is answered', async (t) =
   wire.socket.destroy();
 });
 
-t.test('HTTP/1.0 is answered, with a Host or without one', async (t) => {
+t.test('HTTP/1.0 is answered, with or without a Host', async (t) => {
   const old = (path: string, ...headers: string[]): string =>
     [`GET ${path} HTTP/1.0`, `authorization: Bearer ${daemon.token}`, ...headers, '', ''].join('\r\n');
   t.match(await answerTo('GET /livez HTTP/1.0\r\n\r\n'), /^HTTP\/1.1 200[\s\S]*"ok"/);
@@ -97,7 +97,7 @@ t.test('HTTP/1.0 is answered, with a Host or without one', async (t) => {
   t.match(followed, /\r\n\r\nhello\n$/, 'a stream ends with its connection');
 });
 
-t.test('what is no URL is refused, and nothing in it is replaced', async (t) => {
+t.test('an invalid URL is refused, and nothing in it is replaced', async (t) => {
   for (const target of [
     '/v1/handles?label=a=%ff',
     '/v1/handles?label=%',
@@ -118,7 +118,7 @@ t.test('a thousand handles fit into a query', async (t) => {
   t.match(await daemon.get(`/v1/events?${query}`), { status: 200, body: { events: [{ event: 'opened' }] } });
 });
 
-t.test('an idempotency key stands for itself once', async (t) => {
+t.test('two Idempotency-Key headers are refused', async (t) => {
   const body = JSON.stringify({ spawn: { argv: ['true'] } });
   const headers = ['content-type: application/json', `content-length: ${body.length}`, 'connection: close'];
   const keys = ['idempotency-key: a', 'idempotency-key: b'];

@@ -27,7 +27,7 @@ function raw(text: string, more = ''): Promise<string> {
   return promise;
 }
 
-t.test('credentials: none, wrong, of the wrong kind; a token names the client on any listener', async (t) => {
+t.test('credentials: missing, wrong or of the wrong kind; a token names the client on any listener', async (t) => {
   const cases = [{ authorization: '' }, { authorization: 'Bearer nobody-0123456789' }, { authorization: 'Basic YTpi' }];
   for (const headers of cases) {
     const answer = await daemon.get('/v1/handles', { tcp: true, headers });
@@ -50,7 +50,7 @@ t.test('credentials: none, wrong, of the wrong kind; a token names the client on
     t.equal((await daemon.get(path, { tcp: true, headers: { authorization: '' } })).status, 200, path);
 });
 
-t.test('another client’s handle reads the same as one that never was', async (t) => {
+t.test('a handle of another client gets the same answer as an id that never existed', async (t) => {
   const { body: handle } = await daemon.post('/v1/handles', { spawn: { argv: ['sleep', '100'] } }, as('alice'));
   const calls: [string, string, unknown?][] = [
     ['GET', ''],
@@ -80,7 +80,7 @@ t.test('another client’s handle reads the same as one that never was', async (
   await daemon.request('DELETE', `/v1/handles/${handle.id}?signal=SIGKILL`, as('alice'));
 });
 
-t.test('each client collects the same process for itself', async (t) => {
+t.test('each client collects the same process independently', async (t) => {
   const { body: one } = await daemon.post('/v1/handles', { spawn: { argv: ['sleep', '100'] } }, as('alice'));
   const { body: two } = await daemon.post('/v1/handles', { open: { pid: one.process.pid } }, as('bob'));
   t.match(two, { client: 'bob', relation: 'child' });
@@ -100,7 +100,7 @@ t.test('each client collects the same process for itself', async (t) => {
   }
 });
 
-t.test('on TCP the Host must be an address, localhost or one that is allowed', async (t) => {
+t.test('on TCP the Host must be an address, localhost or an allowed name', async (t) => {
   for (const host of ['localhost', 'localhost:80', '127.0.0.1', '[::1]:7411', '10.1.2.3:1', 'WAITD.example'])
     t.equal((await daemon.get('/livez', { tcp: true, headers: { ...as('bob').headers, host } })).status, 200, host);
   for (const host of ['evil.example', 'localhost.evil.example'])
@@ -116,7 +116,7 @@ t.test('on TCP the Host must be an address, localhost or one that is allowed', a
   );
 });
 
-t.test('what HTTP itself refuses is a problem too', async (t) => {
+t.test('requests that the HTTP layer refuses get a problem too', async (t) => {
   t.match((await daemon.get('/nope')).body, { status: 404, errno: 'EPROTO' });
   const put = await daemon.request('PUT', '/v1/handles/h_x');
   t.match(put.body, { status: 405, errno: 'EPROTO' });
@@ -151,7 +151,7 @@ t.test('what HTTP itself refuses is a problem too', async (t) => {
 });
 
 t.test(
-  'what cannot be answered in its turn is not answered: nobody takes it for another answer, or for a part of one',
+  'no answer is sent out of turn, so that a client cannot take it for another answer or a part of one',
   async (t) => {
     const get = (path: string, ...headers: string[]): string =>
       [
@@ -173,7 +173,7 @@ t.test(
   },
 );
 
-t.test('an upgrade before whose answer others are due is answered as if it had not been asked for', async (t) => {
+t.test('an upgrade behind unanswered requests is answered as a plain request', async (t) => {
   const upgrade = [
     'GET /v1/events HTTP/1.1',
     'host: localhost',
@@ -187,12 +187,12 @@ t.test('an upgrade before whose answer others are due is answered as if it had n
   t.match(answers, /^HTTP\/1.1 200[\s\S]*"ok"[\s\S]*HTTP\/1.1 200[\s\S]*"events"/);
 });
 
-t.test('a request id of the caller’s own is kept if it is a sane one', async (t) => {
+t.test('a valid request id of the client is kept', async (t) => {
   t.equal((await daemon.get('/livez', { headers: { 'x-request-id': 'my-id.1' } })).headers['x-request-id'], 'my-id.1');
   t.not((await daemon.get('/livez', { headers: { 'x-request-id': 'a b' } })).headers['x-request-id'], 'a b');
 });
 
-t.test('the node tells what it is and what it can do', async (t) => {
+t.test('the node resource describes the node and its features', async (t) => {
   t.match((await daemon.get('/v1/node')).body, {
     version: /^\d/,
     kernel: { features: { nonblocking: true } },
@@ -204,7 +204,7 @@ t.test('the node tells what it is and what it can do', async (t) => {
   t.equal(await daemon.stop(), 0);
 });
 
-t.test('an unknown query parameter is refused by every route, and none is dropped among a thousand', async (t) => {
+t.test('every route refuses an unknown query parameter, and none is dropped among a thousand', async (t) => {
   const daemon = await Daemon.start(t);
   const { id } = await daemon.spawn(['sleep', '1000']);
   const { paths } = (await daemon.get('/openapi.json')).body;

@@ -16,7 +16,7 @@ const abandonedForks = (): number[] =>
 
 const keyed = (key: string): RequestOptions => ({ headers: { 'idempotency-key': key } });
 
-t.test('the same request with the same key is done once and answered the same', async (t) => {
+t.test('a request that is repeated with its key has one effect and the same answer', async (t) => {
   const daemon = await Daemon.start(t);
   const body = { spawn: { argv: ['sh', '-c', 'exit 3'] } };
   const first = await daemon.post('/v1/handles', body, keyed('spawn'));
@@ -91,7 +91,7 @@ t.test('a key is bound to client, method, path, query and body', async (t) => {
   t.equal(await daemon.stop(), 0);
 });
 
-t.test('whatever did nothing frees the key', async (t) => {
+t.test('a request without an effect frees its key', async (t) => {
   const daemon = await Daemon.start(t);
   const { id } = await daemon.spawn(['sleep', '100'], { nonblocking: true });
   t.equal((await daemon.waitid(id, undefined, keyed('k'))).status, 409);
@@ -108,7 +108,7 @@ t.test('whatever did nothing frees the key', async (t) => {
   t.equal(await daemon.stop(), 0);
 });
 
-t.test('spawns with keys leave no gap among the events, not after a restart either', async (t) => {
+t.test('spawns with keys leave no gap among the events, also after a restart', async (t) => {
   const daemon = await Daemon.start(t);
   const spawns = await Promise.all(
     Array.from({ length: 8 }, (_, n) => daemon.post('/v1/handles', { spawn: { argv: ['true'] } }, keyed(`key-${n}`))),
@@ -125,7 +125,7 @@ t.test('spawns with keys leave no gap among the events, not after a restart eith
   t.equal(await heir.stop(), 0);
 });
 
-t.test('a second request waits for the first one’s answer', async (t) => {
+t.test('a second request waits for the answer to the first', async (t) => {
   const daemon = await Daemon.start(t);
   const spawns = await Promise.all(
     Array.from({ length: 50 }, () => daemon.post('/v1/handles', { spawn: { argv: ['sleep', '100'] } }, keyed('many'))),
@@ -149,7 +149,7 @@ t.test('a second request waits for the first one’s answer', async (t) => {
   t.equal(await daemon.stop(), 0);
 });
 
-t.test('a daemon that dies in the middle of a spawn starts no second one', async (t) => {
+t.test('after a crash in the middle of a spawn, no second process is started', async (t) => {
   for (const [step, argv] of [
     ['die before the spawn', ['sleep', '77']],
     ['die between write and reap', ['sleep', '80']], // the first write: nothing has been let go yet
@@ -195,7 +195,7 @@ t.test('a daemon that dies in the middle of a spawn starts no second one', async
   }
 });
 
-t.test('Prefer: wait on a spawn answers with the end, or with what there is', async (t) => {
+t.test('Prefer: wait on a spawn answers with the outcome, or with the current state after the time', async (t) => {
   const daemon = await Daemon.start(t);
   const spawn = (argv: string[], wait: string): ReturnType<Daemon['post']> =>
     daemon.post('/v1/handles', { spawn: { argv } }, { headers: { prefer: wait } });
@@ -218,23 +218,20 @@ t.test('Prefer: wait on a spawn answers with the end, or with what there is', as
   t.equal(await daemon.stop(), 0);
 });
 
-t.test(
-  'as many keys are kept as --max-keys says, half of them of one client; who asks again is always answered',
-  async (t) => {
-    const daemon = await Daemon.start(t, { args: ['--max-keys', '4'] });
-    const body = { spawn: { argv: ['true'] } };
-    const first = await daemon.post('/v1/handles', body, keyed('1'));
-    await daemon.request('DELETE', `/v1/handles/${first.body.id}`);
-    t.equal((await daemon.post('/v1/handles', { spawn: { argv: ['/nonexistent'] } }, keyed('freed'))).status, 422);
-    t.equal((await daemon.post('/v1/handles', body, keyed('2'))).status, 201);
-    const { head } = (await daemon.get('/v1/node')).body;
-    t.match(await daemon.post('/v1/handles', body, keyed('3')), { status: 429, body: { errno: 'EDQUOT' } });
-    t.match((await daemon.get(`/v1/events?since=${head}&type=opened`)).body.events, [], 'and nothing was done');
-    t.equal((await daemon.post('/v1/handles', body, keyed('1'))).text, first.text);
-    t.equal((await daemon.post('/v1/handles', body)).status, 201, 'nor is anything in the way without a key');
-    t.equal(await daemon.stop(), 0);
-    const heir = await Daemon.start(t, { directory: daemon.directory, args: ['--max-keys', '4'] });
-    t.match(await heir.post('/v1/handles', body, keyed('3')), { status: 429 }, 'after a restart too');
-    t.equal(await heir.stop(), 0);
-  },
-);
+t.test('--max-keys limits the stored keys, and one client to half of them; a repeat is always answered', async (t) => {
+  const daemon = await Daemon.start(t, { args: ['--max-keys', '4'] });
+  const body = { spawn: { argv: ['true'] } };
+  const first = await daemon.post('/v1/handles', body, keyed('1'));
+  await daemon.request('DELETE', `/v1/handles/${first.body.id}`);
+  t.equal((await daemon.post('/v1/handles', { spawn: { argv: ['/nonexistent'] } }, keyed('freed'))).status, 422);
+  t.equal((await daemon.post('/v1/handles', body, keyed('2'))).status, 201);
+  const { head } = (await daemon.get('/v1/node')).body;
+  t.match(await daemon.post('/v1/handles', body, keyed('3')), { status: 429, body: { errno: 'EDQUOT' } });
+  t.match((await daemon.get(`/v1/events?since=${head}&type=opened`)).body.events, [], 'and nothing was done');
+  t.equal((await daemon.post('/v1/handles', body, keyed('1'))).text, first.text);
+  t.equal((await daemon.post('/v1/handles', body)).status, 201, 'nor is anything in the way without a key');
+  t.equal(await daemon.stop(), 0);
+  const heir = await Daemon.start(t, { directory: daemon.directory, args: ['--max-keys', '4'] });
+  t.match(await heir.post('/v1/handles', body, keyed('3')), { status: 429 }, 'after a restart too');
+  t.equal(await heir.stop(), 0);
+});

@@ -41,7 +41,7 @@ t.test('a node.json that is damaged, or has no key, is refused in one sentence',
   t.equal(await heir.stop(), 0);
 });
 
-t.test('a first token that is empty is refused: nobody is let in by no token', async (t) => {
+t.test('an empty first token is refused: no client is accepted without a token', async (t) => {
   const directory = temporaryDirectory(t);
   mkdirSync(join(directory, 'state'), { mode: 0o700 });
   writeFileSync(join(directory, 'state', 'token'), '\n', { mode: 0o600 });

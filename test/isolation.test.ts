@@ -62,59 +62,66 @@ function shapeOf({ status, headers, text }: Response, id: string): object {
   return { status, others, text: text.replaceAll(id, 'ID').replaceAll(String(requestId), 'REQUEST') };
 }
 
-t.test('another client’s handle, live, ended or closed, cannot be told from one that never was', async (t) => {
-  const daemon = await start(t);
-  const [live, ended, closed] = [await make(t, daemon), await make(t, daemon), await make(t, daemon)];
-  await daemon.post(`/v1/handles/${ended}/terminate`, {}, as('owner'));
-  await daemon.request('DELETE', `/v1/handles/${closed}?signal=SIGKILL`, as('owner'));
-  const { head } = (await daemon.get('/v1/node', as('owner'))).body;
-  const never = `h_${'A'.repeat(28)}`;
-  const asked = async (id: string): Promise<object[]> =>
-    Promise.all(
-      (
-        [
-          ['GET', `/v1/handles/${id}`],
-          ['PATCH', `/v1/handles/${id}`, { nonblocking: true }],
-          ['DELETE', `/v1/handles/${id}`],
-          ['DELETE', `/v1/handles/${id}?signal=SIGKILL`],
-          ['POST', `/v1/handles/${id}/waitid`, { options: ['WEXITED', 'WNOHANG', 'WNOWAIT'] }],
-          ['POST', `/v1/handles/${id}/waitid`, {}],
-          ['POST', `/v1/handles/${id}/signal`, { signal: 'SIGKILL' }],
-          ['POST', `/v1/handles/${id}/terminate`, {}],
-          ['GET', `/v1/handles/${id}/stdout`],
-          ['GET', `/v1/handles/${id}/stderr?follow=1`],
-          ['POST', '/v1/poll', { handles: [id] }],
-          ['POST', '/v1/handles', { dup: id }],
-          ['GET', `/v1/events?handle=${id}`],
-        ] as const
-      ).map(async ([method, path, body]) =>
-        shapeOf(await daemon.request(method, path, { ...as('other'), ...(body && { body }) }), id),
-      ),
+t.test(
+  'a handle of another client, live, ended or closed, is indistinguishable from one that never existed',
+  async (t) => {
+    const daemon = await start(t);
+    const [live, ended, closed] = [await make(t, daemon), await make(t, daemon), await make(t, daemon)];
+    await daemon.post(`/v1/handles/${ended}/terminate`, {}, as('owner'));
+    await daemon.request('DELETE', `/v1/handles/${closed}?signal=SIGKILL`, as('owner'));
+    const { head } = (await daemon.get('/v1/node', as('owner'))).body;
+    const never = `h_${'A'.repeat(28)}`;
+    const asked = async (id: string): Promise<object[]> =>
+      Promise.all(
+        (
+          [
+            ['GET', `/v1/handles/${id}`],
+            ['PATCH', `/v1/handles/${id}`, { nonblocking: true }],
+            ['DELETE', `/v1/handles/${id}`],
+            ['DELETE', `/v1/handles/${id}?signal=SIGKILL`],
+            ['POST', `/v1/handles/${id}/waitid`, { options: ['WEXITED', 'WNOHANG', 'WNOWAIT'] }],
+            ['POST', `/v1/handles/${id}/waitid`, {}],
+            ['POST', `/v1/handles/${id}/signal`, { signal: 'SIGKILL' }],
+            ['POST', `/v1/handles/${id}/terminate`, {}],
+            ['GET', `/v1/handles/${id}/stdout`],
+            ['GET', `/v1/handles/${id}/stderr?follow=1`],
+            ['POST', '/v1/poll', { handles: [id] }],
+            ['POST', '/v1/handles', { dup: id }],
+            ['GET', `/v1/events?handle=${id}`],
+          ] as const
+        ).map(async ([method, path, body]) =>
+          shapeOf(await daemon.request(method, path, { ...as('other'), ...(body && { body }) }), id),
+        ),
+      );
+    const expected = await asked(never);
+    for (const id of [live, ended, closed]) t.same(await asked(id), expected);
+    t.same((await daemon.get('/v1/handles', as('other'))).body, { handles: [], next: null });
+    t.same((await daemon.get('/v1/handles?label=whose=owner', as('other'))).body.handles, []);
+    t.same((await daemon.get('/v1/handles?cursor=c1000000', as('other'))).body.handles, []);
+    t.match((await daemon.get('/v1/events?since=0', as('other'))).body, { events: [], gap: null });
+
+    const socket = follow(daemon, 'other', '?since=0');
+    socket.send = socket.send.bind(socket);
+    await socket.first(({ type }) => type === 'hello');
+    socket.send({ type: 'subscribe', handles: [live, never] });
+    await socket.until(() => socket.frames.filter(({ type }) => type === 'error').length === 2);
+    const texts = socket.frames
+      .filter(({ type }) => type === 'error')
+      .map(({ detail, errno }, index) => [errno, detail.replace([live, never][index], 'ID')]);
+    t.same(texts[0], texts[1]);
+    t.equal(socket.events.length, 0);
+    socket.close();
+
+    t.equal(
+      (await daemon.get(`/v1/handles/${live}`, as('owner'))).body.state,
+      'running',
+      'nothing of it was disturbed',
     );
-  const expected = await asked(never);
-  for (const id of [live, ended, closed]) t.same(await asked(id), expected);
-  t.same((await daemon.get('/v1/handles', as('other'))).body, { handles: [], next: null });
-  t.same((await daemon.get('/v1/handles?label=whose=owner', as('other'))).body.handles, []);
-  t.same((await daemon.get('/v1/handles?cursor=c1000000', as('other'))).body.handles, []);
-  t.match((await daemon.get('/v1/events?since=0', as('other'))).body, { events: [], gap: null });
+    t.equal((await daemon.get('/v1/node', as('owner'))).body.head, head);
+  },
+);
 
-  const socket = follow(daemon, 'other', '?since=0');
-  socket.send = socket.send.bind(socket);
-  await socket.first(({ type }) => type === 'hello');
-  socket.send({ type: 'subscribe', handles: [live, never] });
-  await socket.until(() => socket.frames.filter(({ type }) => type === 'error').length === 2);
-  const texts = socket.frames
-    .filter(({ type }) => type === 'error')
-    .map(({ detail, errno }, index) => [errno, detail.replace([live, never][index], 'ID')]);
-  t.same(texts[0], texts[1]);
-  t.equal(socket.events.length, 0);
-  socket.close();
-
-  t.equal((await daemon.get(`/v1/handles/${live}`, as('owner'))).body.state, 'running', 'nothing of it was disturbed');
-  t.equal((await daemon.get('/v1/node', as('owner'))).body.head, head);
-});
-
-t.test('an observer sees every client’s handles, events and output, and changes none', async (t) => {
+t.test('an observer sees the handles, events and output of every client, and changes none', async (t) => {
   const daemon = await start(t);
   const watching = follow(daemon, 'observer');
   await watching.first(({ type }) => type === 'hello');
@@ -164,7 +171,7 @@ t.test('an observer sees every client’s handles, events and output, and change
   watching.close();
 });
 
-t.test('an admin changes what is another’s, but collects nothing of it', async (t) => {
+t.test('an admin may change what belongs to another client, but collects nothing of it', async (t) => {
   const daemon = await start(t);
   const id = await make(t, daemon);
   t.match(
@@ -280,7 +287,7 @@ const matrix: Record<
   },
 };
 
-t.test('every route answers every caller as it should', async (t) => {
+t.test('every route gives every caller the expected answer', async (t) => {
   const daemon = await start(t);
   const { paths } = (await daemon.get('/openapi.json', as('owner'))).body;
   const routes = Object.entries(paths as Record<string, object>).flatMap(([path, methods]) =>

@@ -76,7 +76,7 @@ const layerOf = (path: string): number => layers.findIndex((layer) => path === l
 const files = globSync('{schemas,src,routes}/**/*.ts', { cwd: root });
 const imports = files.flatMap(importsOf);
 
-t.test('each file has a layer, and imports from lower ones alone', (t) => {
+t.test('each file has a layer, and imports only from lower ones', (t) => {
   t.ok(imports.length > 500, 'imports were found');
   t.same(
     files.filter((file) => layerOf(file) === -1),
@@ -92,7 +92,7 @@ t.test('each file has a layer, and imports from lower ones alone', (t) => {
   t.end();
 });
 
-t.test('no file imports itself by way of others', (t) => {
+t.test('no file imports itself through others', (t) => {
   const edges = new Map<string, string[]>(files.map((file) => [file, []]));
   for (const { file, target } of imports) edges.get(file)!.push(target);
   const done = new Set<string>();
@@ -108,7 +108,7 @@ t.test('no file imports itself by way of others', (t) => {
   t.end();
 });
 
-t.test('a package is imported where it belongs', (t) => {
+t.test('a package is imported only in its own folders', (t) => {
   const outside = imports.filter(({ file, target }) => {
     const name = target.startsWith('node:') ? target : target.split('/').slice(0, target.startsWith('@') ? 2 : 1)[0]!;
     if (/\.ts$/.test(target)) return false;

@@ -35,7 +35,7 @@ function readAll(fd: number): string {
     }
 }
 
-t.test('with a log that nobody reads the daemon goes on, and says later how many lines are missing', async (t) => {
+t.test('with a log that has no reader the daemon continues, and later logs how many lines are missing', async (t) => {
   const fifo = join(temporaryDirectory(t), 'log');
   execFileSync('mkfifo', [fifo]);
   const reader = openSync(fifo, constants.O_RDWR | constants.O_NONBLOCK);
@@ -62,7 +62,7 @@ t.test('with a log that nobody reads the daemon goes on, and says later how many
   });
 });
 
-t.test('with a log that nobody reads the daemon is upgraded and stopped', async (t) => {
+t.test('with a log that has no reader the daemon can be upgraded and stopped', async (t) => {
   const fifo = join(temporaryDirectory(t), 'log');
   execFileSync('mkfifo', [fifo]);
   const reader = openSync(fifo, constants.O_RDWR | constants.O_NONBLOCK);
@@ -80,7 +80,7 @@ t.test('with a log that nobody reads the daemon is upgraded and stopped', async 
   t.equal(await daemon.stop(), 0);
 });
 
-t.test('a log on a full disk, and one whose reader has left, lose lines and nothing else', async (t) => {
+t.test('a log on a full disk, or whose reader has left, loses lines and nothing else', async (t) => {
   const full = await startWritingTo(t, '/dev/full');
   await full.spawn(['true']);
   t.ok((await dropped(full)) > 0);

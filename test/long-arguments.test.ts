@@ -5,7 +5,7 @@ import { shownArgv } from '../src/model/shown-argv.ts';
 import { Daemon, eventually } from './support/harness.ts';
 import { head, tcp } from './support/wire.ts';
 
-t.test('the first 4096 bytes of arguments are shown, and that there are more is said', async (t) => {
+t.test('a view shows the first 4096 bytes of arguments, and says whether more follow', async (t) => {
   const bytes = (argv: readonly string[]): number => argv.reduce((sum, each) => sum + Buffer.byteLength(each) + 1, 0);
   for (const argv of [['true'], ['a', 'x'.repeat(4093)], new Array(4096).fill(''), ['\u00e9'.repeat(2047)]])
     t.same(shownArgv(argv), { argv });
@@ -44,7 +44,7 @@ t.test('views and events of a process with megabytes of arguments stay small', a
   t.equal(await daemon.stop(), 0);
 });
 
-t.test('a page ends after 4 MiB of events or handles, and the next one goes on from there', async (t) => {
+t.test('a page ends after 4 MiB of events or handles, and the next page continues there', async (t) => {
   const daemon = await Daemon.start(t);
   const name = `\u0001`.repeat(4000); // a character of six in JSON
   const first = await daemon.spawn(['sh', '-c', 'exit 0', name]);

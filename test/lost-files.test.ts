@@ -68,7 +68,7 @@ t.test('an upgrade over files that were removed loses nothing', async (t) => {
   }
 });
 
-t.test('a state directory that is moved away and back stops nothing for good', async (t) => {
+t.test('a state directory that is moved away and back causes no lasting failure', async (t) => {
   const daemon = await Daemon.start(t);
   const state = join(daemon.directory, 'state');
   const { id } = await daemon.spawn(['sleep', '100']);

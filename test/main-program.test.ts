@@ -74,7 +74,7 @@ for (const [what, command, code] of [
   ['127 where it is not in the PATH', ['no-such-program'], 127],
   ['126 where it cannot be executed', ['/etc/passwd'], 126],
 ] as const)
-  t.test(`it ends as its program does: ${what}`, async (t) => {
+  t.test(`the daemon exits as its program does: ${what}`, async (t) => {
     const init = new Init(t, [...command]);
     t.same(await init.exited, [code, null]);
     t.same(init.lines, [], 'its stdout is the program’s');
@@ -82,7 +82,7 @@ for (const [what, command, code] of [
     else t.equal(init.errors.join(''), '', 'and so is its stderr while all is well');
   });
 
-t.test('what could not be started leaves no socket', async (t) => {
+t.test('a program that cannot be started leaves no socket', async (t) => {
   const init = new Init(t, ['no-such-program']);
   await init.exited;
   t.equal(stateOf(init.child.pid!), null);
@@ -90,7 +90,7 @@ t.test('what could not be started leaves no socket', async (t) => {
 });
 
 t.test(
-  'the program has the streams, the directory and the environment of its init, without what is the daemon’s own',
+  'the program has the streams, directory and environment of its init, without the daemon’s own variables',
   async (t) => {
     const env = { WAITD_LOG_LEVEL: 'error', NOTIFY_SOCKET: '/nowhere', WATCHDOG_USEC: '1000000', KEPT: 'x y' };
     // The test runner's own variables are there, too.
@@ -108,7 +108,7 @@ for (const [also, env] of [
   ['', {}],
   [', and SIGUSR1 that Node.js itself shields', { NODE_OPTIONS: '--disable-sigusr1' }],
 ] as const)
-  t.test(`signals go to the program, SIGHUP too${also}`, async (t) => {
+  t.test(`signals are forwarded to the program, SIGHUP too${also}`, async (t) => {
     const standard = ['HUP', 'INT', 'QUIT', 'USR1', 'USR2', 'ALRM', 'WINCH', 'CONT', 'PWR', 'URG', 'IO', 'TERM'];
     const resources = ['XCPU', 'XFSZ', 'VTALRM', 'PROF', 'STKFLT'];
     const realTime = ['RTMIN', 'RTMIN+1', 'RTMIN+15', 'RTMAX-1', 'RTMAX'];
@@ -130,7 +130,7 @@ for (const [also, env] of [
   });
 
 for (const signal of ['SIGHUP', 'SIGQUIT', 'SIGTERM', 'SIGUSR1', 'SIGUSR2', 'SIGALRM', 'SIGPWR'] as const)
-  t.test(`${signal} that comes before the program is there reaches it`, async (t) => {
+  t.test(`${signal} that arrives before the program has started reaches it`, async (t) => {
     const init = new Init(t, ['sh', '-c', 'ulimit -c 0; exec sleep 100']);
     // As soon as the very first module listens, long before anything is served. The test runner's own modules do not listen for this.
     await eventually(() => caughtBy(init.child.pid!).has('SIGWINCH'));
@@ -138,7 +138,7 @@ for (const signal of ['SIGHUP', 'SIGQUIT', 'SIGTERM', 'SIGUSR1', 'SIGUSR2', 'SIG
     t.same(await init.exited, [128 + constants.signals[signal], null]);
   });
 
-t.test('a real-time signal that comes before the program is there reaches it', async (t) => {
+t.test('a real-time signal that arrives before the program has started reaches it', async (t) => {
   const init = new Init(t, ['sh', '-c', 'exec sleep 100']);
   const number = signalNumber('SIGRTMIN+5')!;
   const caught = (): bigint =>
@@ -148,7 +148,7 @@ t.test('a real-time signal that comes before the program is there reaches it', a
   t.same(await init.exited, [128 + number, null]);
 });
 
-t.test('it passes real-time signals on after an upgrade too', async (t) => {
+t.test('real-time signals are forwarded after an upgrade too', async (t) => {
   const init = new Init(
     t,
     ['bash', '-c', 'trap "exit 9" RTMIN+5; trap : USR2; echo up; while :; do sleep 0.02; done'],
@@ -164,7 +164,7 @@ t.test('it passes real-time signals on after an upgrade too', async (t) => {
   t.same(await init.exited, [9, null]);
 });
 
-t.test('it is a handle as any, and its end is told before the daemon ends', async (t) => {
+t.test('the program has an ordinary handle, and its exit is sent before the daemon ends', async (t) => {
   const gate = new Gate(t);
   const init = new Init(t, ['sh', '-c', `echo up; read -r line < ${gate.path}; exit 3`]);
   await init.line('up');
@@ -188,7 +188,7 @@ t.test('it is a handle as any, and its end is told before the daemon ends', asyn
   t.same(await init.exited, [3, null]);
 });
 
-t.test('a fault of the daemon does not end the program', async (t) => {
+t.test('an internal error of the daemon does not end the program', async (t) => {
   const script = 'trap "exit 9" USR1; trap : USR2; echo up; while :; do sleep 0.02; done';
   const init = new Init(t, ['sh', '-c', script], {
     env: withFaults(join(temporaryDirectory(t), 'none')),
@@ -201,7 +201,7 @@ t.test('a fault of the daemon does not end the program', async (t) => {
   t.same(await init.exited, [9, null]);
 });
 
-t.test('at a terminal the program is its foreground job', async (t) => {
+t.test('on a terminal the program is the foreground job', async (t) => {
   const directory = temporaryDirectory(t);
   const command = [
     process.execPath,
@@ -231,7 +231,7 @@ t.test('at a terminal the program is its foreground job', async (t) => {
   t.equal(status, 130, 'and Ctrl-C ends it');
 });
 
-t.test('what was spawned beside it is ended with it where that is asked for', async (t) => {
+t.test('processes spawned beside the program end with it on request', async (t) => {
   const gate = new Gate(t);
   const init = new Init(t, ['sh', '-c', `echo up; read -r line < ${gate.path}`], { args: ['--stop-children=5s'] });
   await init.line('up');

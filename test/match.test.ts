@@ -29,7 +29,7 @@ function sleeper(t: Test, name: string, program = 'sleep'): ChildProcess {
 const open = (daemon: Daemon, match: object, more: object = {}) =>
   daemon.post('/v1/handles', { open: { match }, ...more });
 
-t.test('a pattern: * stands for anything, all else for itself', (t) => {
+t.test('a pattern: * matches any text, every other character matches itself', (t) => {
   for (const [pattern, text, fits] of [
     ['abc', 'abc', true],
     ['abc', 'abcd', false],
@@ -59,7 +59,7 @@ t.test('a pattern: * stands for anything, all else for itself', (t) => {
   t.end();
 });
 
-t.test('the one process that matches is opened, as by its pid', async (t) => {
+t.test('the only process that matches is opened, as by its pid', async (t) => {
   const daemon = await Daemon.start(t);
   const name = mark();
   const { pid } = sleeper(t, name);
@@ -90,7 +90,7 @@ t.test('the one process that matches is opened, as by its pid', async (t) => {
   t.match(await open(daemon, { argv: `${name}*` }), { status: 404, body: { errno: 'ESRCH' } });
 });
 
-t.test('none that matches is ESRCH, several are told', async (t) => {
+t.test('no match is ESRCH; several matches are listed', async (t) => {
   const daemon = await Daemon.start(t);
   const name = mark();
   t.match(await open(daemon, { argv: name }), { status: 404, body: { errno: 'ESRCH', detail: /^No process matches/ } });
@@ -113,7 +113,7 @@ t.test('none that matches is ESRCH, several are told', async (t) => {
     t.equal((await open(daemon, wrong)).status, 404, JSON.stringify(wrong));
 });
 
-t.test('neither the daemon itself nor a zombie nor a kernel thread matches', async (t) => {
+t.test('the daemon itself, zombies and kernel threads do not match', async (t) => {
   const daemon = await Daemon.start(t);
   t.equal((await open(daemon, { argv: `*${daemon.directory}*` })).status, 404);
   const name = mark();
@@ -132,7 +132,7 @@ t.test('neither the daemon itself nor a zombie nor a kernel thread matches', asy
 
 const asRoot = process.getuid!() === 0 ? {} : { skip: 'only root can start a process of another user' };
 
-t.test('a program that may not be looked at does not match, and that is said', asRoot, async (t) => {
+t.test('a program that the daemon may not inspect does not match, and the answer says so', asRoot, async (t) => {
   const directory = temporaryDirectory(t);
   const prefix = ['setpriv', '--bounding-set=-sys_ptrace', '--inh-caps=-sys_ptrace'];
   const daemon = await Daemon.start(t, { directory, prefix });
@@ -165,7 +165,7 @@ function isWritable(directory: string | undefined): boolean {
   }
 }
 
-t.test('by its cgroup', unified, async (t) => {
+t.test('a match by cgroup', unified, async (t) => {
   const name = mark();
   const group = join(hierarchy!, name);
   mkdirSync(group);
@@ -181,7 +181,7 @@ t.test('by its cgroup', unified, async (t) => {
   t.equal((await open(daemon, { cgroup: `*/${name}/` })).status, 404);
 });
 
-t.test('of several that match, those are candidates that the client may open', async (t) => {
+t.test('of several matches, the candidates are those that the client may open', async (t) => {
   const directory = temporaryDirectory(t);
   const policy = join(directory, 'policy.yaml');
   const uid = process.getuid!();
@@ -201,7 +201,7 @@ t.test('of several that match, those are candidates that the client may open', a
   t.match(await open(daemon, { argv: `${name}*` }), { status: 403, body: { errno: 'EPERM' } });
 });
 
-t.test('secret arguments of what is held neither match nor are told to another client', async (t) => {
+t.test('secret arguments of a held process neither match for another client nor are shown to it', async (t) => {
   const daemon = await Daemon.start(t);
   const name = mark();
   const gate = new Gate(t);
@@ -234,7 +234,7 @@ t.test('secret arguments of what is held neither match nor are told to another c
   gate.open();
 });
 
-t.test('what is no matcher is refused', async (t) => {
+t.test('an invalid matcher is refused', async (t) => {
   const daemon = await Daemon.start(t);
   for (const open of [
     { match: {} },

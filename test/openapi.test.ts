@@ -161,7 +161,7 @@ t.test('no component is unused, and no object is described twice', (t) => {
   t.end();
 });
 
-t.test('what is read is strict, and what is written may get new fields', (t) => {
+t.test('request schemas are strict, and response schemas are open for new fields', (t) => {
   t.same(
     broken(requests, ({ properties, additionalProperties }) => !properties || additionalProperties === false),
     [],
@@ -221,11 +221,11 @@ t.test('generators can type every schema', (t) => {
   t.end();
 });
 
-t.test('a strict parser takes the document', async (t) => {
+t.test('a strict parser accepts the document', async (t) => {
   t.match(await new Validator().validate(document), { valid: true });
 });
 
-t.test('each example fits its schema, which a strict parser takes', (t) => {
+t.test('each example matches its schema, which a strict parser accepts', (t) => {
   const ajv = new Ajv2020({
     strict: true,
     strictRequired: false,
@@ -290,7 +290,7 @@ const statuses: Record<string, number[]> = {
   getProblem: [200, 404, 503],
 };
 
-t.test('each operation has the statuses that can come, and a problem of each', (t) => {
+t.test('each operation has the statuses that can occur, and a problem for each', (t) => {
   for (const route of api.routes) {
     const { operationId, security } = route.operation;
     const isOpen = security !== undefined;
@@ -317,7 +317,7 @@ t.test('each operation has the statuses that can come, and a problem of each', (
   t.end();
 });
 
-t.test('headers of requests and of answers are described', (t) => {
+t.test('request and response headers are described', (t) => {
   const headersOf = (id: string, status: number): string[] => {
     const route = api.routes.find(({ operation }) => operation.operationId === id)!;
     const [, { headers = {} }] = responsesOf(route).find(([each]) => Number(each) === status)!;
@@ -354,7 +354,7 @@ t.test('headers of requests and of answers are described', (t) => {
   t.end();
 });
 
-t.test('servers and security are as they are', (t) => {
+t.test('servers and security match the implementation', (t) => {
   t.match(document.servers, [{ url: '/' }, { url: 'http://127.0.0.1:7411' }]);
   t.match(document.components.securitySchemes, {
     bearer: { type: 'http', scheme: 'bearer' },
@@ -377,7 +377,7 @@ t.test('servers and security are as they are', (t) => {
   t.end();
 });
 
-t.test('the document that is served is the one of the sources', async (t) => {
+t.test('the served document equals the one built from the sources', async (t) => {
   for (const path of ['/docs/json', '/openapi.json']) t.same((await daemon.get(path)).body, document, path);
   t.match((await daemon.get('/docs/yaml')).text, /^openapi: "?3\.1\.0"?\n/);
   t.match((await daemon.get('/docs/')).text, /<title>waitd<\/title>/);

@@ -55,7 +55,7 @@ function kernel() {
   return { children, zombies, traps, stops, reaped, recorded, unwritten, hold };
 }
 
-t.test('an orphan is reaped, counted, and its stop forgotten', (t) => {
+t.test('an orphan is reaped and counted, and its stop is dropped', (t) => {
   const { children, zombies, stops, reaped } = kernel();
   children.keepStop(FIRST, stopped(FIRST));
   zombies.push(FIRST, SECOND);
@@ -66,7 +66,7 @@ t.test('an orphan is reaped, counted, and its stop forgotten', (t) => {
   t.end();
 });
 
-t.test('listeners learn of an orphan before it is reaped, and of that too', (t) => {
+t.test('listeners are notified before an orphan is reaped, and after', (t) => {
   const { children, zombies, reaped } = kernel();
   const heard: string[] = [];
   for (const name of ['one', 'another'])
@@ -80,7 +80,7 @@ t.test('listeners learn of an orphan before it is reaped, and of that too', (t) 
   t.end();
 });
 
-t.test('a child with a handle has its exit recorded; one whose exit is not on disk yet hides those behind it', (t) => {
+t.test('the exit of a child with a handle is recorded; an exit that is not on disk yet hides later ones', (t) => {
   const { children, zombies, reaped, recorded, unwritten, hold } = kernel();
   for (const pid of [FIRST, SECOND]) hold(pid);
   unwritten.add(SECOND);
@@ -93,7 +93,7 @@ t.test('a child with a handle has its exit recorded; one whose exit is not on di
   t.end();
 });
 
-t.test('a trap of a traced child is taken, so that it hides no zombie', (t) => {
+t.test('a trap of a traced child is consumed, so that it hides no zombie', (t) => {
   const { children, zombies, traps, reaped } = kernel();
   traps.push(FIRST);
   zombies.push(SECOND);
@@ -102,7 +102,7 @@ t.test('a trap of a traced child is taken, so that it hides no zombie', (t) => {
   t.end();
 });
 
-t.test('while a spawn has no pid yet, a child that ended after its beginning is no orphan', (t) => {
+t.test('while a spawn has no pid yet, a child that ended after the spawn began is no orphan', (t) => {
   const { children, zombies, reaped } = kernel();
   const spawn = children.beginSpawn();
   zombies.push(FIRST);
@@ -116,7 +116,7 @@ t.test('while a spawn has no pid yet, a child that ended after its beginning is 
   t.end();
 });
 
-t.test('a spawned child that ends at once waits for its handle, and is recorded then', (t) => {
+t.test('the exit of a spawned child that ends at once waits for its handle, and is then recorded', (t) => {
   const { children, zombies, reaped, recorded, hold } = kernel();
   const spawn = children.beginSpawn();
   zombies.push(FIRST);
@@ -133,7 +133,7 @@ t.test('a spawned child that ends at once waits for its handle, and is recorded 
   t.end();
 });
 
-t.test('what a spawned child did before its handle is kept for it: the latest stop or continue', (t) => {
+t.test('the latest stop or continue of a spawned child is stored until it has a handle', (t) => {
   const { children, stops } = kernel();
   const spawn = children.beginSpawn();
   children.keepStop(FIRST, stopped(FIRST));
@@ -155,7 +155,7 @@ t.test('what a spawned child did before its handle is kept for it: the latest st
   t.end();
 });
 
-t.test('a stop that was seen before a spawn began is not of its child, whose pid had another process then', (t) => {
+t.test('a stop that was seen before a spawn began belongs to an earlier process with the same pid', (t) => {
   const { children } = kernel();
   const earlier = children.beginSpawn();
   children.keepStop(FIRST, stopped(FIRST));
@@ -166,7 +166,7 @@ t.test('a stop that was seen before a spawn began is not of its child, whose pid
   t.end();
 });
 
-t.test('a discarded child is reaped when it has ended, and is no orphan', (t) => {
+t.test('a discarded child is reaped when it has ended, and does not count as an orphan', (t) => {
   const { children, zombies, reaped } = kernel();
   children.onOrphan(() => t.fail('it is not told of'));
   const release = children.reserve(FIRST, children.beginSpawn());
@@ -192,7 +192,7 @@ t.test('a discarded child is reaped when it has ended, and is no orphan', (t) =>
   t.end();
 });
 
-t.test('the release of a reservation does not end that of a later child of the same pid', (t) => {
+t.test('releasing a reservation does not affect a later child with the same pid', (t) => {
   const { children, zombies, reaped } = kernel();
   const first = children.reserve(FIRST, children.beginSpawn());
   children.discard(FIRST);

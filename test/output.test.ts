@@ -30,7 +30,7 @@ const filesOf = ({ pid }: Daemon): string[] =>
     }
   });
 
-t.test('what was written can be read whole, in parts, and by lines', async (t) => {
+t.test('output can be read whole, in ranges, and by lines', async (t) => {
   const daemon = await Daemon.start(t);
   const script = 'printf "one\\ntwo\\nthree"; printf "oops\\n" >&2';
   const { id } = await daemon.spawn(['sh', '-c', script], {}, capture);
@@ -90,7 +90,7 @@ t.test('what was written can be read whole, in parts, and by lines', async (t) =
   t.equal(await heir.stop(), 0);
 });
 
-t.test('lines longer than what is read at a time', async (t) => {
+t.test('lines longer than one read', async (t) => {
   const daemon = await Daemon.start(t);
   const file = join(daemon.directory, 'in');
   const lines = [10, 70_000, 65_536, 65_535, 1, 0, 200_000].map((length, at) => String(at).repeat(length));
@@ -107,7 +107,7 @@ t.test('lines longer than what is read at a time', async (t) => {
   t.equal(await daemon.stop(), 0);
 });
 
-t.test('whose it is', async (t) => {
+t.test('output belongs to its description, and only its client can read it', async (t) => {
   const daemon = await Daemon.start(t, { args: ['--insecure-no-auth'] });
   const one = await daemon.spawn(['sh', '-c', 'echo mine; sleep 100'], {}, { stdout: 'capture' });
   const twin = (await daemon.post('/v1/handles', { dup: one.id })).body;
@@ -132,7 +132,7 @@ t.test('whose it is', async (t) => {
   t.equal(await daemon.stop(), 0);
 });
 
-t.test('following goes on until the process has ended, byte by byte, for many at once', async (t) => {
+t.test('following continues until the process has ended, byte by byte, for many readers at once', async (t) => {
   const daemon = await Daemon.start(t);
   await daemon.waitid((await daemon.spawn(['true'])).id); // what the daemon opens once and keeps
   const before = daemon.descriptors;
@@ -163,7 +163,7 @@ t.test('following goes on until the process has ended, byte by byte, for many at
   t.equal(await daemon.stop(), 0);
 });
 
-t.test('a grandchild keeps the output open: exited comes at once, output when it is over', async (t) => {
+t.test('a grandchild keeps the output open: exited is sent at once, output when the stream ends', async (t) => {
   const daemon = await Daemon.start(t);
   const gate = new Gate(t);
   const socket = daemon.ws();
@@ -195,7 +195,7 @@ t.test('a grandchild keeps the output open: exited comes at once, output when it
   t.equal(await heir.stop(), 0);
 });
 
-t.test('output that ends while nobody is there is told at the next start, and what is nobody’s goes', async (t) => {
+t.test('output that ends without a daemon is reported at the next start, and unowned output is removed', async (t) => {
   const daemon = await Daemon.start(t);
   const gate = new Gate(t);
   const own = await daemon.spawn(['sh', '-c', `echo one; read -r line < ${gate.path}`], {}, capture);
@@ -215,7 +215,7 @@ t.test('output that ends while nobody is there is told at the next start, and wh
 });
 
 t.test(
-  'of each stream the newest is kept, what was dropped is said, and a closed handle disturbs no program',
+  'the newest part of each stream is kept, drops are reported, and a closed handle affects no program',
   async (t) => {
     const limit = 1 << 20;
     const daemon = await Daemon.start(t, { args: ['--max-output', String(limit)] });
@@ -252,7 +252,7 @@ t.test(
   },
 );
 
-t.test('a follower that does not read costs nothing, and goes on where it was', async (t) => {
+t.test('a follower that does not read costs nothing, and continues at its position', async (t) => {
   const daemon = await Daemon.start(t);
   const gate = new Gate(t);
   const script = `head -c 30000000 /dev/zero; read -r line < ${gate.path}; printf more; read -r line < ${gate.path}`;
@@ -281,28 +281,25 @@ t.test('a follower that does not read costs nothing, and goes on where it was', 
   t.equal(await daemon.stop(), 0);
 });
 
-t.test(
-  'an upgrade and a close break off what is followed, which is no normal end; it can be taken up again',
-  async (t) => {
-    const daemon = await Daemon.start(t);
-    const { id } = await daemon.spawn(['sh', '-c', 'echo begin; exec sleep 100'], {}, capture);
-    const one = await follow(daemon, `/v1/handles/${id}/stdout?follow=1`);
-    await eventually(() => one.text() === 'begin\n');
-    const broken = new Promise((resolve) => one.response.once('close', resolve));
-    await daemon.upgrade();
-    await broken;
-    t.equal(one.response.complete, false);
-    const two = await follow(daemon, `/v1/handles/${id}/stdout?follow=1`);
-    await eventually(() => two.text() === 'begin\n');
-    await daemon.signal(id, 'SIGKILL');
-    await once(two.response, 'end');
-    t.equal(two.response.complete, true);
-    const writer = await daemon.spawn(['sh', '-c', 'while :; do echo more; sleep 0.05; done'], {}, capture);
-    const three = await follow(daemon, `/v1/handles/${writer.id}/stdout?follow=1`);
-    await eventually(() => three.text() !== '');
-    const removed = new Promise((resolve) => three.response.once('close', resolve));
-    await daemon.request('DELETE', `/v1/handles/${writer.id}?signal=SIGTERM`);
-    await removed;
-    t.equal(await daemon.stop(), 0);
-  },
-);
+t.test('an upgrade and a close break off a followed stream abnormally; it can be resumed', async (t) => {
+  const daemon = await Daemon.start(t);
+  const { id } = await daemon.spawn(['sh', '-c', 'echo begin; exec sleep 100'], {}, capture);
+  const one = await follow(daemon, `/v1/handles/${id}/stdout?follow=1`);
+  await eventually(() => one.text() === 'begin\n');
+  const broken = new Promise((resolve) => one.response.once('close', resolve));
+  await daemon.upgrade();
+  await broken;
+  t.equal(one.response.complete, false);
+  const two = await follow(daemon, `/v1/handles/${id}/stdout?follow=1`);
+  await eventually(() => two.text() === 'begin\n');
+  await daemon.signal(id, 'SIGKILL');
+  await once(two.response, 'end');
+  t.equal(two.response.complete, true);
+  const writer = await daemon.spawn(['sh', '-c', 'while :; do echo more; sleep 0.05; done'], {}, capture);
+  const three = await follow(daemon, `/v1/handles/${writer.id}/stdout?follow=1`);
+  await eventually(() => three.text() !== '');
+  const removed = new Promise((resolve) => three.response.once('close', resolve));
+  await daemon.request('DELETE', `/v1/handles/${writer.id}?signal=SIGTERM`);
+  await removed;
+  t.equal(await daemon.stop(), 0);
+});
