@@ -13,7 +13,7 @@ const isRoot = process.getuid!() === 0;
 const prefix = ['prlimit', '--msgqueue=1000:2000', '--core=0:0', '--', 'sh', '-c', 'umask 027; exec "$@"', 'sh'];
 const refused = { status: 403, body: { errno: 'EPERM' } };
 
-t.test('a tenant may narrow what it starts, and widen what the policy lists', async (t) => {
+t.test('a tenant may narrow its spawns, and widen only what the policy lists', async (t) => {
   const rule = { programs: ['/bin/sh'] };
   const daemon = await startWithPolicy(
     t,
@@ -73,7 +73,7 @@ t.test('a tenant may narrow what it starts, and widen what the policy lists', as
   } else t.pass('a lower nice value', { skip: 'only root may have one' });
 });
 
-t.test('waitd policy check knows the bounds', async (t) => {
+t.test('waitd policy check accepts the bounds', async (t) => {
   const check = (spawn: object): { status: number | null; stderr: string } => {
     const file = join(temporaryDirectory(t), 'policy.yaml');
     writeFileSync(file, JSON.stringify({ clients: { ci: { spawn: { programs: [], ...spawn } } } }));

@@ -38,7 +38,7 @@ t.test('as PID 1 of a pid namespace, the daemon opens itself as a foreign proces
   t.match(answer, { status: 201, body: { relation: 'foreign', state: 'running', process: { pid: 1 } } });
 });
 
-t.test('a process whose parent is outside the namespace is foreign, over an upgrade too', { skip }, async (t) => {
+t.test('a process whose parent is outside the namespace is foreign, also after an upgrade', { skip }, async (t) => {
   const { daemon, init } = await startAsInit(t);
   const { outer, inner, entering } = await enter(t, init, 'entered');
   const opened = await daemon.post('/v1/handles', { open: { pid: inner } });
@@ -65,19 +65,23 @@ t.test('a watch opens a process that has entered the namespace from outside', { 
   t.match((await daemon.get('/v1/handles')).body.handles, [{ relation: 'foreign', state: 'running' }]);
 });
 
-t.test('a child of a process that entered comes to the daemon once that process has ended', { skip }, async (t) => {
-  const { daemon, init } = await startAsInit(t);
-  const entering = spawn(
-    'nsenter',
-    ['-t', String(init), '-p', '-m', 'sh', '-c', 'sleep 1000 & echo $!; read -r line'],
-    { stdio: ['pipe', 'pipe', 'ignore'] },
-  );
-  const [printed] = (await once(entering.stdout, 'data')) as [Buffer];
-  const { body } = await daemon.post('/v1/handles', { open: { pid: Number(printed) } });
-  t.match(body, { relation: 'foreign', state: 'running' });
-  entering.stdin.end();
-  const adopted = await daemon.get(`/v1/events?handle=${body.id}&type=adopted&since=${body.seq}&timeoutMs=60000`);
-  t.match(adopted.body.events, [{ event: 'adopted' }]);
-  await daemon.signal(body.id, 'SIGKILL');
-  t.match((await daemon.waitid(body.id)).body, { outcome: { reason: 'killed', signal: 'SIGKILL' } });
-});
+t.test(
+  'a child of a process that entered is reparented to the daemon once that process has ended',
+  { skip },
+  async (t) => {
+    const { daemon, init } = await startAsInit(t);
+    const entering = spawn(
+      'nsenter',
+      ['-t', String(init), '-p', '-m', 'sh', '-c', 'sleep 1000 & echo $!; read -r line'],
+      { stdio: ['pipe', 'pipe', 'ignore'] },
+    );
+    const [printed] = (await once(entering.stdout, 'data')) as [Buffer];
+    const { body } = await daemon.post('/v1/handles', { open: { pid: Number(printed) } });
+    t.match(body, { relation: 'foreign', state: 'running' });
+    entering.stdin.end();
+    const adopted = await daemon.get(`/v1/events?handle=${body.id}&type=adopted&since=${body.seq}&timeoutMs=60000`);
+    t.match(adopted.body.events, [{ event: 'adopted' }]);
+    await daemon.signal(body.id, 'SIGKILL');
+    t.match((await daemon.waitid(body.id)).body, { outcome: { reason: 'killed', signal: 'SIGKILL' } });
+  },
+);

@@ -37,7 +37,7 @@ function check(t: Test, text: string): { status: number | null; stdout: string; 
   return { status, stdout: stdout.replaceAll(file, 'FILE'), stderr: stderr.replaceAll(file, 'FILE') };
 }
 
-t.test('waitd policy check says what a policy is, and every place where it is none', async (t) => {
+t.test('waitd policy check describes a policy and reports every error in one', async (t) => {
   t.match(check(t, 'clients:\n  uid:1000: {open: uid}\ndefault: {spawn: true}\n'), {
     status: 0,
     stdout: 'FILE: valid policy, clients: 1; other clients have the default rights\n',
@@ -96,7 +96,7 @@ t.test('waitd token makes a token and its hash', async (t) => {
   t.equal((await daemon.get('/v1/handles', hash)).status, 401, 'the hash is no token');
 });
 
-t.test('a start with a policy that does not fit is refused, and so is one that others may change', async (t) => {
+t.test('a start is refused with an invalid policy, or one that others may write', async (t) => {
   const directory = temporaryDirectory(t);
   const file = join(directory, 'policy.yaml');
   writeFileSync(file, 'clients: {a: {b: c}}');
@@ -108,7 +108,7 @@ t.test('a start with a policy that does not fit is refused, and so is one that o
   }
 });
 
-t.test('who is not in the policy is not let in; who is may do what it says', async (t) => {
+t.test('a client outside the policy is refused; a client in it has the rights that it lists', async (t) => {
   const { daemon, file } = await start(t, { none: {}, opener: { open: 'any' }, spawner: { spawn: true } });
   write(file, { clients: {} });
   await daemon.logged('policy reloaded');
@@ -151,7 +151,7 @@ t.test('who is not in the policy is not let in; who is may do what it says', asy
   await daemon.signal(sleeper.id, 'SIGKILL');
 });
 
-t.test('open: own is what came of one’s own processes, uid what runs as one’s user', async (t) => {
+t.test('open: own covers descendants of the client’s processes, uid covers processes of its user', async (t) => {
   const { daemon } = await start(t, { mine: { open: 'own', spawn: true }, other: { open: 'own', spawn: true } });
   const gate = new Gate(t);
   const script = `sleep 1000 & echo $!; setsid sleep 1001 & echo $!; read -r _ < ${gate.path}`;
@@ -188,7 +188,7 @@ t.test('open: own is what came of one’s own processes, uid what runs as one’
   } else t.pass('a process of another user', { skip: 'only root can start one' });
 });
 
-t.test('spawn: programs, directories and variables are those that are listed, whatever links there are', async (t) => {
+t.test('spawn: only listed programs, directories and variables are allowed, also through links', async (t) => {
   const directory = temporaryDirectory(t);
   for (const name of ['programs', 'work', 'outside']) mkdirSync(join(directory, name));
   const at = (...parts: string[]): string => join(directory, ...parts);
@@ -248,7 +248,7 @@ t.test('spawn: programs, directories and variables are those that are listed, wh
   t.match(await spawn({ argv: ['no-such-program'] }), { status: 422, body: { errno: 'ENOENT' } });
 });
 
-t.test('quotas: so many at a time, so many a second, and what is let go may be had again', async (t) => {
+t.test('quotas limit concurrent use and rates, and released units are free again', async (t) => {
   const { daemon } = await start(t, {
     held: { ...full, quotas: { handles: 2 } },
     parked: { ...full, quotas: { parkedWaits: 1 } },
@@ -366,7 +366,7 @@ t.test('quotas: so many at a time, so many a second, and what is let go may be h
   t.ok(connections.some(({ status }) => status === 200));
 });
 
-t.test('captured output: the oldest goes where a client has enough, and then it may capture no more', async (t) => {
+t.test('captured output: over its quota a client loses the oldest, then may capture no more', async (t) => {
   const quota = 2 ** 20;
   const { daemon } = await start(t, { writer: { ...full, quotas: { outputBytes: quota } } });
   const write = async (): Promise<{ status: number; body: { id: string; errno?: string } }> => {
@@ -391,7 +391,7 @@ t.test('captured output: the oldest goes where a client has enough, and then it 
   t.equal((await write()).status, 201, 'what is let go makes room');
 });
 
-t.test('another version holds at once, for those too who are here; one that does not fit is refused', async (t) => {
+t.test('a new version takes effect at once, also for connected clients; an invalid one is refused', async (t) => {
   const { daemon, file } = await start(t, { a: full, b: full });
   const { id } = (await daemon.post('/v1/handles', { spawn: { argv: ['sleep', '1000'] } }, as('a'))).body;
   const bearer = (name: string): string[] => [
@@ -428,7 +428,7 @@ t.test('another version holds at once, for those too who are here; one that does
   await daemon.request('DELETE', `/v1/handles/${id}?signal=SIGKILL`);
 });
 
-t.test('a policy that is reached by a symbolic link is read again when the link is turned', async (t) => {
+t.test('a policy behind a symbolic link is read again when the link changes', async (t) => {
   const directory = temporaryDirectory(t);
   for (const name of ['one', 'two']) mkdirSync(join(directory, name));
   write(join(directory, 'one', 'policy'), policyOf({}));
@@ -447,7 +447,7 @@ t.test('a policy that is reached by a symbolic link is read again when the link 
   t.equal((await daemon.get('/v1/handles', as('late'))).status, 401, 'written in place too');
 });
 
-t.test('the audit: who, what, with which result, under which request', async (t) => {
+t.test('the audit states client, verb, result and request', async (t) => {
   const directory = temporaryDirectory(t);
   const file = join(directory, 'policy');
   const audit = join(directory, 'audit.log');
@@ -492,7 +492,7 @@ t.test('the audit: who, what, with which result, under which request', async (t)
 
 const asRoot = process.getuid!() === 0 ? {} : { skip: 'only root can be other users' };
 
-t.test('other users come by the Unix socket where its mode, its group and the policy let them', asRoot, async (t) => {
+t.test('other users may use the Unix socket if its mode, its group and the policy allow it', asRoot, async (t) => {
   const directory = temporaryDirectory(t);
   chmodSync(directory, 0o755);
   const file = join(directory, 'policy');

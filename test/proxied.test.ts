@@ -8,48 +8,55 @@ const DASH = 'https://dash.example';
 const spawn = { spawn: { argv: ['true'] } };
 const refused = { status: 403, body: { errno: 'EPERM' } };
 
-t.test('what a proxy passes on from a browser to the Unix socket is refused, unless its page is listed', async (t) => {
-  const daemon = await Daemon.start(t, { args: ['--allowed-origin', DASH] });
-  const { token } = daemon;
-  const post = (headers: Record<string, string>): Promise<Response> => daemon.post('/v1/handles', spawn, { headers });
-  const get = (headers: Record<string, string>): Promise<Response> => daemon.get('/v1/handles', { headers });
-  for (const headers of [
-    { origin: 'https://proxy.example', host: 'proxy.example' },
-    { origin: 'http://proxy.example', host: 'proxy.example' },
-    { origin: 'http://localhost', host: 'localhost' },
-    { origin: 'http://localhost' },
-    { origin: 'null' },
-    { 'sec-fetch-site': 'same-origin', 'sec-fetch-mode': 'cors', host: 'proxy.example' },
-    { 'sec-fetch-site': 'none', 'sec-fetch-dest': 'document' },
-    { referer: 'http://proxy.example/', host: 'proxy.example' },
-  ]) {
-    t.match(await post(headers), refused, JSON.stringify(headers));
-    t.match(await get(headers), refused, JSON.stringify(headers));
-  }
-  const stream = await get({ origin: 'http://localhost', accept: 'text/event-stream' });
-  t.match(stream, refused);
-  const ws = new WebSocket(`ws+unix:${daemon.socket}:/v1/events`, ['waitd.v1'], { origin: 'http://localhost' });
-  ws.on('error', () => {});
-  t.equal(
-    await new Promise((resolve) => ws.once('unexpected-response', (_, { statusCode }) => resolve(statusCode))),
-    403,
-  );
-  t.equal((await daemon.get('/v1/handles')).body.handles.length, 0, 'nothing was done');
+t.test(
+  'a browser’s request that a proxy forwards to the Unix socket is refused unless its origin is listed',
+  async (t) => {
+    const daemon = await Daemon.start(t, { args: ['--allowed-origin', DASH] });
+    const { token } = daemon;
+    const post = (headers: Record<string, string>): Promise<Response> => daemon.post('/v1/handles', spawn, { headers });
+    const get = (headers: Record<string, string>): Promise<Response> => daemon.get('/v1/handles', { headers });
+    for (const headers of [
+      { origin: 'https://proxy.example', host: 'proxy.example' },
+      { origin: 'http://proxy.example', host: 'proxy.example' },
+      { origin: 'http://localhost', host: 'localhost' },
+      { origin: 'http://localhost' },
+      { origin: 'null' },
+      { 'sec-fetch-site': 'same-origin', 'sec-fetch-mode': 'cors', host: 'proxy.example' },
+      { 'sec-fetch-site': 'none', 'sec-fetch-dest': 'document' },
+      { referer: 'http://proxy.example/', host: 'proxy.example' },
+    ]) {
+      t.match(await post(headers), refused, JSON.stringify(headers));
+      t.match(await get(headers), refused, JSON.stringify(headers));
+    }
+    const stream = await get({ origin: 'http://localhost', accept: 'text/event-stream' });
+    t.match(stream, refused);
+    const ws = new WebSocket(`ws+unix:${daemon.socket}:/v1/events`, ['waitd.v1'], { origin: 'http://localhost' });
+    ws.on('error', () => {});
+    t.equal(
+      await new Promise((resolve) => ws.once('unexpected-response', (_, { statusCode }) => resolve(statusCode))),
+      403,
+    );
+    t.equal((await daemon.get('/v1/handles')).body.handles.length, 0, 'nothing was done');
 
-  t.equal((await post({ origin: DASH })).status, 201, 'a listed page');
-  t.equal(
-    (await get({ 'sec-fetch-site': 'same-origin', host: 'dash.example' })).status,
-    200,
-    'which reads what it was served from',
-  );
-  t.equal((await get({ 'sec-fetch-mode': 'cors' })).status, 200, 'what fetch() outside browsers sends');
-  const authorization = `Bearer ${token}`;
-  t.equal((await get({ referer: 'https://x.example/', authorization })).status, 200, 'a token tells who asks');
-  t.match(await post({ origin: 'http://localhost', authorization }), refused, 'but not for a page that is not listed');
-  t.equal(await daemon.stop(), 0);
-});
+    t.equal((await post({ origin: DASH })).status, 201, 'a listed page');
+    t.equal(
+      (await get({ 'sec-fetch-site': 'same-origin', host: 'dash.example' })).status,
+      200,
+      'which reads what it was served from',
+    );
+    t.equal((await get({ 'sec-fetch-mode': 'cors' })).status, 200, 'what fetch() outside browsers sends');
+    const authorization = `Bearer ${token}`;
+    t.equal((await get({ referer: 'https://x.example/', authorization })).status, 200, 'a token tells who asks');
+    t.match(
+      await post({ origin: 'http://localhost', authorization }),
+      refused,
+      'but not for a page that is not listed',
+    );
+    t.equal(await daemon.stop(), 0);
+  },
+);
 
-t.test('a Unix socket with ,token believes no uid', async (t) => {
+t.test('a Unix socket with ,token ignores the peer’s uid', async (t) => {
   const directory = temporaryDirectory(t);
   const path = join(directory, 'asks.sock');
   const daemon = await Daemon.start(t, { directory, args: ['--listen', `unix:${path},token`] });

@@ -38,7 +38,7 @@ const upgraded = (ws: WebSocket): Promise<number> =>
     ws.once('unexpected-response', (_, { statusCode }) => resolve(statusCode!));
   });
 
-t.test('a hundred requests at once get as many places as the quota has', async (t) => {
+t.test('of a hundred concurrent requests as many succeed as the quota allows', async (t) => {
   const daemon = await startWithPolicy(t, {
     held: { ...full, quotas: { handles: 5 } },
     parked: { ...full, quotas: { parkedWaits: 5 } },
@@ -105,7 +105,7 @@ t.test('a hundred requests at once get as many places as the quota has', async (
   });
 });
 
-t.test('followed output takes a place among the sockets, until its reader has left or it has ended', async (t) => {
+t.test('followed output counts against the socket quota until its reader leaves or it ends', async (t) => {
   const daemon = await startWithPolicy(t, { reader: { ...full, quotas: { sockets: 2 } } });
   const gate = new Gate(t);
   const argv = ['sh', '-c', `echo begun; read -r _ < ${gate.path}`];
@@ -135,7 +135,7 @@ t.test('followed output takes a place among the sockets, until its reader has le
   );
 });
 
-t.test('a client that leaves is noticed, whatever it has pipelined', async (t) => {
+t.test('a client that disconnects is noticed, whatever it has pipelined', async (t) => {
   const daemon = await startWithPolicy(t, { reader: { ...full, quotas: { parkedWaits: 3 } } });
   const running = { spawn: { argv: ['sh', '-c', 'echo begun; exec sleep 1000'], stdout: 'capture' } };
   const { id } = (await daemon.post('/v1/handles', running, as('reader'))).body;
@@ -191,7 +191,7 @@ t.test('a client that leaves is noticed, whatever it has pipelined', async (t) =
   }
 });
 
-t.test('pipelined requests are answered in their order; a connection with too many of them is closed', async (t) => {
+t.test('pipelined requests are answered in order; a connection with too many of them is closed', async (t) => {
   const daemon = await startWithPolicy(t, { reader: full });
   const { id } = (await daemon.post('/v1/handles', sleeping, as('reader'))).body;
   const get = 'GET /v1/node HTTP/1.1\r\n\r\n';
@@ -217,7 +217,7 @@ t.test('pipelined requests are answered in their order; a connection with too ma
   await endAll(daemon, 'reader');
 });
 
-t.test('a burst by the Unix socket is answered; those that never ask make room for others', async (t) => {
+t.test('a burst on the Unix socket is answered; connections without a request make room for others', async (t) => {
   const daemon = await startWithPolicy(t, { reader: full }, { prefix: ['prlimit', '--nofile=256:256'] });
   const burst = await Promise.all(times(100, () => daemon.get('/v1/node', as('reader'))));
   t.equal(count(burst, 200), 100);

@@ -7,7 +7,7 @@ const daemon = await Daemon.start(t);
 await daemon.waitid((await daemon.spawn(['true'])).id);
 const before = daemon.descriptors;
 
-t.test('as many spawns at once as there are callers: some end, some stop, some are none', async (t) => {
+t.test('concurrent spawns: some exit, some stop, some fail', async (t) => {
   const daemon = await Daemon.start(t);
   const socket = daemon.ws();
   await socket.first(({ type }) => type === 'hello');
@@ -31,7 +31,7 @@ t.test('as many spawns at once as there are callers: some end, some stop, some a
 });
 
 t.test(
-  '2000 short-lived children, each exit exactly once by event, by parked wait and by late subscription',
+  '2000 short-lived children: each exit is reported once by event, parked wait and late subscription',
   async (t) => {
     const total = 2000;
     const socket = daemon.ws();
@@ -134,14 +134,14 @@ t.test('a pid that is reused while a handle is open is another process', asRoot,
   });
 });
 
-t.test('processes killed all at once are all told of', async (t) => {
+t.test('processes that are killed at once are all reported', async (t) => {
   const handles = await Promise.all(Array.from({ length: 300 }, () => daemon.spawn(['sleep', '100'])));
   const all = daemon.post('/v1/poll', { handles: handles.map((handle) => handle.id), until: 'all' });
   spawnSync('kill', ['-9', ...handles.map((handle) => String(handle.process.pid))]);
   t.equal((await all).body.ready.length, 300);
 });
 
-t.test('it has as many descriptors as before, and no zombie', async (t) => {
+t.test('the daemon has as many descriptors as before, and no zombies', async (t) => {
   const { body } = await daemon.get('/v1/handles?state=running&limit=1000');
   for (const { id } of body.handles) await daemon.request('DELETE', `/v1/handles/${id}`);
   const sockets = (): number =>

@@ -6,7 +6,7 @@ import t from 'tap';
 import { treeOf, waitd } from './support/command.ts';
 import { Daemon, temporaryDirectory } from './support/harness.ts';
 
-t.test('--check has a sentence for each reason why a start would fail, and leaves nothing', async (t) => {
+t.test('--check reports each reason why a start would fail, and leaves nothing behind', async (t) => {
   const taken = createServer().listen(0, '127.0.0.1');
   await once(taken, 'listening');
   t.teardown(() => taken.close());
@@ -35,7 +35,7 @@ t.test('--check has a sentence for each reason why a start would fail, and leave
   t.same(treeOf(d), ['file']);
 });
 
-t.test('--check beside a running daemon says that this is in the way, and disturbs nothing', async (t) => {
+t.test('--check beside a running daemon reports the conflict, and disturbs nothing', async (t) => {
   const daemon = await Daemon.start(t);
   const state = join(daemon.directory, 'state');
   const before = treeOf(daemon.directory);

@@ -249,7 +249,7 @@ const scripts = fc.array(
   { minLength: 1, maxLength: 40 },
 );
 
-t.test('a log that is applied twice leaves every table as one application does', async (t) => {
+t.test('applying a log twice leaves the same tables as applying it once', async (t) => {
   const root = t.testdir();
   const written = Object.fromEntries(kinds.map((kind) => [kind, 0])) as Record<Kind, number>;
   let runs = 0;

@@ -41,7 +41,7 @@ function overwrite(from: string, to: string): void {
     writeFileSync(join(to, name), readFileSync(join(from, name)));
 }
 
-t.test('an older copy of the state directory is noticed, whenever and however it was made', async (t) => {
+t.test('an older copy of the state directory is detected, whenever and however it was made', async (t) => {
   for (const [what, isRunning, restore] of [
     ['a copy of a running daemon’s', true, (backup, state) => cpSync(backup, state, { recursive: true })],
     ['files written over in place', false, overwrite],
@@ -95,7 +95,7 @@ t.test('an older copy of the state directory is noticed, whenever and however it
   }
 });
 
-t.test('without a runtime directory a copy is known by its files, on any machine', async (t) => {
+t.test('without a runtime directory a copy is detected by its files, on any machine', async (t) => {
   const directory = temporaryDirectory(t);
   const daemon = await Daemon.start(t, { directory });
   await work(daemon);
@@ -109,7 +109,7 @@ t.test('without a runtime directory a copy is known by its files, on any machine
   t.equal(await heir.stop(), 0);
 });
 
-t.test('on another boot seqs go on far ahead, and only cursors from the time between are told of a gap', async (t) => {
+t.test('on another boot seqs skip far ahead, and only cursors from the time between get a gap', async (t) => {
   const directory = temporaryDirectory(t);
   const clocks = join(directory, 'clocks');
   const env = withClocks(clocks);
@@ -132,7 +132,7 @@ t.test('on another boot seqs go on far ahead, and only cursors from the time bet
   t.equal(await daemon.stop(), 0);
 });
 
-t.test('a state directory that was renamed together with its files is no copy', async (t) => {
+t.test('a state directory that was renamed with its files is not a copy', async (t) => {
   const directory = temporaryDirectory(t);
   const daemon = await Daemon.start(t, { directory });
   await work(daemon);

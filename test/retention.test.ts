@@ -7,51 +7,48 @@ import t from 'tap';
 import { MIGRATIONS } from '../src/journal/schema.ts';
 import { Daemon, eventually, stateOf, temporaryDirectory } from './support/harness.ts';
 
-t.test(
-  'handles expire: collected ones, later the others, never live ones; ESTALE is told apart from EBADF',
-  async (t) => {
-    const daemon = await Daemon.start(t, { args: ['--keep-collected', '200ms', '--keep-uncollected', '2s'] });
-    const socket = daemon.ws('?since=0');
-    const collected = await daemon.spawn(['true']);
-    const uncollected = await daemon.spawn(['true']);
-    const live = await daemon.spawn(['sleep', '100']);
-    const closed = await daemon.spawn(['true']);
-    await daemon.waitid(collected.id);
-    await daemon.request('DELETE', `/v1/handles/${closed.id}`);
-    const expired = (id: string) => socket.first(({ event, handle }) => event === 'expired' && handle === id);
-    t.match(await expired(collected.id), { outcome: { reason: 'exited', exitCode: 0 }, process: collected.process });
-    t.match((await daemon.get(`/v1/handles/${uncollected.id}`)).body, { state: 'exited' }, 'for longer');
-    await expired(uncollected.id);
-    t.match((await daemon.get(`/v1/handles/${live.id}`)).body, { state: 'running' });
-    for (const { id } of [collected, uncollected, closed]) {
-      for (const [method, path] of [
-        ['GET', ''],
-        ['DELETE', ''],
-        ['POST', '/waitid'],
-        ['POST', '/terminate'],
-      ] as const)
-        t.match(await daemon.request(method, `/v1/handles/${id}${path}`), { status: 410, body: { errno: 'ESTALE' } });
-      t.match(await daemon.get(`/v1/handles/${id}`, { tcp: true }), { body: { errno: 'ESTALE' } }, 'the same client');
-    }
-    const altered = collected.id.slice(0, -1) + (collected.id.endsWith('A') ? 'B' : 'A');
-    for (const id of [altered, 'h_nosuch', `h_${'A'.repeat(28)}`, 'h_', 'x'])
-      t.match(await daemon.get(`/v1/handles/${id}`), { status: 404, body: { errno: 'EBADF' } }, id);
-    t.same(
-      (await daemon.events(collected.id)).map(({ event }) => event),
-      ['opened', 'exited', 'expired'],
-      'its events are kept as all are',
-    );
-    t.same(
-      (await daemon.get('/v1/handles')).body.handles.map(({ id }: { id: string }) => id),
-      [live.id],
-    );
-    socket.close();
-    await daemon.signal(live.id, 'SIGKILL');
-    t.equal(await daemon.stop(), 0);
-  },
-);
+t.test('handles expire: collected ones first, others later, never live ones; ESTALE differs from EBADF', async (t) => {
+  const daemon = await Daemon.start(t, { args: ['--keep-collected', '200ms', '--keep-uncollected', '2s'] });
+  const socket = daemon.ws('?since=0');
+  const collected = await daemon.spawn(['true']);
+  const uncollected = await daemon.spawn(['true']);
+  const live = await daemon.spawn(['sleep', '100']);
+  const closed = await daemon.spawn(['true']);
+  await daemon.waitid(collected.id);
+  await daemon.request('DELETE', `/v1/handles/${closed.id}`);
+  const expired = (id: string) => socket.first(({ event, handle }) => event === 'expired' && handle === id);
+  t.match(await expired(collected.id), { outcome: { reason: 'exited', exitCode: 0 }, process: collected.process });
+  t.match((await daemon.get(`/v1/handles/${uncollected.id}`)).body, { state: 'exited' }, 'for longer');
+  await expired(uncollected.id);
+  t.match((await daemon.get(`/v1/handles/${live.id}`)).body, { state: 'running' });
+  for (const { id } of [collected, uncollected, closed]) {
+    for (const [method, path] of [
+      ['GET', ''],
+      ['DELETE', ''],
+      ['POST', '/waitid'],
+      ['POST', '/terminate'],
+    ] as const)
+      t.match(await daemon.request(method, `/v1/handles/${id}${path}`), { status: 410, body: { errno: 'ESTALE' } });
+    t.match(await daemon.get(`/v1/handles/${id}`, { tcp: true }), { body: { errno: 'ESTALE' } }, 'the same client');
+  }
+  const altered = collected.id.slice(0, -1) + (collected.id.endsWith('A') ? 'B' : 'A');
+  for (const id of [altered, 'h_nosuch', `h_${'A'.repeat(28)}`, 'h_', 'x'])
+    t.match(await daemon.get(`/v1/handles/${id}`), { status: 404, body: { errno: 'EBADF' } }, id);
+  t.same(
+    (await daemon.events(collected.id)).map(({ event }) => event),
+    ['opened', 'exited', 'expired'],
+    'its events are kept as all are',
+  );
+  t.same(
+    (await daemon.get('/v1/handles')).body.handles.map(({ id }: { id: string }) => id),
+    [live.id],
+  );
+  socket.close();
+  await daemon.signal(live.id, 'SIGKILL');
+  t.equal(await daemon.stop(), 0);
+});
 
-t.test('another client’s id is nobody’s, also when it is gone', async (t) => {
+t.test('the id of another client’s handle is unknown, also after it expired', async (t) => {
   const daemon = await Daemon.start(t, { args: ['--insecure-no-auth', '--keep-collected', '100ms'] });
   const { id } = await daemon.spawn(['true']);
   await daemon.waitid(id);
@@ -61,7 +58,7 @@ t.test('another client’s id is nobody’s, also when it is gone', async (t) =>
   t.equal(await daemon.stop(), 0);
 });
 
-t.test('events are forgotten after their time, and a gap says so', async (t) => {
+t.test('events expire after their time, and a gap reports it', async (t) => {
   const daemon = await Daemon.start(t, { args: ['--keep-events', '300ms', '--keep-collected', '100ms'] });
   const { id } = await daemon.spawn(['true']);
   await daemon.waitid(id);
@@ -77,7 +74,7 @@ t.test('events are forgotten after their time, and a gap says so', async (t) => 
   t.equal(await heir.stop(), 0);
 });
 
-t.test('the journal holds what is kept and no more', async (t) => {
+t.test('the journal holds only what is retained', async (t) => {
   const args = ['--keep-collected', '100ms', '--keep-events', '300ms', '--max-events', '1000'];
   const directory = temporaryDirectory(t);
   const journal = join(directory, 'state', 'journal.sqlite');
@@ -110,7 +107,7 @@ t.test('the journal holds what is kept and no more', async (t) => {
   db.close();
 });
 
-t.test('a journal of the first version is taken up', async (t) => {
+t.test('a journal of the first version is migrated', async (t) => {
   const directory = temporaryDirectory(t);
   mkdirSync(join(directory, 'state'), { mode: 0o700 });
   const db = new DatabaseSync(join(directory, 'state', 'journal.sqlite'));
@@ -154,7 +151,7 @@ t.test('a journal of a later version is left alone', async (t) => {
 });
 
 t.test(
-  'a foreign process whose parent never reaps it is kept from its end on, and its descriptor goes with it',
+  'a foreign process that its parent never reaps expires after its end, and its descriptor is closed',
   async (t) => {
     const args = ['--keep-collected=300ms', '--keep-uncollected=300ms'];
     const daemon = await Daemon.start(t, { args });
