@@ -38,7 +38,7 @@ const view = {} as Filled<z.output<typeof HandleView>>;
 // @ts-expect-error an optional field that the code alone makes
 export const longer: Filled<z.output<typeof HandleView>> = { ...view, added: undefined };
 
-t.test('schemas/ can be bundled for a browser, and needs nothing of Node', async (t) => {
+t.test('schemas/ can be bundled for a browser, and needs no module of Node.js', async (t) => {
   const files = globSync('schemas/**/*.ts', { cwd: root });
   t.ok(files.length > 15);
   const warnings: string[] = [];

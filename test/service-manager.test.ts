@@ -39,7 +39,7 @@ async function listening(t: Test) {
   return { directory, env, said, hears };
 }
 
-t.test('it is told when the daemon is ready, what it holds, and when it stops', async (t) => {
+t.test('the service manager is notified of readiness, held processes and the stop', async (t) => {
   const { directory, env, said, hears } = await listening(t);
   const daemon = await Daemon.start(t, { directory, env });
   t.equal(await hears(/^READY=1/), 'READY=1 STATUS=0 live handles on 0 processes, 0 subscribers');
@@ -60,7 +60,7 @@ t.test('it is told when the daemon is ready, what it holds, and when it stops', 
   );
 });
 
-t.test('an upgrade is a reload, whether it is done or refused', async (t) => {
+t.test('an upgrade is reported as a reload, whether it succeeds or is refused', async (t) => {
   const { directory, env, said, hears } = await listening(t);
   const program = join(directory, 'policy.yaml');
   writeFileSync(program, '{"default": {"spawn": true, "signal": true}}');
@@ -82,7 +82,7 @@ t.test('an upgrade is a reload, whether it is done or refused', async (t) => {
 });
 
 t.test(
-  'the watchdog is fed while the event loop turns, also after an upgrade, and children do not learn of it',
+  'the watchdog is fed while the event loop runs, also after an upgrade, and children have no variable of it',
   async (t) => {
     const { directory, env, said, hears } = await listening(t);
     const daemon = await Daemon.start(t, { directory, env: { ...env, WATCHDOG_USEC: '100000' } });
@@ -110,7 +110,7 @@ t.test('a watchdog of another process is not fed', async (t) => {
   t.notOk(said.some((line) => /WATCHDOG/.test(line)));
 });
 
-t.test('a stop that first ends children asks for the time that takes', async (t) => {
+t.test('a stop that ends children first requests the time for that', async (t) => {
   const { directory, env, hears } = await listening(t);
   const daemon = await Daemon.start(t, { directory, env, args: ['--stop-children=20s'] });
   await daemon.spawn(['sleep', '100']);
@@ -118,7 +118,7 @@ t.test('a stop that first ends children asks for the time that takes', async (t)
   t.match(await hears(/^STOPPING=1/), /EXTEND_TIMEOUT_USEC=25000000$/);
 });
 
-t.test('a service manager that does not listen holds nothing up', async (t) => {
+t.test('a service manager that does not listen delays nothing', async (t) => {
   const directory = temporaryDirectory(t);
   mkdirSync(join(directory, 'notify'));
   const daemon = await Daemon.start(t, { directory, env: { NOTIFY_SOCKET: join(directory, 'notify') } });

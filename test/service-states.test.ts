@@ -32,7 +32,7 @@ t.test('one upgrade at a time, and only after its rehearsal', (t) => {
   t.end();
 });
 
-t.test('what comes of a rehearsal counts only while nothing else has happened', (t) => {
+t.test('the result of a rehearsal counts only if nothing else has happened', (t) => {
   for (const event of ['refused', 'accepted'] as const) {
     t.equal(after('upgrade', 'stop', event), 'stopping');
     t.equal(after('upgrade', 'fault', event), 'failing');

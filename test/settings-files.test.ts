@@ -30,7 +30,7 @@ const without = [
 ];
 const skip = spawnSync('unshare', [...without, 'true']).status === 0 ? false : 'no user namespace can be made here';
 
-t.test('without an inotify instance a policy is read again all the same, and the sysctl is named', { skip }, (t) => {
+t.test('without an inotify instance a policy is still read again, and the log names the sysctl', { skip }, (t) => {
   const directory = temporaryDirectory(t);
   const script = `
     import { writeFileSync } from 'node:fs';

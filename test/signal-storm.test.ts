@@ -7,7 +7,7 @@ import { Daemon, eventually, temporaryDirectory } from './support/harness.ts';
 const maskOf = (pid: number, name: string): string =>
   new RegExp(`^${name}:\\s+(\\w+)$`, 'm').exec(readFileSync(`/proc/${pid}/status`, 'utf8'))![1]!;
 
-t.test('SIGHUPs without a pause replace the daemon again and again, and end nothing', async (t) => {
+t.test('continuous SIGHUPs replace the daemon again and again, and end nothing', async (t) => {
   const daemon = await Daemon.start(t);
   const { id, process: held } = await daemon.spawn(['sleep', '1000']);
   const storm = setInterval(() => process.kill(daemon.pid, 'SIGHUP'), 1);
@@ -21,7 +21,7 @@ t.test('SIGHUPs without a pause replace the daemon again and again, and end noth
   t.equal(await daemon.exited, 0, 'and it stops when it is asked to');
 });
 
-t.test('after an upgrade neither a mask nor a variable is left, for the daemon and its children', async (t) => {
+t.test('after an upgrade the daemon and its children have no leftover signal mask or variable', async (t) => {
   const daemon = await Daemon.start(t);
   const environment = async (): Promise<string> => {
     const { id } = await daemon.spawn(['env'], {}, { stdout: 'capture' });
@@ -43,7 +43,7 @@ t.test('after an upgrade neither a mask nor a variable is left, for the daemon a
 
 const skip = process.arch === 'x64' ? false : 'only the code for x64 can be assembled here';
 
-t.test('the library that keeps signals blocked is the code that its comments say', { skip }, (t) => {
+t.test('the library that keeps signals blocked contains the code that its comments state', { skip }, (t) => {
   const directory = temporaryDirectory(t);
   const source = readFileSync(join(import.meta.dirname, '../src/kernel/signal-shield.ts'), 'utf8');
   const x64 = source.slice(source.indexOf('x64: ['), source.indexOf('arm64: ['));

@@ -20,7 +20,7 @@ async function family(script: string, count: number): Promise<{ id: string; pid:
   return { id: handle.id, pid: handle.process.pid, pids: pidsIn(file) };
 }
 
-t.test('a signal reaches the process, by name or number, and an ended one is ESRCH', async (t) => {
+t.test('a signal reaches the process, by name or number; for an ended process it is ESRCH', async (t) => {
   for (const [signal, name] of [
     ['SIGTERM', 'SIGTERM'],
     [9, 'SIGKILL'],
@@ -60,14 +60,14 @@ t.test('scope group reaches survivors after the leader has ended', withGroups, a
   t.match((await daemon.signal(id, 'SIGTERM', 'group')).body, { status: 404, errno: 'ESRCH' });
 });
 
-t.test('the group of a process that leads none is EINVAL', withGroups, async (t) => {
+t.test('scope group is EINVAL for a process that leads no group', withGroups, async (t) => {
   const { id, pids } = await family('sleep 100 & echo $!; wait', 1);
   const { body: member } = await daemon.post('/v1/handles', { open: { pid: pids[0] } });
   t.match((await daemon.signal(member.id, 'SIGTERM', 'group')).body, { status: 400, errno: 'EINVAL' });
   t.equal((await daemon.signal(id, 'SIGKILL', 'group')).status, 204);
 });
 
-t.test('scope tree reaches every descendant, in whatever session', async (t) => {
+t.test('scope tree reaches every descendant, in any session', async (t) => {
   const script = 'setsid sh -c "sleep 100 & echo \\$!; echo \\$\\$; wait" & sleep 100 & echo $!; wait';
   const { id, pids } = await family(script, 3);
   t.equal((await daemon.signal(id, 'SIGKILL', 'tree')).status, 204);
@@ -76,7 +76,7 @@ t.test('scope tree reaches every descendant, in whatever session', async (t) => 
   t.match((await daemon.signal(id, 'SIGKILL', 'tree')).body, { status: 404, errno: 'ESRCH' });
 });
 
-t.test('a tree that forks as fast as it can is gone after SIGKILL', async (t) => {
+t.test('SIGKILL ends a tree that forks as fast as it can', async (t) => {
   for (let round = 0; round < 5; round += 1) {
     const script = 'f() { while :; do sleep 100 & sleep 0.001; done; }; f & f & echo $$; wait';
     const { id, pid } = await family(script, 1);
@@ -98,22 +98,25 @@ t.test('a process whose leader thread has ended is alive, and a signal to its tr
   t.match((await daemon.waitid(id)).body.outcome, { reason: 'killed', signal: 'SIGKILL' });
 });
 
-t.test('a background job of a shell with job control is of its tree, also after the shell has ended', async (t) => {
-  const script = 'set -m; sleep 1000 & echo $!; disown';
-  const file = join(daemon.directory, 'job');
-  const handle = await daemon.spawn(['bash', '-c', script], {}, { stdout: { file } });
-  await daemon.waitid(handle.id);
-  const [job] = pidsIn(file);
-  t.not(stateOf(job!), null);
-  await daemon.upgrade();
-  t.equal(
-    (await daemon.signal(handle.id, 'SIGKILL', 'tree')).status,
-    204,
-    'it is a member of the session, of another group',
-  );
-  await eventually(() => stateOf(job!) === null);
-  t.match((await daemon.signal(handle.id, 'SIGKILL', 'tree')).body, { status: 404, errno: 'ESRCH' });
-});
+t.test(
+  'a background job of a shell with job control belongs to the tree, also after the shell has ended',
+  async (t) => {
+    const script = 'set -m; sleep 1000 & echo $!; disown';
+    const file = join(daemon.directory, 'job');
+    const handle = await daemon.spawn(['bash', '-c', script], {}, { stdout: { file } });
+    await daemon.waitid(handle.id);
+    const [job] = pidsIn(file);
+    t.not(stateOf(job!), null);
+    await daemon.upgrade();
+    t.equal(
+      (await daemon.signal(handle.id, 'SIGKILL', 'tree')).status,
+      204,
+      'it is a member of the session, of another group',
+    );
+    await eventually(() => stateOf(job!) === null);
+    t.match((await daemon.signal(handle.id, 'SIGKILL', 'tree')).body, { status: 404, errno: 'ESRCH' });
+  },
+);
 
 for (const chain of ['chain', 'chain-of-groups'])
   t.test(`a ${chain} of processes that fork and exit at once is ended`, async (t) => {
@@ -131,7 +134,7 @@ for (const chain of ['chain', 'chain-of-groups'])
     }
   });
 
-t.test('a bystander in the group of a member is left alone', async (t) => {
+t.test('an unrelated process in the group of a member gets no signal', async (t) => {
   // A job that is a group of its own. The bystander has lost its parent, so only the member ties their group to the shell's session: with
   // its end the group is orphaned, and the kernel sends SIGHUP and SIGCONT to an orphaned group in which a process is stopped.
   const file = join(daemon.directory, 'bystander');
@@ -163,7 +166,7 @@ t.test('a bystander in the group of a member is left alone', async (t) => {
   await eventually(() => stateOf(pidOf('bystander')!) === null);
 });
 
-t.test('members that may not be signalled are named, all others end, and none is left stopped', asRoot, async (t) => {
+t.test('members that may not be signalled are named, all others end, and none stays stopped', asRoot, async (t) => {
   const weak = await Daemon.start(t, { prefix: ['setpriv', '--bounding-set=-kill', '--inh-caps=-kill'] });
   const file = join(weak.directory, 'pids');
   const script = 'setpriv --reuid=65534 --clear-groups sleep 1000 & echo $!; sleep 1000 & echo $!; wait';
@@ -180,7 +183,7 @@ t.test('members that may not be signalled are named, all others end, and none is
   t.equal(await weak.stop(), 0);
 });
 
-t.test('terminate asks first, then kills, and answers when it has ended', async (t) => {
+t.test('terminate sends SIGTERM, then SIGKILL, and answers when the process has ended', async (t) => {
   const polite = await daemon.spawn(['sleep', '100']);
   t.match((await daemon.post(`/v1/handles/${polite.id}/terminate`)).body, {
     outcome: { reason: 'killed', signal: 'SIGTERM' },
@@ -205,7 +208,7 @@ t.test('terminate asks first, then kills, and answers when it has ended', async 
 });
 
 t.test(
-  'terminate reaches the group though its leader has ended, and of a foreign process only itself',
+  'terminate reaches the group although its leader has ended, and only the process itself if it is foreign',
   withGroups,
   async (t) => {
     const { id, pids } = await family('sleep 100 & echo $!', 1);
@@ -235,7 +238,7 @@ t.test('the daemon never signals itself', async (t) => {
   t.match((await daemon.waitid(self.id)).body, { status: 410, errno: 'ECHILD' });
 });
 
-t.test('an orphan comes to the daemon: adopted, then waitable, then exited', async (t) => {
+t.test('an orphan is adopted, becomes waitable, then exits', async (t) => {
   const { id, pids } = await family('sh -c "sleep 100 & echo \\$!; read x < /dev/zero" & echo $!; wait', 2);
   const [inner, middle] = [Math.max(...pids), Math.min(...pids)];
   const { body: orphan } = await daemon.post('/v1/handles', { open: { pid: inner } });
@@ -258,7 +261,7 @@ t.test('an orphan comes to the daemon: adopted, then waitable, then exited', asy
   await daemon.request('DELETE', `/v1/handles/${id}?signal=SIGKILL`);
 });
 
-t.test('orphans are reaped without anyone asking', async (t) => {
+t.test('orphans are reaped without a request', async (t) => {
   const { id } = await daemon.spawn(['sh', '-c', 'for i in 1 2 3 4 5 6 7 8 9 10; do (sleep 0.05 &) ; done']);
   await daemon.waitid(id);
   const reaped = async (): Promise<number> =>
@@ -268,7 +271,7 @@ t.test('orphans are reaped without anyone asking', async (t) => {
   t.equal(await daemon.stop(), 0);
 });
 
-t.test('with --no-subreaper orphans go elsewhere', async (t) => {
+t.test('with --no-subreaper orphans are reparented to another process', async (t) => {
   const other = await Daemon.start(t, { args: ['--no-subreaper'] });
   const file = join(other.directory, 'pid');
   const { id } = await other.spawn(['sh', '-c', '(sleep 100 & echo $!)'], {}, { stdout: { file } });

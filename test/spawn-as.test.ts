@@ -56,7 +56,7 @@ async function unprivileged(t: Test, prefix: string[], options: DaemonOptions = 
   return Daemon.start(t, { directory, prefix, ...options });
 }
 
-t.test('a user: its ids, groups, home, and nothing of the daemon’s', asRoot, async (t) => {
+t.test('a spawn as a user has its ids, groups and home, and nothing of the daemon’s', asRoot, async (t) => {
   const daemon = await Daemon.start(t);
   for (const user of ['nobody', 65534]) {
     const seen = await look(daemon, { user });
@@ -96,7 +96,7 @@ t.test('limits, nice, umask and noNewPrivileges', asRoot, async (t) => {
   t.equal((await run(daemon, ['nice'], { user: 'nobody', nice: -5 })).text, '-5\n', 'before the rights are dropped');
 });
 
-t.test('what a child has: its descriptors, its environment, its signals, and no more', async (t) => {
+t.test('a child has only its own descriptors, environment and signals', async (t) => {
   const daemon = await Daemon.start(t, { env: { SECRET_OF_THE_DAEMON: 'x' } });
   const contexts = [
     {},
@@ -135,7 +135,7 @@ t.test('what a child has: its descriptors, its environment, its signals, and no 
   }
 });
 
-t.test('a wrong program is a problem, and no handle that exits 127', asRoot, async (t) => {
+t.test('a wrong program is a problem, not a handle that exits with 127', asRoot, async (t) => {
   const daemon = await Daemon.start(t);
   const directory = temporaryDirectory(t);
   chmodSync(directory, 0o755);
@@ -175,7 +175,7 @@ t.test('a wrong program is a problem, and no handle that exits 127', asRoot, asy
   await eventually(() => daemon.descriptors <= before);
 });
 
-t.test('what a client gives acts only once the rights are dropped', asRoot, async (t) => {
+t.test('input of a client takes effect only after the privileges are dropped', asRoot, async (t) => {
   const daemon = await Daemon.start(t);
   const directory = temporaryDirectory(t);
   chmodSync(directory, 0o777);
@@ -198,7 +198,7 @@ t.test('what a client gives acts only once the rights are dropped', asRoot, asyn
   );
 });
 
-t.test('output, stdin, keys and waits work as ever; a hundred at once', asRoot, async (t) => {
+t.test('output, stdin, keys and waits work as usual; a hundred at once', asRoot, async (t) => {
   const daemon = await Daemon.start(t);
   const stdin = { text: 'for nobody' };
   t.equal((await run(daemon, ['cat'], { user: 'nobody', stdin })).text, 'for nobody');
@@ -221,7 +221,7 @@ t.test('output, stdin, keys and waits work as ever; a hundred at once', asRoot, 
   await eventually(() => childrenOf(daemon.pid).length === 0);
 });
 
-t.test('a secret argument is nowhere but in the process', async (t) => {
+t.test('a secret argument is visible only in the process', async (t) => {
   const daemon = await Daemon.start(t, { args: ['--log-level', 'trace'] });
   const secret = 'sesame-open-yourself';
   const argv = ['sh', '-c', 'test "$1" = sesame-"open-yourself" && exit 9', 'sh', { secret }];
@@ -249,24 +249,28 @@ t.test('a secret argument is nowhere but in the process', async (t) => {
     if (name.isFile()) t.notMatch(readFileSync(join(state, name.name), 'latin1'), secret, name.name);
 });
 
-t.test('without privilege it takes up again what several handles hold', { skip: closedToOthers }, async (t) => {
-  const prefix = root ? ['setpriv', '--reuid=65534', '--regid=65534', '--clear-groups'] : [];
-  const daemon = await unprivileged(t, prefix);
-  const tcp = { tcp: true };
-  const { body: first } = await daemon.post('/v1/handles', { spawn: { argv: ['sleep', '1000'] } }, tcp);
-  const { pid } = first.process;
-  const { body: second } = await daemon.post('/v1/handles', { open: { pid }, nonblocking: true }, tcp);
-  await daemon.kill();
-  const heir = await Daemon.start(t, { directory: daemon.directory, prefix });
-  for (const { id, nonblocking } of [first, second])
-    t.match((await heir.get(`/v1/handles/${id}`, tcp)).body, { state: 'running', process: { pid }, nonblocking });
-  await heir.post(`/v1/handles/${first.id}/signal`, { signal: 'SIGKILL' }, tcp);
-  const { ready } = (await heir.post('/v1/poll', { handles: [first.id, second.id], until: 'all' }, tcp)).body;
-  t.equal(ready.length, 2);
-  await heir.kill(); // as another user it could not leave the test runner its report
-});
+t.test(
+  'a daemon without privileges restores a process that several handles hold',
+  { skip: closedToOthers },
+  async (t) => {
+    const prefix = root ? ['setpriv', '--reuid=65534', '--regid=65534', '--clear-groups'] : [];
+    const daemon = await unprivileged(t, prefix);
+    const tcp = { tcp: true };
+    const { body: first } = await daemon.post('/v1/handles', { spawn: { argv: ['sleep', '1000'] } }, tcp);
+    const { pid } = first.process;
+    const { body: second } = await daemon.post('/v1/handles', { open: { pid }, nonblocking: true }, tcp);
+    await daemon.kill();
+    const heir = await Daemon.start(t, { directory: daemon.directory, prefix });
+    for (const { id, nonblocking } of [first, second])
+      t.match((await heir.get(`/v1/handles/${id}`, tcp)).body, { state: 'running', process: { pid }, nonblocking });
+    await heir.post(`/v1/handles/${first.id}/signal`, { signal: 'SIGKILL' }, tcp);
+    const { ready } = (await heir.post('/v1/poll', { handles: [first.id, second.id], until: 'all' }, tcp)).body;
+    t.equal(ready.length, 2);
+    await heir.kill(); // as another user it could not leave the test runner its report
+  },
+);
 
-t.test('without privilege it lowers, and becomes nobody else', { skip: closedToOthers }, async (t) => {
+t.test('a daemon without privileges can lower limits, and cannot switch users', { skip: closedToOthers }, async (t) => {
   const prefixes = root
     ? [
         ['setpriv', '--reuid=65534', '--regid=65534', '--clear-groups'],
@@ -303,7 +307,7 @@ t.test('without privilege it lowers, and becomes nobody else', { skip: closedToO
   }
 });
 
-t.test('a policy says as whom', asRoot, async (t) => {
+t.test('a policy limits the users of a spawn', asRoot, async (t) => {
   const directory = temporaryDirectory(t);
   const policy = join(directory, 'policy');
   const token = 'token-0123456789abcdef';
@@ -338,7 +342,7 @@ t.test('a policy says as whom', asRoot, async (t) => {
     t.match(await spawn(more), { status: 403, body: { errno: 'EPERM' } }, JSON.stringify(more));
 });
 
-t.test('a daemon that dies, or is replaced, while a program begins leaves nothing half-way', asRoot, async (t) => {
+t.test('a daemon that dies or is replaced while a program starts leaves no half-started process', asRoot, async (t) => {
   const daemon = await Daemon.start(t);
   const spawning = Array.from({ length: 30 }, () =>
     daemon.post('/v1/handles', { spawn: { argv: ['sleep', '1000'], user: 'nobody' } }).catch(() => null),

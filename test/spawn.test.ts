@@ -59,7 +59,7 @@ sys.stdin.read()`;
   }
 }
 
-t.test('a program that asked for a signal at its parent’s death outlives an upgrade: its parent lives', async (t) => {
+t.test('a program with a parent-death signal survives an upgrade, because its parent lives', async (t) => {
   const program = compile(
     t,
     'mourner',
@@ -83,7 +83,7 @@ t.test('a program that asked for a signal at its parent’s death outlives an up
   await daemon.post('/v1/poll', { handles: mourners.map(({ id }) => id), until: 'all' });
 });
 
-t.test('a slow exec delays nobody but its caller', async (t) => {
+t.test('a slow exec delays only its own request', async (t) => {
   const daemon = await Daemon.start(t);
   const directory = temporaryDirectory(t);
   const programs = Array.from({ length: 20 }, (_, n) => join(directory, `program-${n}`));
@@ -110,7 +110,7 @@ t.test('a slow exec delays nobody but its caller', async (t) => {
   for (const answer of await Promise.all(slow)) t.match(answer, { status: 201, body: { outcome: { exitCode: 0 } } });
 });
 
-t.test('an upgrade and a stop wait for no exec', async (t) => {
+t.test('an upgrade and a stop do not wait for an exec', async (t) => {
   for (const way of ['upgrade', 'stop'] as const) {
     const daemon = await Daemon.start(t);
     const program = join(temporaryDirectory(t), 'program');
@@ -129,7 +129,7 @@ t.test('an upgrade and a stop wait for no exec', async (t) => {
   }
 });
 
-t.test('a child that is stopped before its exec holds up nobody', asRoot, async (t) => {
+t.test('a child that is stopped before its exec delays no other request', asRoot, async (t) => {
   const daemon = await Daemon.start(t);
   const program = join(temporaryDirectory(t), 'program');
   copyFileSync('/bin/true', program);
@@ -151,7 +151,7 @@ t.test('a child that is stopped before its exec holds up nobody', asRoot, async 
   await eventually(() => daemon.zombies.length === 0);
 });
 
-t.test('a FIFO is no program, whatever else is asked for', async (t) => {
+t.test('a FIFO is refused as a program, with any options', async (t) => {
   const daemon = await Daemon.start(t);
   const fifo = join(temporaryDirectory(t), 'fifo');
   execFileSync('mkfifo', ['-m', '755', fifo]);
@@ -162,7 +162,7 @@ t.test('a FIFO is no program, whatever else is asked for', async (t) => {
     });
 });
 
-t.test('what a program is bounded with bounds the program alone, and not its start', async (t) => {
+t.test('resource limits apply to the program alone, not to its start', async (t) => {
   const daemon = await Daemon.start(t);
   for (const limits of [{ nofile: 8 }, { nofile: 4 }, { stack: 65536 * 4 }, { fsize: 1_000_000 }, { core: 0 }]) {
     const { text, body } = await outputOf(daemon, ['cat', '/proc/self/limits'], { limits });
@@ -177,7 +177,7 @@ t.test('what a program is bounded with bounds the program alone, and not its sta
   );
 });
 
-t.test('arguments and variables are what execve(2) takes', async (t) => {
+t.test('arguments and variables have the limits of execve(2)', async (t) => {
   const daemon = await Daemon.start(t);
   const ways = [{}, { umask: '022' }, ...(root ? [{ user: 'nobody' }] : [])];
   for (const way of ways) {
@@ -218,7 +218,7 @@ t.test('arguments and variables are what execve(2) takes', async (t) => {
   }
 });
 
-t.test('a program without a slash is looked up as execvp(3) does it', async (t) => {
+t.test('a program without a slash is looked up as by execvp(3)', async (t) => {
   const daemon = await Daemon.start(t);
   const directory = temporaryDirectory(t);
   const at = (...names: string[]): string => join(directory, ...names);
@@ -239,7 +239,7 @@ t.test('a program without a slash is looked up as execvp(3) does it', async (t) 
     t.match(await daemon.post('/v1/handles', { spawn: { argv: ['tool'], ...path } }), { status, body: { errno } });
 });
 
-t.test('what is read from stdin is on no disk, and can be opened again', async (t) => {
+t.test('stdin data is on no disk, and can be opened again', async (t) => {
   const daemon = await Daemon.start(t);
   const ways = [{}, ...(root ? [{ user: 'nobody' }] : [])];
   for (const way of ways) {
@@ -251,59 +251,55 @@ t.test('what is read from stdin is on no disk, and can be opened again', async (
   }
 });
 
-t.test(
-  'a working directory that a client may have is the one that it gets, however fast it is exchanged',
-  asRoot,
-  async (t) => {
-    const directory = temporaryDirectory(t);
-    const allowed = join(directory, 'allowed');
-    const outside = join(directory, 'outside');
-    for (const path of [allowed, outside, join(allowed, 'work')]) mkdirSync(path);
-    execFileSync('ln', ['-s', outside, join(allowed, 'link')]);
-    const swapper = compile(
-      t,
-      'swapper',
-      `#define _GNU_SOURCE
+t.test('a program starts in the permitted working directory, however fast its path is exchanged', asRoot, async (t) => {
+  const directory = temporaryDirectory(t);
+  const allowed = join(directory, 'allowed');
+  const outside = join(directory, 'outside');
+  for (const path of [allowed, outside, join(allowed, 'work')]) mkdirSync(path);
+  execFileSync('ln', ['-s', outside, join(allowed, 'link')]);
+  const swapper = compile(
+    t,
+    'swapper',
+    `#define _GNU_SOURCE
      #include <fcntl.h>
      #include <stdio.h>
      int main(int argc, char **argv) {
        for (int n = 0; n < 20000000; n++) renameat2(AT_FDCWD, argv[1], AT_FDCWD, argv[2], RENAME_EXCHANGE);
      }`,
+  );
+  const token = 'token-0123456789abcdef';
+  const rule = { programs: ['/bin/pwd'], directories: [allowed] };
+  const policy = join(directory, 'policy');
+  writeFileSync(policy, JSON.stringify({ clients: { a: { tokens: [`sha256:${hashOf(token)}`], spawn: rule } } }));
+  const daemon = await Daemon.start(t, { directory, args: ['--policy', policy] });
+  const swapping = spawnHere(swapper, [join(allowed, 'work'), join(allowed, 'link')]);
+  t.teardown(() => swapping.kill('SIGKILL'));
+  const headers = { authorization: `Bearer ${token}`, ...ENDED };
+  const places = new Set<string>();
+  let refused = 0;
+  for (let round = 0; round < 30; round += 1) {
+    const spawn = { argv: ['pwd', '-P'], cwd: join(allowed, 'work'), stdout: 'capture' };
+    const answers = await Promise.all(
+      Array.from({ length: 10 }, () => daemon.post('/v1/handles', { spawn }, { headers })),
     );
-    const token = 'token-0123456789abcdef';
-    const rule = { programs: ['/bin/pwd'], directories: [allowed] };
-    const policy = join(directory, 'policy');
-    writeFileSync(policy, JSON.stringify({ clients: { a: { tokens: [`sha256:${hashOf(token)}`], spawn: rule } } }));
-    const daemon = await Daemon.start(t, { directory, args: ['--policy', policy] });
-    const swapping = spawnHere(swapper, [join(allowed, 'work'), join(allowed, 'link')]);
-    t.teardown(() => swapping.kill('SIGKILL'));
-    const headers = { authorization: `Bearer ${token}`, ...ENDED };
-    const places = new Set<string>();
-    let refused = 0;
-    for (let round = 0; round < 30; round += 1) {
-      const spawn = { argv: ['pwd', '-P'], cwd: join(allowed, 'work'), stdout: 'capture' };
-      const answers = await Promise.all(
-        Array.from({ length: 10 }, () => daemon.post('/v1/handles', { spawn }, { headers })),
-      );
-      for (const { status, body } of answers)
-        if (status === 201) places.add((await daemon.get(`/v1/handles/${body.id}/stdout`, { headers })).text.trim());
-        else {
-          t.equal(status, 403);
-          refused += 1;
-        }
-    }
-    t.notOk(places.has(realpathSync(outside)));
-    t.ok(places.size > 0 && refused > 0, 'both were met');
-  },
-);
+    for (const { status, body } of answers)
+      if (status === 201) places.add((await daemon.get(`/v1/handles/${body.id}/stdout`, { headers })).text.trim());
+      else {
+        t.equal(status, 403);
+        refused += 1;
+      }
+  }
+  t.notOk(places.has(realpathSync(outside)));
+  t.ok(places.size > 0 && refused > 0, 'both were met');
+});
 
-t.test('what is told of memory is the program’s own, and not the daemon’s', async (t) => {
+t.test('reported memory is that of the program, not of the daemon', async (t) => {
   const daemon = await Daemon.start(t);
   const { body } = await outputOf(daemon, ['true']);
   t.ok(body.rusage.maxRssKiB < 16_384, `${body.rusage.maxRssKiB} KiB`);
 });
 
-t.test('a program starts with nothing of the daemon’s: signals, mask, descriptors, session', async (t) => {
+t.test('a program inherits nothing of the daemon: signals, mask, descriptors, session', async (t) => {
   const daemon = await Daemon.start(t);
   const { text, body } = await outputOf(daemon, ['cat', '/proc/self/status', '/proc/self/stat']);
   for (const name of ['SigBlk', 'SigIgn', 'SigCgt', 'SigPnd', 'ShdPnd']) t.match(text, `${name}:\t0000000000000000`);
@@ -318,7 +314,7 @@ const forkServerOf = (daemon: Daemon): number | undefined =>
     (pid) => stateOf(pid) !== 'Z' && readFileSync(`/proc/${pid}/comm`, 'utf8') === 'waitd-fork\n',
   );
 
-t.test('the process that forks is stopped, and replaced', async (t) => {
+t.test('a fork server that is stopped is replaced', async (t) => {
   const daemon = await Daemon.start(t);
   let stopped: number | undefined;
   await eventually(async () => {
@@ -331,7 +327,7 @@ t.test('the process that forks is stopped, and replaced', async (t) => {
   t.not(forkServerOf(daemon), stopped);
 });
 
-t.test('the process that forks is killed in the midst, and followed by another', async (t) => {
+t.test('a fork server that is killed during a spawn is replaced', async (t) => {
   const daemon = await Daemon.start(t);
   const server = (): number | undefined => forkServerOf(daemon);
   for (let round = 0; round < 20; round += 1) {

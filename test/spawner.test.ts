@@ -183,7 +183,7 @@ const request = {
 } as unknown as LaunchRequest;
 const options = { nonblocking: false, labels: {} };
 
-t.test('a spawn takes its steps in the order that is stated', async (t) => {
+t.test('a spawn takes its steps in the stated order', async (t) => {
   const { parts, done, client, handles } = fakes(null);
   const spawner = new Spawner(parts);
   spawner.onBegun((pid) => void done.push(pid === PID ? 'tell of the program' : String(pid)));
@@ -194,7 +194,7 @@ t.test('a spawn takes its steps in the order that is stated', async (t) => {
 });
 
 for (const [failing, undoing] of undone)
-  t.test(`a spawn that fails at the step “${failing}” leaves nothing`, async (t) => {
+  t.test(`a spawn that fails at the step “${failing}” leaves nothing behind`, async (t) => {
     const { parts, done, client, handles } = fakes(failing);
     const spawner = new Spawner(parts);
     spawner.onBegun(() => t.fail('no program has begun'));
@@ -208,7 +208,7 @@ for (const [failing, undoing] of undone)
     await spawner.drain(new Problem('ESHUTDOWN', 'stopping'));
   });
 
-t.test('a spawn that asks when the daemon has begun to stop is refused before anything is made', async (t) => {
+t.test('a spawn that arrives during a stop is refused before anything is created', async (t) => {
   const { parts, done, client } = fakes(null);
   const spawner = new Spawner(parts);
   await spawner.drain(new Problem('ESHUTDOWN', 'stopping'));
@@ -216,7 +216,7 @@ t.test('a spawn that asks when the daemon has begun to stop is refused before an
   t.strictSame(done, []);
 });
 
-t.test('a spawn whose checks outlast the beginning of a stop makes nothing either', async (t) => {
+t.test('a spawn whose checks are still running when a stop begins creates nothing either', async (t) => {
   const { parts, done, client } = fakes(null);
   const spawner = new Spawner(parts);
   const spawning = spawner.spawn(client, request, options);

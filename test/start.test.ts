@@ -16,7 +16,7 @@ function refused(args: string[], env: Record<string, string> = {}): { code: numb
   return { code: status, text: stderr };
 }
 
-t.test('usage errors exit with 2 and name the nearest right flag', async (t) => {
+t.test('usage errors exit with 2 and name the nearest valid flag', async (t) => {
   const cases: [string[], RegExp][] = [
     [['serve', '--lisen', 'tcp:127.0.0.1:0'], /unknown option --lisen; did you mean --listen/],
     [['serve', '--state_dir=/x'], /--state_dir.*--state-dir/],
@@ -51,41 +51,44 @@ t.test('--help names every flag, --version the version', async (t) => {
   t.equal(run('--version').trim(), version);
 });
 
-t.test('files are private: socket 0600, state 0700, token 0600; a tokens file that is not is refused', async (t) => {
-  const daemon = await Daemon.start(t);
-  const mode = (path: string): string => (statSync(path).mode & 0o777).toString(8);
-  t.equal(mode(daemon.socket), '600');
-  t.equal(mode(join(daemon.directory, 'state')), '700');
-  t.equal(mode(join(daemon.directory, 'state', 'token')), '600');
-  t.equal(mode(join(daemon.directory, 'state', 'journal.sqlite')), '600');
-  const { token } = daemon;
-  t.equal(await daemon.stop(), 0);
-  t.notOk(existsSync(daemon.socket), 'the socket goes with it');
-  const again = await Daemon.start(t, { directory: daemon.directory });
-  t.equal(again.token, token, 'the token is kept');
-  await again.stop();
-  const tokens = join(daemon.directory, 'tokens');
-  const args = [
-    'serve',
-    '--listen',
-    `unix:${daemon.socket}`,
-    '--state-dir',
-    join(daemon.directory, 'state'),
-    '--tokens',
-    tokens,
-  ];
-  for (const [text, permissions, complaint] of [
-    ['a token-0123456789-abc\n', 0o644, /mode 0644.*chmod 0600/],
-    ['just-one-word\n', 0o600, /line 1: must be "client-name token"/],
-    ['# fine\na short\n', 0o600, /line 2: the token is shorter/],
-    ['a,b token-0123456789-abc\n', 0o600, /a client name has letters/],
-    ['a sha256:0123456789\n', 0o600, /a hash is sha256: followed by 64/],
-  ] as const) {
-    writeFileSync(tokens, text);
-    chmodSync(tokens, permissions);
-    t.match(refused(args), { code: 1, text: complaint });
-  }
-});
+t.test(
+  'files are private: socket 0600, state 0700, token 0600; a tokens file with another mode is refused',
+  async (t) => {
+    const daemon = await Daemon.start(t);
+    const mode = (path: string): string => (statSync(path).mode & 0o777).toString(8);
+    t.equal(mode(daemon.socket), '600');
+    t.equal(mode(join(daemon.directory, 'state')), '700');
+    t.equal(mode(join(daemon.directory, 'state', 'token')), '600');
+    t.equal(mode(join(daemon.directory, 'state', 'journal.sqlite')), '600');
+    const { token } = daemon;
+    t.equal(await daemon.stop(), 0);
+    t.notOk(existsSync(daemon.socket), 'the socket goes with it');
+    const again = await Daemon.start(t, { directory: daemon.directory });
+    t.equal(again.token, token, 'the token is kept');
+    await again.stop();
+    const tokens = join(daemon.directory, 'tokens');
+    const args = [
+      'serve',
+      '--listen',
+      `unix:${daemon.socket}`,
+      '--state-dir',
+      join(daemon.directory, 'state'),
+      '--tokens',
+      tokens,
+    ];
+    for (const [text, permissions, complaint] of [
+      ['a token-0123456789-abc\n', 0o644, /mode 0644.*chmod 0600/],
+      ['just-one-word\n', 0o600, /line 1: must be "client-name token"/],
+      ['# fine\na short\n', 0o600, /line 2: the token is shorter/],
+      ['a,b token-0123456789-abc\n', 0o600, /a client name has letters/],
+      ['a sha256:0123456789\n', 0o600, /a hash is sha256: followed by 64/],
+    ] as const) {
+      writeFileSync(tokens, text);
+      chmodSync(tokens, permissions);
+      t.match(refused(args), { code: 1, text: complaint });
+    }
+  },
+);
 
 t.test(
   'a second daemon on the same state directory, socket or port is refused; a stale socket is taken over',
@@ -119,7 +122,7 @@ t.test(
   },
 );
 
-t.test('what an earlier daemon left is found again: live as foreign, ended unseen as unknown', async (t) => {
+t.test('processes of an earlier daemon are found again: live ones as foreign, ended ones as unknown', async (t) => {
   const daemon = await Daemon.start(t);
   const alive = await daemon.spawn(['sleep', '100'], { nonblocking: true, labels: { a: 'b' } });
   const lost = await daemon.spawn(['sleep', '100']);
@@ -149,7 +152,7 @@ t.test('what an earlier daemon left is found again: live as foreign, ended unsee
   t.equal(await heir.stop(), 0);
 });
 
-t.test('started with SIGCHLD ignored it loses no status', async (t) => {
+t.test('a daemon that is started with SIGCHLD ignored loses no status', async (t) => {
   const daemon = await Daemon.start(t, {
     prefix: [
       'python3',
@@ -161,7 +164,7 @@ t.test('started with SIGCHLD ignored it loses no status', async (t) => {
   t.equal(await daemon.stop(), 0);
 });
 
-t.test('stray descriptors of whoever started it reach no child', async (t) => {
+t.test('stray descriptors from the starting process reach no child', async (t) => {
   const daemon = await Daemon.start(t, { prefix: ['sh', '-c', 'exec 7</etc/hostname; exec "$0" "$@"'] });
   const file = join(daemon.directory, 'fds');
   await daemon.waitid((await daemon.spawn(['sh', '-c', 'ls /proc/$$/fd'], {}, { stdout: { file } })).id);
@@ -175,7 +178,7 @@ t.test('stray descriptors of whoever started it reach no child', async (t) => {
   t.equal(await daemon.stop(), 0);
 });
 
-t.test('--insecure-no-auth serves TCP to anonymous, and a wrong token is still refused', async (t) => {
+t.test('--insecure-no-auth serves TCP as anonymous, and still refuses a wrong token', async (t) => {
   const daemon = await Daemon.start(t, { args: ['--insecure-no-auth'] });
   const answer = await fetch(`http://127.0.0.1:${daemon.port}/v1/handles`, {
     method: 'POST',
@@ -191,7 +194,7 @@ t.test('--insecure-no-auth serves TCP to anonymous, and a wrong token is still r
   t.equal(await daemon.stop(), 0);
 });
 
-t.test('settings come from the environment too, and a flag beats them', async (t) => {
+t.test('settings can come from the environment, and a flag overrides them', async (t) => {
   const directory = temporaryDirectory(t);
   mkdirSync(join(directory, 'run'));
   const env = {
@@ -214,7 +217,7 @@ t.test('settings come from the environment too, and a flag beats them', async (t
   t.equal(await exit, 0);
 });
 
-t.test('on a terminal it says how to call it', async (t) => {
+t.test('on a terminal the daemon prints how to call it', async (t) => {
   const directory = temporaryDirectory(t);
   const command = `${process.execPath} ${MAIN} serve --listen unix:${directory}/s --state-dir ${directory}/state`;
   const child = spawn('script', ['-qec', command, '/dev/null'], { stdio: ['ignore', 'pipe', 'inherit'] });
@@ -229,7 +232,7 @@ t.test('on a terminal it says how to call it', async (t) => {
   child.kill('SIGTERM');
 });
 
-t.test('a log that nobody reads, or that does not fit on its disk, is no reason to stop', async (t) => {
+t.test('a log that has no reader, or does not fit on its disk, does not stop the daemon', async (t) => {
   const daemon = await Daemon.start(t);
   const { id } = await daemon.spawn(['sleep', '100']);
   daemon.child.stdout!.destroy();
@@ -254,7 +257,7 @@ t.test('a log that nobody reads, or that does not fit on its disk, is no reason 
 
 const skip = process.getuid!() === 0 ? false : 'only root can be another user';
 
-t.test('another user is not let in on the Unix socket', { skip }, async (t) => {
+t.test('the Unix socket refuses another user', { skip }, async (t) => {
   const daemon = await Daemon.start(t);
   chmodSync(daemon.directory, 0o755);
   chmodSync(daemon.socket, 0o666);
@@ -264,7 +267,7 @@ t.test('another user is not let in on the Unix socket', { skip }, async (t) => {
   t.equal(await daemon.stop(), 0);
 });
 
-t.test('a TCP port of a Unix path that is a plain server is left alone', async (t) => {
+t.test('a socket path where another server listens is refused, and that server is left alone', async (t) => {
   const directory = temporaryDirectory(t);
   const server = createServer().listen(join(directory, 's'));
   t.teardown(() => server.close());

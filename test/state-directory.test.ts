@@ -17,7 +17,7 @@ import {
 import { temporaryDirectory } from './support/harness.ts';
 
 t.test(
-  'a state directory that may not be written to',
+  'a state directory that is not writable',
   { skip: isRoot ? closedToOthers : 'only root gives a directory away' },
   async (t) => {
     const d = temporaryDirectory(t);
@@ -68,7 +68,7 @@ t.test(
   },
 );
 
-t.test('a journal that this version cannot take is refused before anything is changed', async (t) => {
+t.test('a journal that this version cannot read is refused before any change', async (t) => {
   const d = temporaryDirectory(t);
   const args = ['serve', '--state-dir', d, '--listen', `unix:${d}/s`];
   new DatabaseSync(join(d, 'journal.sqlite')).exec('PRAGMA user_version = 99; CREATE TABLE t (a)');

@@ -3,7 +3,7 @@ import { join } from 'node:path';
 import t, { type Test } from 'tap';
 import { caughtBy, commandLineOf, Daemon, eventually, stateOf } from './support/harness.ts';
 
-t.test('SIGTERM leaves what was spawned running, to be found again', async (t) => {
+t.test('SIGTERM leaves spawned processes running, and the next daemon finds them', async (t) => {
   const daemon = await Daemon.start(t);
   const { id, process: child } = await daemon.spawn(['sleep', '100']);
   const parked = daemon.waitid(id);
@@ -20,7 +20,7 @@ t.test('SIGTERM leaves what was spawned running, to be found again', async (t) =
   t.equal(await heir.stop(), 0);
 });
 
-t.test('--stop-children ends it first, and everybody is told how', async (t) => {
+t.test('--stop-children ends children first, and all clients receive the outcome', async (t) => {
   for (const args of [['--stop-children=300ms'], ['--stop-children']]) {
     const daemon = await Daemon.start(t, { args });
     const grace = args[0]!.includes('=');
@@ -68,7 +68,7 @@ t.test('--stop-children ends it first, and everybody is told how', async (t) => 
   }
 });
 
-t.test('asked twice, it stops at once', async (t) => {
+t.test('a second signal stops the daemon at once', async (t) => {
   const daemon = await Daemon.start(t, { args: ['--stop-children=100s'] });
   const { id, process: child } = await daemon.spawn(
     ['sh', '-c', 'trap "" TERM; echo deaf; while :; do sleep 100; done'],
@@ -94,17 +94,14 @@ async function aboutToStart(t: Test): Promise<Daemon> {
 }
 
 for (const signal of ['SIGQUIT', 'SIGUSR2', 'SIGALRM'] as const)
-  t.test(
-    `${signal}, for which it has no use, ends a daemon as it ends others: one that is only about to start, too`,
-    async (t) => {
-      for (const begin of [aboutToStart, (t: Test) => Daemon.start(t, { prefix: ['prlimit', '--core=0'] })]) {
-        const daemon = await begin(t);
-        daemon.child.kill(signal);
-        t.equal(await daemon.exited, null);
-        t.equal(daemon.child.signalCode, signal);
-      }
-    },
-  );
+  t.test(`${signal}, which has no handler, has its default effect on a daemon, also during its start`, async (t) => {
+    for (const begin of [aboutToStart, (t: Test) => Daemon.start(t, { prefix: ['prlimit', '--core=0'] })]) {
+      const daemon = await begin(t);
+      daemon.child.kill(signal);
+      t.equal(await daemon.exited, null);
+      t.equal(daemon.child.signalCode, signal);
+    }
+  });
 
 for (const [when, begin] of [
   ['a running daemon', (t: Test): Promise<Daemon> => Daemon.start(t)],
@@ -114,7 +111,7 @@ for (const [when, begin] of [
     (t: Test): Promise<Daemon> => Daemon.start(t, { env: { NODE_OPTIONS: '--disable-sigusr1' } }),
   ],
 ] as const)
-  t.test(`SIGUSR1 opens no debugger, and is said to be ignored: ${when}`, async (t) => {
+  t.test(`SIGUSR1 opens no debugger, and a log line says that it is ignored: ${when}`, async (t) => {
     const daemon = await begin(t);
     daemon.child.kill('SIGUSR1');
     t.match(await daemon.logged('SIGUSR1 ignored: the inspector is disabled'), { level: 40 });

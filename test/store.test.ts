@@ -55,7 +55,7 @@ function sleeper(t: Test): { pid: number; end(): Promise<unknown> } {
   };
 }
 
-t.test('after a crash it is known how processes ended that had no parent any more', async (t) => {
+t.test('after a crash the outcomes of processes that lost their parent are known', async (t) => {
   const { start, said } = await withStore(t);
   const daemon = await start();
   const exits = await daemon.spawn(['sh', '-c', 'trap "exit 7" TERM; while :; do sleep 0.1; done'], {
@@ -104,7 +104,7 @@ t.test('after a crash it is known how processes ended that had no parent any mor
   t.equal(await last.stop(), 0);
 });
 
-t.test('what was told as ended before a crash is told as reaped after it, once', async (t) => {
+t.test('an end that was reported before a crash is reported as reaped after it, once', async (t) => {
   const { start } = await withStore(t);
   const daemon = await start();
   const parent = spawn(
@@ -143,7 +143,7 @@ input()`,
   t.equal(await heir.stop(), 0);
 });
 
-t.test('stored pidfds that nobody claims, or that are of another process, are removed and closed', async (t) => {
+t.test('stored pidfds without a handle, or of another process, are removed and closed', async (t) => {
   const { start, said, notify } = await withStore(t);
   const daemon = await start();
   const process1 = sleeper(t);
@@ -182,7 +182,7 @@ t.test('stored pidfds that nobody claims, or that are of another process, are re
   t.equal(await last.stop(), 0);
 });
 
-t.test('no more is stored than the kernel lets a service be started with', (t) => {
+t.test('the store holds no more than the kernel lets a service be started with', (t) => {
   const store = new PidfdStore(notifierTo('/nonexistent/notify'), [1, 2, 3]);
   using pidfd = Pidfd.open(process.pid);
   for (let id = 4; id < 20_000; id += 1) store.put(id, pidfd);
@@ -229,7 +229,7 @@ t.test('a full queue delays nothing and loses nothing', async (t) => {
   t.equal(await daemon.stop(), 0);
 });
 
-t.test('a manager that is not there is no fault', async (t) => {
+t.test('a missing service manager is not an error', async (t) => {
   for (const NOTIFY_SOCKET of ['/nonexistent/notify', '@nobody-listens-here', 'nonsense', '']) {
     const daemon = await Daemon.start(t, { env: { NOTIFY_SOCKET } });
     t.match((await daemon.waitid((await daemon.spawn(['sh', '-c', 'exit 3'])).id)).body, { outcome: { exitCode: 3 } });

@@ -43,7 +43,7 @@ t.test('a program may open its captured streams by name, which truncates nothing
   t.equal(await daemon.stop(), 0);
 });
 
-t.test('also one that runs as another user', asRoot, async (t) => {
+t.test('a program that runs as another user may too', asRoot, async (t) => {
   const daemon = await Daemon.start(t);
   const script = 'echo one > /dev/stdout; echo two > /dev/stderr; id -u > /proc/self/fd/1';
   t.match(await run(daemon, ['sh', '-c', script], { user: 'nobody' }), { stdout: 'one\n65534\n', stderr: 'two\n' });
@@ -56,7 +56,7 @@ t.test('also one that runs as another user', asRoot, async (t) => {
   t.equal(await daemon.stop(), 0);
 });
 
-t.test('a captured stream is no storage: it has no size to set and no room to reserve', async (t) => {
+t.test('a captured stream is not storage: its size cannot be set and no space reserved', async (t) => {
   const daemon = await Daemon.start(t);
   const script = 'truncate -s 8T /dev/stdout; fallocate -n -l 100M /dev/stdout; printf whole';
   const { stdout, outcome } = await run(daemon, ['sh', '-c', script]);
@@ -66,7 +66,7 @@ t.test('a captured stream is no storage: it has no size to set and no room to re
   t.equal(await daemon.stop(), 0);
 });
 
-t.test('who has learnt of an end reads all that was written before it', async (t) => {
+t.test('a client that has received an exit can read all output before it', async (t) => {
   const daemon = await Daemon.start(t);
   for (let round = 0; round < 20; round += 1) {
     const { id } = await daemon.spawn(['sh', '-c', `printf %s ${round}`], {}, { stdout: 'capture' });
@@ -79,7 +79,7 @@ t.test('who has learnt of an end reads all that was written before it', async (t
   t.equal(await daemon.stop(), 0);
 });
 
-t.test('the limit holds while the daemon is stopped: the program waits, and nothing is lost', async (t) => {
+t.test('the limit holds while the daemon is stopped: the program blocks, and nothing is lost', async (t) => {
   const limit = 2 ** 20;
   const daemon = await Daemon.start(t, { args: ['--max-output', String(limit)] });
   const gate = new Gate(t);
@@ -98,7 +98,7 @@ t.test('the limit holds while the daemon is stopped: the program waits, and noth
   t.equal(await daemon.stop(), 0);
 });
 
-t.test('lines through every kind of stream are whole', async (t) => {
+t.test('lines through every kind of stream stay whole', async (t) => {
   const daemon = await Daemon.start(t);
   const wanted = linesTo(LINES);
   const captured = await run(daemon, writing(LINES));
@@ -114,7 +114,7 @@ t.test('lines through every kind of stream are whole', async (t) => {
   t.equal(await daemon.stop(), 0);
 });
 
-t.test('nothing is lost of what is written while the daemon is replaced, killed, and away', async (t) => {
+t.test('no output is lost while the daemon is replaced, killed or absent', async (t) => {
   const gate = new Gate(t);
   const first = await Daemon.start(t);
   const { directory } = first;
@@ -138,33 +138,30 @@ t.test('nothing is lost of what is written while the daemon is replaced, killed,
   t.equal(await third.stop(), 0);
 });
 
-t.test(
-  'a keeper that is killed is replaced, and one that has nothing to hold ends with the daemon, however that ends',
-  async (t) => {
-    const daemon = await Daemon.start(t);
-    t.same(daemon.keepers, []);
-    const gate = new Gate(t);
-    const { id } = await daemon.spawn(['sh', '-c', `read -r line < ${gate.path}; echo end`], {}, { stdout: 'capture' });
-    const [keeper] = daemon.keepers;
-    process.kill(keeper!, 'SIGKILL');
-    const holds = (pid: number): boolean =>
-      readdirSync(`/proc/${pid}/fd`).some((fd) => readlinkSync(`/proc/${pid}/fd/${fd}`).startsWith('pipe:'));
-    await eventually(() => daemon.keepers.some((pid) => pid !== keeper && holds(pid)));
-    daemon.child.kill('SIGKILL');
-    await daemon.exited;
-    gate.open();
-    const heir = await Daemon.start(t, { directory: daemon.directory });
-    await eventually(async () => (await heir.events(id)).some(({ event }) => event === 'output'));
-    t.equal((await heir.get(`/v1/handles/${id}/stdout`)).text, 'end\n');
-    await run(heir, ['true']);
-    t.equal(heir.keepers.length, 1);
-    heir.child.kill('SIGKILL');
-    await heir.exited;
-    await eventually(() => heir.keepers.length === 0);
-  },
-);
+t.test('a killed keeper is replaced, and one that holds nothing ends with the daemon in every case', async (t) => {
+  const daemon = await Daemon.start(t);
+  t.same(daemon.keepers, []);
+  const gate = new Gate(t);
+  const { id } = await daemon.spawn(['sh', '-c', `read -r line < ${gate.path}; echo end`], {}, { stdout: 'capture' });
+  const [keeper] = daemon.keepers;
+  process.kill(keeper!, 'SIGKILL');
+  const holds = (pid: number): boolean =>
+    readdirSync(`/proc/${pid}/fd`).some((fd) => readlinkSync(`/proc/${pid}/fd/${fd}`).startsWith('pipe:'));
+  await eventually(() => daemon.keepers.some((pid) => pid !== keeper && holds(pid)));
+  daemon.child.kill('SIGKILL');
+  await daemon.exited;
+  gate.open();
+  const heir = await Daemon.start(t, { directory: daemon.directory });
+  await eventually(async () => (await heir.events(id)).some(({ event }) => event === 'output'));
+  t.equal((await heir.get(`/v1/handles/${id}/stdout`)).text, 'end\n');
+  await run(heir, ['true']);
+  t.equal(heir.keepers.length, 1);
+  heir.child.kill('SIGKILL');
+  await heir.exited;
+  await eventually(() => heir.keepers.length === 0);
+});
 
-t.test('on a full disk the program waits, readiness says so, and nothing is lost', mayMount, async (t) => {
+t.test('on a full disk the program blocks, readiness reports it, and nothing is lost', mayMount, async (t) => {
   const directory = temporaryDirectory(t);
   const state = join(directory, 'state');
   mkdirSync(state);
@@ -183,7 +180,7 @@ t.test('on a full disk the program waits, readiness says so, and nothing is lost
   t.equal(await daemon.stop(), 0);
 });
 
-t.test('where the disk takes no more files, only a spawn that captures is refused', mayMount, async (t) => {
+t.test('if the disk accepts no more files, only a spawn that captures is refused', mayMount, async (t) => {
   const directory = temporaryDirectory(t);
   const state = join(directory, 'state');
   mkdirSync(state);
@@ -206,7 +203,7 @@ t.test('where the disk takes no more files, only a spawn that captures is refuse
   t.equal(await daemon.stop(), 0);
 });
 
-t.test('programs that inherit a stream get one that waits for its reader', async (t) => {
+t.test('programs that inherit a stream get one that blocks for its reader', async (t) => {
   const wanted = linesTo(LINES);
   for (const nonblocking of [false, true]) {
     const { child, read } = await behindSlowReader(t, ['--main', '--', ...writing(LINES)], { nonblocking });

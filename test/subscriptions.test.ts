@@ -5,7 +5,7 @@ import { Daemon } from './support/harness.ts';
 const residentKiB = (pid: number): number =>
   Number(/^VmRSS:\s+(\d+)/m.exec(readFileSync(`/proc/${pid}/status`, 'utf8'))![1]);
 
-t.test('what a socket subscribes to and leaves again and again costs no memory, and nobody waits', async (t) => {
+t.test('repeated subscribing and unsubscribing leaks no memory and delays no other reader', async (t) => {
   const daemon = await Daemon.start(t);
   const { id } = await daemon.spawn(['true']);
   await daemon.waitid(id);
@@ -43,7 +43,7 @@ t.test('what a socket subscribes to and leaves again and again costs no memory, 
   socket.close();
 });
 
-t.test('a handle that is followed again and again tells each event once, also what came in between', async (t) => {
+t.test('a handle that is subscribed to repeatedly delivers each event once, also events in between', async (t) => {
   const daemon = await Daemon.start(t);
   const { id } = await daemon.spawn(['sleep', '1000']);
   const socket = daemon.ws(`?handle=${id}`);

@@ -22,7 +22,7 @@ for (const architecture of Object.keys(listings) as Architecture[]) {
   const own = process.arch === architecture;
 
   t.test(
-    `the machine code of ${architecture} is what its source says`,
+    `the machine code of ${architecture} matches its source`,
     { skip: !isThere(as) && `${as} is missing` },
     async (t) => {
       const directory = t.testdir();
@@ -37,7 +37,7 @@ for (const architecture of Object.keys(listings) as Architecture[]) {
 
   const runner = own ? [] : run;
   t.test(
-    `a program of ${architecture} goes on by what its calls give: more than zero, zero, a failure`,
+    `a program of ${architecture} branches on the results of its calls: positive, zero, failure`,
     { skip: !own && !isThere(run[0]!) && `${run[0]} is missing` },
     async (t) => {
       const program = new SyscallProgram(undefined, architecture);
