@@ -25,7 +25,7 @@ async function hangUp(daemon: Daemon, id: string, graceMs: number): Promise<void
   await eventually(async () => /^waitd_parked_calls 0$/m.test((await daemon.get('/metrics')).text));
 }
 
-t.test('the SIGKILL comes though its caller hangs up and the daemon is upgraded', async (t) => {
+t.test('SIGKILL is sent although the caller disconnects and the daemon is upgraded', async (t) => {
   const daemon = await Daemon.start(t);
   const { id } = await deaf(daemon);
   await hangUp(daemon, id, 1500);
@@ -34,7 +34,7 @@ t.test('the SIGKILL comes though its caller hangs up and the daemon is upgraded'
   t.equal(await daemon.stop(), 0);
 });
 
-t.test('… though the daemon is killed: the next one sends it, at once if the time has passed', async (t) => {
+t.test('… although the daemon is killed: the next daemon sends it, at once if the grace has passed', async (t) => {
   for (const hasPassed of [true, false]) {
     const daemon = await Daemon.start(t);
     const { id, pid } = await deaf(daemon);
@@ -50,7 +50,7 @@ t.test('… though the daemon is killed: the next one sends it, at once if the t
   }
 });
 
-t.test('… though the daemon stops and the handle is closed before, and it reaches the group too', async (t) => {
+t.test('… although the daemon stops and the handle is closed first; it reaches the group too', async (t) => {
   const daemon = await Daemon.start(t);
   const script = `trap "exit 0" TERM; sh -c '${ignoresTerm}' & wait; exit 1`;
   const group = await deaf(daemon, script);
@@ -70,7 +70,7 @@ t.test('… though the daemon stops and the handle is closed before, and it reac
   t.equal(await heir.stop(), 0);
 });
 
-t.test('it is one deadline for each process: a shorter grace moves it, a longer one does not', async (t) => {
+t.test('each process has one deadline: a shorter grace moves it, a longer one does not', async (t) => {
   const daemon = await Daemon.start(t);
   const { id } = await deaf(daemon);
   const first = daemon.post(`/v1/handles/${id}/terminate`, { graceMs: DAYS_24 });
@@ -83,7 +83,7 @@ t.test('it is one deadline for each process: a shorter grace moves it, a longer 
   t.equal(await daemon.stop(), 0);
 });
 
-t.test('500 of them with hang-ups take no descriptor, and nothing is left after the end', async (t) => {
+t.test('500 calls that disconnect use no descriptors and leave nothing behind', async (t) => {
   const daemon = await Daemon.start(t);
   const { id, pid } = await deaf(daemon);
   const warm = daemon.post(`/v1/handles/${id}/terminate`, { graceMs: DAYS_24 }).catch(() => null);

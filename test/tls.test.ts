@@ -61,7 +61,7 @@ function handshake(daemon: Daemon, options: ConnectionOptions = {}): Promise<TLS
   return promise;
 }
 
-t.test('with a certificate TCP speaks TLS alone, 1.2 or newer; the Unix socket stays plain', async (t) => {
+t.test('with a certificate TCP accepts only TLS, 1.2 or newer; the Unix socket stays plain', async (t) => {
   const daemon = await Daemon.start(t, { args: flags(server) });
   t.match(
     daemon.entries.find(({ address }) => address?.startsWith('tcp:')),
@@ -95,7 +95,7 @@ t.test('with a certificate TCP speaks TLS alone, 1.2 or newer; the Unix socket s
   t.equal(await daemon.stop(), 0);
 });
 
-t.test('what is wrong with the files stops the start, and a rehearsal finds it', async (t) => {
+t.test('invalid files stop the start, and a rehearsal reports them', async (t) => {
   const other = ours.issue('other', { names: local, usage: 'serverAuth' });
   const open = ours.issue('open', { names: local, usage: 'serverAuth' });
   chmodSync(open.key, 0o640);
@@ -139,7 +139,7 @@ t.test('what is wrong with the files stops the start, and a rehearsal finds it',
   t.equal(good.stdout, 'waitd: check passed\n');
 });
 
-t.test('a client is who its certificate says: the first DNS, URI or email name', async (t) => {
+t.test('a certificate identifies its client: by the first DNS, URI or email name', async (t) => {
   const daemon = await Daemon.start(t, { args: withClients });
   const cases: [string, string[]][] = [
     ['cert:ci.example', ['DNS.1=ci.example', 'DNS.2=admin']],
@@ -179,7 +179,7 @@ t.test('a client is who its certificate says: the first DNS, URI or email name',
   t.equal(await daemon.stop(), 0);
 });
 
-t.test('on a terminal it says how to call it by TLS', async (t) => {
+t.test('on a terminal the daemon prints how to call it over TLS', async (t) => {
   const directory = temporaryDirectory(t);
   const endpoints = `--listen tcp:127.0.0.1:0 --state-dir ${directory}/state`;
   const command = `${process.execPath} ${MAIN} serve ${endpoints} ${flags(server).join(' ')}`;
@@ -194,7 +194,7 @@ t.test('on a terminal it says how to call it by TLS', async (t) => {
   child.kill('SIGTERM');
 });
 
-t.test('the call by TLS in its how-to is answered', async (t) => {
+t.test('the TLS command in the how-to gets an answer', async (t) => {
   const daemon = await Daemon.start(t, { args: withClients });
   const pair = ours.issue('client', { names: ['DNS.1=readme'] });
   for (const [from, to] of [
@@ -213,7 +213,7 @@ t.test('the call by TLS in its how-to is answered', async (t) => {
   t.equal(await daemon.stop(), 0);
 });
 
-t.test('a certificate that does not verify ends before anything is asked', async (t) => {
+t.test('a certificate that does not verify ends the connection before any request', async (t) => {
   const daemon = await Daemon.start(t, { args: withClients });
   const cases: [string, Pair, string][] = [
     ['of somebody else', theirs.issue('stranger', { names: ['DNS.1=admin'] }), 'UNABLE_TO_'],
@@ -234,7 +234,7 @@ t.test('a certificate that does not verify ends before anything is asked', async
   t.equal(await daemon.stop(), 0);
 });
 
-t.test('a session that is taken up again is as good as it was, and no better', async (t) => {
+t.test('a resumed session has the same rights as before, and no more', async (t) => {
   const daemon = await Daemon.start(t, { args: withClients });
   const good = shown(ours.issue('again', { names: ['DNS.1=again'] }));
   const bad = shown(theirs.issue('again', { names: ['DNS.1=again'] }));
@@ -278,7 +278,7 @@ t.test('a session that is taken up again is as good as it was, and no better', a
   t.equal(await daemon.stop(), 0);
 });
 
-t.test('the names of a certificate are read as they were written, or not at all', async (t) => {
+t.test('the names of a certificate are read exactly as encoded, or not at all', async (t) => {
   t.equal(certificateName(undefined), null);
   t.equal(certificateName(''), null);
   t.equal(certificateName('othername:<unsupported>, DirName:"CN=a\\u002c DNS:b", DNS:c'), 'c');
@@ -290,7 +290,7 @@ t.test('the names of a certificate are read as they were written, or not at all'
     t.equal(certificateName(text), null, text);
 });
 
-t.test('sockets, parked waits and sudden ends are the same by TLS', async (t) => {
+t.test('sockets, parked waits and abrupt disconnects work the same over TLS', async (t) => {
   const daemon = await Daemon.start(t, { args: withClients });
   const pair = shown(ours.issue('watcher', { names: ['URI.1=spiffe://watcher'] }));
   const { body: handle } = await spawn(daemon, pair);
@@ -314,7 +314,7 @@ t.test('sockets, parked waits and sudden ends are the same by TLS', async (t) =>
   t.match(await socket.closed, { code: 1001 });
 });
 
-t.test('an upgrade reads the certificates again; one that would not do is refused', async (t) => {
+t.test('an upgrade reads the certificates again; invalid ones refuse it', async (t) => {
   const files = ours.issue('renewed', { names: local, usage: 'serverAuth' });
   const daemon = await Daemon.start(t, { args: flags(files) });
   const { port } = daemon;
@@ -339,7 +339,7 @@ t.test('an upgrade reads the certificates again; one that would not do is refuse
   t.equal(await daemon.stop(), 0);
 });
 
-t.test('a handshake that is broken off or never begun holds up nobody, a stop neither', async (t) => {
+t.test('an unfinished handshake delays no other client and no stop', async (t) => {
   const daemon = await Daemon.start(t, { args: flags(server) });
   const silent = connectPlain(daemon.port, '127.0.0.1');
   silent.on('error', () => {});

@@ -57,7 +57,7 @@ function whereTracingIsAllowed(): { skip?: string } {
 }
 
 t.test(
-  'a process that was killed and does not end is ETIMEDOUT, with its state',
+  'a process that survives SIGKILL is reported as ETIMEDOUT, with its state',
   whereTracingIsAllowed(),
   async (t) => {
     const daemon = await Daemon.start(t);
@@ -76,7 +76,7 @@ t.test(
 );
 
 t.test(
-  '--stop-children ends within its grace although a process is held by a tracer',
+  '--stop-children ends within its grace although a tracer holds a process',
   whereTracingIsAllowed(),
   async (t) => {
     const daemon = await Daemon.start(t, { args: ['--stop-children=100ms'] });

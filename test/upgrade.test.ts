@@ -6,7 +6,7 @@ import { setTimeout } from 'node:timers/promises';
 import t from 'tap';
 import { childrenOf, Daemon, eventually, stateOf, temporaryDirectory, withFaults } from './support/harness.ts';
 
-t.test('what is held goes on over an upgrade: pid, children, flags, stops, groups, cursors', async (t) => {
+t.test('an upgrade preserves pid, children, flags, stops, groups and cursors', async (t) => {
   const daemon = await Daemon.start(t);
   const { pid, port } = daemon;
   const living = await daemon.spawn(['sleep', '100'], { nonblocking: true, labels: { a: 'b' } });
@@ -61,7 +61,7 @@ t.test('what is held goes on over an upgrade: pid, children, flags, stops, group
   t.equal(await daemon.stop(), 0);
 });
 
-t.test('a child that ends while the daemon is being replaced is told of once', async (t) => {
+t.test('the exit of a child during a replacement is reported once', async (t) => {
   const daemon = await Daemon.start(t);
   for (let round = 0; round < 5; round += 1) {
     const handles = await Promise.all(
@@ -81,7 +81,7 @@ t.test('a child that ends while the daemon is being replaced is told of once', a
   t.equal(await daemon.stop(), 0);
 });
 
-t.test('nobody is refused a connection while it is being replaced', async (t) => {
+t.test('no connection is refused during a replacement', async (t) => {
   const daemon = await Daemon.start(t);
   let done = false;
   let connected = 0;
@@ -106,7 +106,7 @@ t.test('nobody is refused a connection while it is being replaced', async (t) =>
   t.notOk(existsSync(daemon.socket));
 });
 
-t.test('two ports that were picked are both kept', async (t) => {
+t.test('two ports that the kernel chose are both kept', async (t) => {
   const daemon = await Daemon.start(t, { args: ['--listen', 'tcp:127.0.0.1:0'] });
   const listening = (): string[] =>
     daemon.entries.flatMap(({ msg, address }) => (msg === 'listening' && address!.startsWith('tcp:') ? address! : []));
@@ -117,7 +117,7 @@ t.test('two ports that were picked are both kept', async (t) => {
   t.equal(await daemon.stop(), 0);
 });
 
-t.test('a command that would not start any more is not gone over to', async (t) => {
+t.test('an upgrade to a command that would not start is refused', async (t) => {
   const directory = t.testdir();
   const tokens = join(directory, 'tokens');
   writeFileSync(tokens, 'a token-0123456789-abc\n', { mode: 0o600 });
@@ -139,7 +139,7 @@ t.test('a command that would not start any more is not gone over to', async (t) 
   t.equal(await daemon.stop(), 0);
 });
 
-t.test('SIGHUP and SIGTERM in the middle of an upgrade', async (t) => {
+t.test('SIGHUP and SIGTERM during an upgrade', async (t) => {
   const daemon = await Daemon.start(t);
   const { id } = await daemon.spawn(['sleep', '100']);
   const from = daemon.entries.length;
@@ -155,7 +155,7 @@ t.test('SIGHUP and SIGTERM in the middle of an upgrade', async (t) => {
   t.equal(await daemon.exited, 0, 'it stops');
 });
 
-t.test('an exception that nobody caught is survived, five times a minute', async (t) => {
+t.test('the daemon survives an uncaught exception, five times a minute', async (t) => {
   const daemon = await Daemon.start(t, { env: withFaults(join(t.testdir(), 'fault')) });
   const { id } = await daemon.spawn(['sleep', '100']);
   const socket = daemon.ws();
@@ -176,14 +176,11 @@ t.test('an exception that nobody caught is survived, five times a minute', async
   t.equal(await heir.stop(), 0);
 });
 
-t.test(
-  'an upgrade is rehearsed with the version of the handoff, and one that this code cannot read is refused',
-  async (t) => {
-    const directory = temporaryDirectory(t);
-    const args = ['serve', '--check', '--state-dir', `${directory}/state`, '--listen', `unix:${directory}/s`];
-    const env = { ...process.env, WAITD_HANDOFF_VERSION: '999' };
-    const main = join(import.meta.dirname, '../src/main.ts');
-    const stranger = spawnSync(process.execPath, [main, ...args], { encoding: 'utf8', env });
-    t.match(stranger, { status: 1, stderr: /hands over version 999/ });
-  },
-);
+t.test('an upgrade is rehearsed with the handoff version, and refused if this code cannot read it', async (t) => {
+  const directory = temporaryDirectory(t);
+  const args = ['serve', '--check', '--state-dir', `${directory}/state`, '--listen', `unix:${directory}/s`];
+  const env = { ...process.env, WAITD_HANDOFF_VERSION: '999' };
+  const main = join(import.meta.dirname, '../src/main.ts');
+  const stranger = spawnSync(process.execPath, [main, ...args], { encoding: 'utf8', env });
+  t.match(stranger, { status: 1, stderr: /hands over version 999/ });
+});

@@ -11,7 +11,7 @@ async function parked(count: number): Promise<void> {
   await eventually(async () => (await daemon.get('/metrics')).text.includes(`waitd_parked_calls ${count}\n`));
 }
 
-t.test('the table: {blocking, nonblocking} x {WNOHANG or not} while nothing is to report', async (t) => {
+t.test('the table: {blocking, nonblocking} x {WNOHANG or not} without a pending event', async (t) => {
   const blocking = await daemon.spawn(['sleep', '100']);
   const nonblocking = await daemon.spawn(['sleep', '100'], { nonblocking: true });
   const timedOut = await daemon.waitid(blocking.id, { timeoutMs: 1 });
@@ -60,7 +60,7 @@ t.test('options are checked before anything else', async (t) => {
   }
 });
 
-t.test('a stopped child that nobody holds is still stopped for the next client, with the stop unread', async (t) => {
+t.test('a stopped child without a handle is still stopped for the next client, with its stop unread', async (t) => {
   for (const between of ['nothing', 'an upgrade', 'a stop while nobody holds it'] as const) {
     const { id, process: own } = await daemon.spawn(['sleep', '100']);
     const stop = async (): Promise<void> => {
@@ -102,7 +102,7 @@ t.test('a child that its parent traces is stopped, not ended, by a signal', asyn
   }
 });
 
-t.test('each client collects once, on whichever of its handles, and takes nothing from another', async (t) => {
+t.test('each client collects once, on any of its handles, and takes nothing from another', async (t) => {
   const mine = await daemon.spawn(['sh', '-c', 'sleep 0.05; exit 3']);
   const { body: twin } = await daemon.post('/v1/handles', { open: { pid: mine.process.pid } });
   t.match((await daemon.waitid(twin.id, { options: ['WEXITED', 'WNOWAIT'] })).body, { outcome: { exitCode: 3 } });
@@ -113,7 +113,7 @@ t.test('each client collects once, on whichever of its handles, and takes nothin
   t.match((await daemon.get(`/v1/handles/${mine.id}`)).body, { collected: true, outcome: { exitCode: 3 } });
 });
 
-t.test('of 200 waits on one process one collects, and the peekers harm nobody', async (t) => {
+t.test('of 200 waits on one process one collects, and WNOWAIT calls do not interfere', async (t) => {
   const handle = await daemon.spawn(['sleep', '100']);
   const waits = Array.from({ length: 200 }, () => daemon.waitid(handle.id));
   const peeks = Array.from({ length: 20 }, () => daemon.waitid(handle.id, { options: ['WEXITED', 'WNOWAIT'] }));
@@ -125,7 +125,7 @@ t.test('of 200 waits on one process one collects, and the peekers harm nobody', 
   for (const { status } of await Promise.all(peeks)) t.ok(status === 200 || status === 410);
 });
 
-t.test('a parked wait whose caller has gone away collects nothing', async (t) => {
+t.test('a parked wait whose caller has disconnected collects nothing', async (t) => {
   for (let round = 0; round < 50; round += 1) {
     const handle = await daemon.spawn(['sleep', '100']);
     const caller = new AbortController();
@@ -138,7 +138,7 @@ t.test('a parked wait whose caller has gone away collects nothing', async (t) =>
   }
 });
 
-t.test('neither close nor PATCH disturbs a wait that is parked', async (t) => {
+t.test('neither close nor PATCH affects a parked wait', async (t) => {
   for (const options of [['WEXITED'], ['WSTOPPED']]) {
     const handle = await daemon.spawn(['sleep', '100']);
     const { body: other } = await daemon.post('/v1/handles', { dup: handle.id });
@@ -154,7 +154,7 @@ t.test('neither close nor PATCH disturbs a wait that is parked', async (t) => {
   }
 });
 
-t.test('stops and continues: one wait parked on each wakes, and each client has its own', async (t) => {
+t.test('stops and continues: a parked wait for each wakes, and each client has its own events', async (t) => {
   const { id, process: child } = await daemon.spawn(['sleep', '100']);
   const stopped = daemon.waitid(id, { options: ['WSTOPPED'] });
   const ended = daemon.waitid(id, { options: ['WEXITED'] });
@@ -206,7 +206,7 @@ t.test('a client’s first handle on a stopped process starts with that stop unr
   await daemon.request('DELETE', `/v1/handles/${first.id}?signal=SIGKILL`);
 });
 
-t.test('poll waits for any, all or a number, and collects nothing', async (t) => {
+t.test('poll waits for any, all or a number of handles, and collects nothing', async (t) => {
   const handles = await Promise.all([1, 2, 3].map(() => daemon.spawn(['sleep', '100'])));
   const ids = handles.map((handle) => handle.id);
   const none = await daemon.post('/v1/poll', { handles: ids, timeoutMs: 1 });
@@ -234,13 +234,13 @@ t.test('poll waits for any, all or a number, and collects nothing', async (t) =>
   t.match((await daemon.post('/v1/poll', { handles: [ids[0], 'h_nosuch'] })).body, { status: 404, errno: 'EBADF' });
 });
 
-t.test('waits by TCP with the first token are the same client’s', async (t) => {
+t.test('waits over TCP with the first token belong to the same client', async (t) => {
   const { id } = await daemon.spawn(['true']);
   t.match((await daemon.waitid(id, {}, { tcp: true })).body, { outcome: { reason: 'exited', exitCode: 0 } });
   t.match((await daemon.waitid(id)).body, noChild);
 });
 
-t.test('stopping answers what is parked with 503, and nothing is left', async (t) => {
+t.test('a stop answers parked calls with 503, and nothing is left behind', async (t) => {
   const { id, process: child } = await daemon.spawn(['sleep', '100']);
   const wait = daemon.waitid(id);
   const poll = daemon.post('/v1/poll', { handles: [id] });

@@ -43,7 +43,7 @@ async function watch(daemon: Daemon, match: object, more: object = {}, options: 
 }
 
 for (const { by, prefix } of ways)
-  t.test(`by ${by}: what the daemon itself starts by way of other programs is opened as what it becomes`, async (t) => {
+  t.test(`by ${by}: a process that the daemon starts through other programs is opened once it matches`, async (t) => {
     const daemon = await Daemon.start(t, { prefix: [...prefix] });
     const argv = ['sleep', `100.${mark().replace(/\D/g, '')}`];
     const { id } = await watch(daemon, { argv: argv.join(' ') });
@@ -58,7 +58,7 @@ for (const { by, prefix } of ways)
   });
 
 for (const { by, prefix } of ways) {
-  t.test(`by ${by}: what appears is opened once, and its outcome is known`, async (t) => {
+  t.test(`by ${by}: each process that appears is opened once, and its outcome is known`, async (t) => {
     const daemon = await Daemon.start(t, { prefix: [...prefix] });
     const name = mark();
     const before = await begun(t, name);
@@ -107,30 +107,27 @@ for (const { by, prefix } of ways) {
     socket.close();
   });
 
-  t.test(
-    `by ${by}: what is there already is opened where that is asked for, and what becomes a match later`,
-    async (t) => {
-      const daemon = await Daemon.start(t, { prefix: [...prefix] });
-      const name = mark();
-      const there = await begun(t, name);
-      const gate = new Gate(t);
-      const later = spawn('bash', ['-c', `read -r line < ${gate.path}; exec -a ${name} sleep 1000`], {
-        stdio: 'ignore',
-      });
-      t.teardown(() => later.kill('SIGKILL'));
-      const { id } = await watch(daemon, { argv: `${name} *` }, { existing: true });
-      const socket = daemon.ws('?since=0');
-      const first = await socket.first(({ event }) => event === 'opened');
-      t.equal(first.process.pid, there.pid);
-      gate.open();
-      const second = await socket.first(({ event, process }) => event === 'opened' && process.pid === later.pid);
-      t.match(second.process.argv, [name, '1000']);
-      t.equal((await daemon.get(`/v1/watches/${id}`)).body.opened, 2);
-      socket.close();
-    },
-  );
+  t.test(`by ${by}: existing processes are opened on request, and so are those that match later`, async (t) => {
+    const daemon = await Daemon.start(t, { prefix: [...prefix] });
+    const name = mark();
+    const there = await begun(t, name);
+    const gate = new Gate(t);
+    const later = spawn('bash', ['-c', `read -r line < ${gate.path}; exec -a ${name} sleep 1000`], {
+      stdio: 'ignore',
+    });
+    t.teardown(() => later.kill('SIGKILL'));
+    const { id } = await watch(daemon, { argv: `${name} *` }, { existing: true });
+    const socket = daemon.ws('?since=0');
+    const first = await socket.first(({ event }) => event === 'opened');
+    t.equal(first.process.pid, there.pid);
+    gate.open();
+    const second = await socket.first(({ event, process }) => event === 'opened' && process.pid === later.pid);
+    t.match(second.process.argv, [name, '1000']);
+    t.equal((await daemon.get(`/v1/watches/${id}`)).body.opened, 2);
+    socket.close();
+  });
 
-  t.test(`by ${by}: a restart and an upgrade open what has appeared meanwhile, and nothing twice`, async (t) => {
+  t.test(`by ${by}: a restart and an upgrade open what appeared in the meantime, and nothing twice`, async (t) => {
     const directory = temporaryDirectory(t);
     const options = { directory, prefix: [...prefix] };
     const daemon = await Daemon.start(t, options);
@@ -165,7 +162,7 @@ for (const { by, prefix } of ways) {
   });
 }
 
-t.test('by events, hundreds of processes are each opened once, with the outcome that each has', async (t) => {
+t.test('by events, hundreds of processes are opened once each, with the right outcome', async (t) => {
   const daemon = await Daemon.start(t);
   const name = mark();
   const { id, by } = await watch(daemon, { argv: `${name} *` });
@@ -195,7 +192,7 @@ t.test('by events, hundreds of processes are each opened once, with the outcome 
   socket.close();
 });
 
-t.test('many that are there already are opened, while others are answered', async (t) => {
+t.test('many existing processes are opened while other requests are answered', async (t) => {
   const daemon = await Daemon.start(t);
   const name = mark();
   const most = 400;
@@ -210,7 +207,7 @@ t.test('many that are there already are opened, while others are answered', asyn
   t.match((await daemon.get('/metrics')).text, new RegExp(`^waitd_live_handles ${most}$`, 'm'));
 });
 
-t.test('without a watch there is neither a socket nor a look at anything', async (t) => {
+t.test('without a watch the daemon opens no socket and scans no processes', async (t) => {
   const daemon = await Daemon.start(t);
   const sockets = (): number =>
     readdirSync(`/proc/${daemon.pid}/fd`).filter((fd) => {
@@ -239,7 +236,7 @@ t.test('without a watch there is neither a socket nor a look at anything', async
   t.same((await daemon.get('/v1/watches')).body, { watches: [] });
 });
 
-t.test('a deleted watch opens nothing more, and what it opened stays', async (t) => {
+t.test('a deleted watch opens nothing more, and its handles stay open', async (t) => {
   const daemon = await Daemon.start(t);
   const name = mark();
   const { id } = await watch(daemon, { argv: `${name} *` });
@@ -267,7 +264,7 @@ function write(policy: string, clients: Record<string, object>): void {
   writeFileSync(policy, JSON.stringify({ clients: Object.fromEntries(named) }));
 }
 
-t.test('a watch opens what its client may, as many as it may, and tries again', async (t) => {
+t.test('a watch opens what its client may open, up to its quota, and tries again later', async (t) => {
   const directory = temporaryDirectory(t);
   const policy = join(directory, 'policy.yaml');
   const observer = { observe: true };
@@ -298,7 +295,7 @@ t.test('a watch opens what its client may, as many as it may, and tries again', 
   socket.close();
 });
 
-t.test('watches are each client’s own', async (t) => {
+t.test('each client sees only its own watches', async (t) => {
   const directory = temporaryDirectory(t);
   const policy = join(directory, 'policy.yaml');
   const clients = {
@@ -331,7 +328,7 @@ t.test('watches are each client’s own', async (t) => {
   t.equal(strange.body.errno, anothers.body.errno);
 });
 
-t.test('there may be a hundred', async (t) => {
+t.test('a client may have a hundred watches', async (t) => {
   const daemon = await Daemon.start(t);
   for (let made = 0; made < 100; made += 1)
     t.equal((await daemon.post('/v1/watches', { match: { argv: mark() } })).status, 201);
@@ -341,7 +338,7 @@ t.test('there may be a hundred', async (t) => {
   t.equal((await daemon.post('/v1/watches', { match: { argv: mark() } })).status, 201);
 });
 
-t.test('one that is asked for again with its key is made once', async (t) => {
+t.test('a request that is repeated with its key creates one watch', async (t) => {
   const directory = temporaryDirectory(t);
   const daemon = await Daemon.start(t, { directory });
   const keyed = { headers: { 'idempotency-key': 'a key' } };
@@ -358,7 +355,7 @@ t.test('one that is asked for again with its key is made once', async (t) => {
   t.equal((await heir.post('/v1/watches', { match: { argv: mark() } }, keyed)).status, 422);
 });
 
-t.test('what is no watch is refused', async (t) => {
+t.test('an invalid watch is refused', async (t) => {
   const daemon = await Daemon.start(t);
   for (const body of [
     {},
@@ -373,7 +370,7 @@ t.test('what is no watch is refused', async (t) => {
   t.match(await daemon.request('PATCH', '/v1/watches/x'), { status: 405 });
 });
 
-t.test('a full disk refuses a watch, and a damaged journal loses none', async (t) => {
+t.test('a full disk refuses a new watch, and a damaged journal loses none', async (t) => {
   const directory = temporaryDirectory(t);
   const fault = join(directory, 'fault');
   const daemon = await Daemon.start(t, { directory, env: withFaults(fault) });

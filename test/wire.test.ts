@@ -24,7 +24,7 @@ const secure = (daemon: Daemon): Wire =>
 
 const TIMED_OUT = /^HTTP\/1.1 408[\s\S]*"errno":"EPROTO"/;
 
-t.test('what a request may have, to the byte', async (t) => {
+t.test('the limits of a request, to the byte', async (t) => {
   const daemon = await Daemon.start(t);
   const { limits } = (await daemon.get('/v1/node')).body;
   t.match(limits, {
@@ -72,7 +72,7 @@ t.test('what a request may have, to the byte', async (t) => {
   t.equal(await daemon.stop(), 0);
 });
 
-t.test('whoever is slow to ask, or asks nothing, is ended', async (t) => {
+t.test('a client that sends slowly, or sends nothing, is disconnected', async (t) => {
   const daemon = await quick(t);
   const asking = 'GET /livez HTTP/1.1\r\nhost: localhost\r\nx: ';
   t.match(await tcp(daemon).drip(asking).closed, TIMED_OUT, 'headers, a byte now and then');
@@ -89,7 +89,7 @@ t.test('whoever is slow to ask, or asks nothing, is ended', async (t) => {
   t.equal(await daemon.stop(), 0);
 });
 
-t.test('the same by TLS, of which the handshake has its time too', async (t) => {
+t.test('the same over TLS, where the handshake has a time limit too', async (t) => {
   const daemon = await quick(t, tls);
   const hello = '\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03';
   t.notMatch(await tcp(daemon).closed, /HTTP/, 'no handshake');
@@ -99,7 +99,7 @@ t.test('the same by TLS, of which the handshake has its time too', async (t) => 
   t.equal(await daemon.stop(), 0);
 });
 
-t.test('what waits has no limit: a parked call, a stream, a socket that answers pings', async (t) => {
+t.test('waiting has no time limit: a parked call, a stream, a socket that answers pings', async (t) => {
   const daemon = await quick(t, tls);
   const { id } = await daemon.spawn(['sleep', '1000']);
   const parked = secure(daemon);
@@ -145,7 +145,7 @@ function isKeptAlive({ port }: Daemon, { socket }: Wire): boolean {
   return ends.exec(readFileSync('/proc/net/tcp', 'utf8'))?.[1] === '02';
 }
 
-t.test('the kernel finds clients that are gone without a word', async (t) => {
+t.test('TCP keep-alive finds clients that vanished', async (t) => {
   for (const [args, open] of [
     [[], tcp],
     [tls, secure],
@@ -160,7 +160,7 @@ t.test('the kernel finds clients that are gone without a word', async (t) => {
   }
 });
 
-t.test('connections on which nobody has shown who is asking are a quarter at most, and the oldest goes', async (t) => {
+t.test('unauthenticated connections take a quarter at most, and the oldest is closed first', async (t) => {
   for (const [args, open] of [
     [[], tcp],
     [tls, secure],
@@ -204,7 +204,7 @@ t.test('connections on which nobody has shown who is asking are a quarter at mos
   }
 });
 
-t.test('nobody is looked after when nobody is there', async (t) => {
+t.test('the daemon does no periodic checks without clients', async (t) => {
   const daemon = await quick(t);
   await daemon.get('/livez');
   daemon.disconnect();
