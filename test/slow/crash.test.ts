@@ -244,7 +244,7 @@ t.test(`killed ${kills} times and replaced ${upgrades} times at random moments`,
   await checkRest(t, result);
 });
 
-t.test('replaced only: nothing is unknown, nobody changes parents, nobody is refused', async (t) => {
+t.test('replaced only: no outcome is unknown, no child changes its parent, no client is refused', async (t) => {
   const result = await endure(t, { kills: 0, upgrades: Math.ceil(upgrades / 10) });
   checkPrograms(t, result);
   checkEvents(t, result.report);
@@ -260,7 +260,7 @@ t.test('replaced only: nothing is unknown, nobody changes parents, nobody is ref
   await checkRest(t, result);
 });
 
-t.test('killed in the middle of its first start, it starts all the same', async (t) => {
+t.test('a daemon that is killed during its first start can start again', async (t) => {
   for (const name of ['lock', 'token', 'node.json', 'journal.sqlite']) {
     const directory = temporaryDirectory(t);
     const state = join(directory, 'state');

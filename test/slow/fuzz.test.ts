@@ -149,7 +149,7 @@ async function begin(t: Test): Promise<{ scene: Scene; generator: Generator; des
   return { scene, generator, descriptors: daemon.descriptors };
 }
 
-t.test(`${RUNS} requests, right and wrong, FUZZ_SEED=${SEED}`, async (t) => {
+t.test(`${RUNS} valid and invalid requests, FUZZ_SEED=${SEED}`, async (t) => {
   const { scene, generator, descriptors } = await begin(t);
   const { daemon, pool } = scene;
   const requests = generator.requests();
@@ -198,7 +198,7 @@ function exchange(target: NetConnectOpts, bytes: Buffer, enough: (heard: Buffer)
   return promise;
 }
 
-t.test('raw bytes: answered with HTTP or hung up on, by every listener, and nothing is left', async (t) => {
+t.test('raw bytes: every listener answers with HTTP or disconnects, and nothing is left', async (t) => {
   const { scene, descriptors } = await begin(t);
   const { daemon } = scene;
   const listeners: NetConnectOpts[] = [{ path: daemon.socket }, { host: '127.0.0.1', port: daemon.port }];
@@ -216,7 +216,7 @@ t.test('raw bytes: answered with HTTP or hung up on, by every listener, and noth
   t.equal((await daemon.get('/livez')).status, 200);
 });
 
-t.test('whoever hangs up at any byte of a request leaves nothing behind', async (t) => {
+t.test('a client that disconnects at any byte of a request leaves nothing behind', async (t) => {
   const { scene, descriptors } = await begin(t);
   const { daemon } = scene;
   const body = '{"spawn":{"argv":["true"]}}';
@@ -233,7 +233,7 @@ t.test('whoever hangs up at any byte of a request leaves nothing behind', async 
   t.equal((await daemon.get('/livez')).status, 200);
 });
 
-t.test('WebSocket frames of every wrong kind: the right code, or an error frame and on', async (t) => {
+t.test('invalid WebSocket frames get the right close code, or an error frame on an open socket', async (t) => {
   const { scene, descriptors } = await begin(t);
   const { daemon } = scene;
   for (const [name, bytes, codes] of wrongFrames()) {

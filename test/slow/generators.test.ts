@@ -68,7 +68,7 @@ async function install(t: Test, packages: Readonly<Record<string, string>>): Pro
   return directory;
 }
 
-t.test('Spectral and Redocly find nothing', async (t) => {
+t.test('Spectral and Redocly report nothing', async (t) => {
   const directory = await install(t, linters);
   if (typeof directory !== 'string') {
     t.plan(0, directory.reason);
@@ -82,7 +82,7 @@ t.test('Spectral and Redocly find nothing', async (t) => {
 });
 
 for (const [name, generator] of Object.entries(generators))
-  t.test(`a client of ${name} compiles, and spawns, waits, reads events and output`, async (t) => {
+  t.test(`a client of ${name} compiles, spawns, waits, and reads events and output`, async (t) => {
     const directory = await install(t, { ...generator.packages, ...compiler });
     if (typeof directory !== 'string') {
       t.plan(0, directory.reason);

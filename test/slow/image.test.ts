@@ -17,7 +17,7 @@ async function daemon(t: Test, name: string, ...args: string[]): Promise<{ name:
   return { name, socket };
 }
 
-t.test('hardened it is healthy, and does what it is for', async (t) => {
+t.test('a hardened container is healthy and does its work', async (t) => {
   const { name, socket } = await daemon(t, 'image-hardened');
   t.equal(containers.attempt('healthcheck', 'run', name).status, 0);
   const status = readFileSync(`/proc/${containers.pidOf(name)}/status`, 'utf8');
@@ -50,7 +50,7 @@ function statesIn(name: string): string[] {
     });
 }
 
-t.test('a thousand orphans are reaped, and none stays', async (t) => {
+t.test('a thousand orphans are reaped, and no zombie stays', async (t) => {
   const { name, socket } = await daemon(t, 'image-orphans');
   const script =
     'i=0; while [ $i -lt 1000 ]; do (sleep 0.2 & exit 0); i=$((i + 1)); [ $((i % 100)) != 0 ] || sleep 0.1; done';
@@ -66,7 +66,7 @@ t.test('a thousand orphans are reaped, and none stays', async (t) => {
   );
 });
 
-t.test('a stop ends what was spawned within the grace, also what does not want to', async (t) => {
+t.test('a stop ends spawned processes within the grace, also one that ignores SIGTERM', async (t) => {
   const { name, socket } = await daemon(t, 'image-stop', 'serve', '--stop-children=1s');
   const make = (script: string) => call(socket, 'POST', '/v1/handles', { spawn: { argv: ['bash', '-c', script] } });
   await make('exec sleep 1000');
@@ -82,12 +82,12 @@ for (const [script, code] of [
   ['kill -KILL $$', 137],
   ['kill -TERM $$', 143],
 ] as const)
-  t.test(`the init of one program ends as it does: ${script}`, async (t) => {
+  t.test(`the init of one program ends as the program does: ${script}`, async (t) => {
     const main = ['waitd:test', 'serve', '--main', '--', 'sh', '-c', `echo said; ${script}`];
     t.same(await containers.finish(...hardened, offline, ...main), { code, output: 'said\n' });
   });
 
-t.test('as the init of one program it passes signals on, and reaps orphans', async (t) => {
+t.test('the init of one program forwards signals and reaps orphans', async (t) => {
   const script =
     'for name in HUP INT QUIT USR1 USR2 TERM; do trap "echo got $name" $name; done; trap "echo bye; exit 5" ALRM; (sleep 0.1 & exit 0); echo up; while :; do sleep 0.02; done';
   const name = containers.start(
@@ -115,19 +115,16 @@ t.test('as the init of one program it passes signals on, and reaps orphans', asy
   t.equal(containers.podman('wait', name), '5');
 });
 
-t.test(
-  'a stop reaches the main program, and what ignores it is killed by the runtime, as without an init',
-  async (t) => {
-    const start = (name: string, script: string) =>
-      containers.start(t, name, ...hardened, offline, 'waitd:test', 'serve', '--main', '--', 'bash', '-c', script);
-    const polite = start('image-polite', 'trap "exit 3" TERM; echo up; while :; do sleep 0.02; done');
-    await eventually(() => containers.podman('logs', polite).includes('up'));
-    containers.podman('stop', '-t', '10', polite);
-    t.equal(containers.podman('inspect', '--format', '{{.State.ExitCode}}', polite), '3');
-  },
-);
+t.test('a stop reaches the main program; if that ignores it, the runtime kills it, as without an init', async (t) => {
+  const start = (name: string, script: string) =>
+    containers.start(t, name, ...hardened, offline, 'waitd:test', 'serve', '--main', '--', 'bash', '-c', script);
+  const polite = start('image-polite', 'trap "exit 3" TERM; echo up; while :; do sleep 0.02; done');
+  await eventually(() => containers.podman('logs', polite).includes('up'));
+  containers.podman('stop', '-t', '10', polite);
+  t.equal(containers.podman('inspect', '--format', '{{.State.ExitCode}}', polite), '3');
+});
 
-t.test('what cannot be is said in one sentence', async (t) => {
+t.test('each impossible setup gets a one-sentence error', async (t) => {
   for (const [args, code, sentence] of [
     [
       ['waitd:test', 'serve', '--main', '--', 'nothing-of-that-name'],
@@ -149,7 +146,7 @@ t.test('what cannot be is said in one sentence', async (t) => {
   }
 });
 
-t.test('it says what it is, and what is in it', (t) => {
+t.test('the image has labels and contains the expected files', (t) => {
   const labels = JSON.parse(containers.podman('inspect', '--format', '{{json .Config.Labels}}', 'waitd:test'));
   for (const name of ['title', 'description', 'licenses', 'version', 'revision', 'created', 'source'])
     t.ok(labels[`org.opencontainers.image.${name}`], name);
@@ -195,7 +192,7 @@ t.test('it says what it is, and what is in it', (t) => {
   t.end();
 });
 
-t.test('two builds of the same sources are the same', (t) => {
+t.test('two builds of the same sources are identical', (t) => {
   containers.build('waitd:again', '--no-cache', '--build-arg=REVISION=other');
   const sums = (image: string): string =>
     containers.podman(

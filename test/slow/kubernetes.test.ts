@@ -31,7 +31,7 @@ function manifestsOf(directory: string): Manifest[] {
   });
 }
 
-t.test('every manifest is named by a kustomization, and is what the API takes', (t) => {
+t.test('every manifest is listed in a kustomization and accepted by the API', (t) => {
   const directory = temporaryDirectory(t);
   writeFileSync(join(directory, 'package.json'), '{"type": "module"}');
   execFileSync(
@@ -75,7 +75,7 @@ t.test('every manifest is named by a kustomization, and is what the API takes', 
   t.end();
 });
 
-t.test('both ways ask for no privilege', (t) => {
+t.test('both setups require no privileges', (t) => {
   for (const way of ways) {
     const { spec } = manifestsOf(join(DEPLOY, way)).find(({ kind }) => kind === 'Deployment')!.spec.template;
     t.equal(spec.shareProcessNamespace, true);
@@ -96,7 +96,7 @@ t.test('both ways ask for no privilege', (t) => {
   t.end();
 });
 
-t.test('as they are, they run', async (t) => {
+t.test('the manifests run unchanged', async (t) => {
   const containers = Containers.up(t);
   for (const way of ways) await run(t, containers, way);
 });

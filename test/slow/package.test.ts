@@ -15,7 +15,7 @@ installGlobally(packed, prefix);
 const waitd = join(prefix, 'bin/waitd');
 const PATH = [dirname(process.execPath), process.env.PATH].join(delimiter);
 
-t.test('the package has what it needs, and nothing that only builds or tests it', (t) => {
+t.test('the package contains what it needs, and no build or test files', (t) => {
   const files = execFileSync('tar', ['tzf', packed], { encoding: 'utf8' }).trim().split('\n');
   const tops = new Set(files.map((file) => file.split('/')[1]!));
   t.same(
@@ -31,7 +31,7 @@ t.test('the package has what it needs, and nothing that only builds or tests it'
   t.end();
 });
 
-t.test('installed globally it says its version and its flags', (t) => {
+t.test('a global installation prints its version and its flags', (t) => {
   const run = (flag: string): string => spawnSync(waitd, [flag], { encoding: 'utf8', env: { PATH } }).stdout;
   t.equal(
     run('--version').trim(),
@@ -47,7 +47,7 @@ const older = ['/usr/bin/node', '/usr/bin/nodejs'].find(
     Number.parseInt(execFileSync(path, ['-p', 'process.versions.node'], { encoding: 'utf8' }), 10) < 24,
 );
 t.test(
-  'an older Node.js is told so in one sentence',
+  'an older Node.js gets a one-sentence error',
   older === undefined ? { skip: 'no older Node.js is here' } : {},
   (t) => {
     const { status, stderr } = spawnSync('env', ['-u', 'NODE_OPTIONS', older!, waitd, 'serve'], { encoding: 'utf8' });
@@ -58,7 +58,7 @@ t.test(
 );
 
 t.test(
-  'npm install -g by an older Node.js fails with the reason',
+  'npm install -g with an older Node.js fails with the reason',
   older === undefined ? { skip: 'no older Node.js is here' } : {},
   (t) => {
     const elsewhere = join(directory, 'older');
@@ -74,7 +74,7 @@ t.test(
   },
 );
 
-t.test('it serves, and goes on as the version that is installed over it', async (t) => {
+t.test('the installed package serves, and is upgraded to the version installed over it', async (t) => {
   const socket = join(directory, 's');
   const daemon = spawn(waitd, ['serve', '--listen', `unix:${socket}`, '--state-dir', join(directory, 'state')], {
     env: { PATH, HOME: directory, NODE_NO_WARNINGS: '1' },
@@ -111,7 +111,7 @@ t.test('it serves, and goes on as the version that is installed over it', async 
   t.same(await exit, [0, null]);
 });
 
-t.test('the install script only lays files out below DESTDIR, and takes them away again', (t) => {
+t.test('the install script only copies files below DESTDIR, and removes them again', (t) => {
   const script = join(prefix, 'lib/node_modules/waitd/deploy/install.sh');
   const root = join(directory, 'root');
   const run = (...args: string[]) =>

@@ -88,7 +88,7 @@ const endings = Array.from({ length: 100 }, (_, index) => {
     : { command: `ulimit -c 0; kill -${signal} $$`, outcome: { signal: `SIG${signal}` } };
 });
 
-t.test('a sidecar that may do nothing tells how another container’s processes ended, 100 of 100', async (t) => {
+t.test('an unprivileged sidecar reports how 100 of 100 processes of another container ended', async (t) => {
   const socket = await pod(t, 'outcomes');
   const watch = await call(socket, 'POST', '/v1/watches', { match: { argv: 'job-*' }, labels: { of: 'the app' } });
   t.match(watch, { status: 201, body: { by: 'scan' } });
@@ -122,7 +122,7 @@ t.test('a sidecar that may do nothing tells how another container’s processes 
   events.close();
 });
 
-t.test('that the app’s main process was started anew is told as such', async (t) => {
+t.test('a restart of the app’s main process is reported as such', async (t) => {
   const socket = await pod(t, 'restarts');
   const container = app(t, 'restarts', 'app', 'exec -a the-app sleep 1000');
   const { body: watch } = await call(socket, 'POST', '/v1/watches', { match: { argv: 'the-app *' }, existing: true });
@@ -178,7 +178,7 @@ async function tried(socket: string, container: string): Promise<Record<string, 
   };
 }
 
-t.test('what a sidecar can, and what it needs for that, is as the documentation says', async (t) => {
+t.test('a sidecar has the abilities and requirements that the documentation states', async (t) => {
   const columns: Record<string, boolean>[] = [];
   for (const [index, [, sidecar]] of sidecars.entries()) {
     const socket = await pod(t, `table${index}`, sidecar);

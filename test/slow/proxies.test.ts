@@ -86,7 +86,7 @@ for (const { kind, impatient, seesLeave, deaf, checks } of all) {
     const again = await daemon.spawn(['sleep', '1000'], { nonblocking: true });
 
     for (const [name, proxied] of ways) {
-      t.test(`answers pass unchanged but for the prefix, by ${name}`, async (t) => {
+      t.test(`answers pass unchanged except for the prefix, by ${name}`, async (t) => {
         const node = await proxied.ask('GET', '/v1/node');
         t.match(node, { status: 200, body: { pid: daemon.pid } });
         const spawned = await proxied.ask('POST', '/v1/handles', { body: { spawn: { argv: ['sh', '-c', 'exit 7'] } } });
@@ -110,7 +110,7 @@ for (const { kind, impatient, seesLeave, deaf, checks } of all) {
         t.equal((await proxied.ask('DELETE', `/v1/handles/${spawned.body.id}`)).status, 204);
       });
 
-      t.test(`waits and streams outlast a silence and are not buffered, by ${name}`, async (t) => {
+      t.test(`waits and streams survive silence and are not buffered, by ${name}`, async (t) => {
         const gate = new Gate(t);
         const argv = ['sh', '-c', `echo one; read -r line < ${gate.path}; echo two; exit 3`];
         const { id } = await proxied.spawn(argv, {}, { stdout: 'capture' });
@@ -175,13 +175,13 @@ for (const { kind, impatient, seesLeave, deaf, checks } of all) {
       for (const [, link] of page.text.matchAll(/(?:href|src)="([^"]+)"/g)) t.match(link, /^\.\//);
     });
 
-    t.test('without the directive the default timeout cuts a wait off', async (t) => {
+    t.test('without the directive the default timeout cuts off a wait', async (t) => {
       const { site } = await RunningProxy.start(t, kind, behind, [impatient]);
       const cut = await new Through({ site, token }).ask('POST', `/v1/handles/${lasting.id}/waitid`);
       t.equal(cut.status, statusOf('wait beyond that timeout'));
     });
 
-    t.test('a wait and a stream end when their client leaves, as far as the document promises', async (t) => {
+    t.test('a wait and a stream end when their client leaves, as the document states', async (t) => {
       const are = (name: string, count: number) =>
         eventually(async () => (await metric(daemon, name)) === count, `${name} is ${count}`);
       /** Parks a wait and leaves it. */
@@ -224,7 +224,7 @@ for (const { kind, impatient, seesLeave, deaf, checks } of all) {
       await gone();
     });
 
-    t.test('the token alone names the client, and pages call from the listed origin alone', async (t) => {
+    t.test('only the token names the client, and only pages of the listed origin may call', async (t) => {
       const stranger = new Through({ site });
       for (const path of ['/livez', '/readyz']) t.equal((await stranger.ask('GET', path)).status, 200, path);
       const forwarded = { 'x-forwarded-for': '127.0.0.1', forwarded: 'for=127.0.0.1' };
@@ -270,7 +270,7 @@ for (const { kind, impatient, seesLeave, deaf, checks } of all) {
       t.equal((await plain.ask('GET', '/v1/node')).status, 200, 'the next image answers');
     });
 
-    t.test('changed as the document says, the configuration serves the root, and connects by TCP', async (t) => {
+    t.test('changed as the document says, the configuration serves the root and connects over TCP', async (t) => {
       const [unix = '', tcp = ''] = rowOf('By TCP', kind.name).map((cell) => cell.replaceAll('`', ''));
       const changes: Change[] = [
         ['/jobs/', '/'],
@@ -291,7 +291,7 @@ for (const { kind, impatient, seesLeave, deaf, checks } of all) {
     });
 
     t.test(
-      'the health check takes a daemon out that hangs',
+      'the health check takes a hanging daemon out of service',
       { skip: checks ? false : 'this proxy has no health check' },
       async (t) => {
         const status = async (): Promise<number> => (await plain.ask('GET', '/livez')).status;

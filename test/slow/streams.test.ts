@@ -51,7 +51,7 @@ t.test('… to a file', async (t) => {
   t.equal(await daemon.stop(), 0);
 });
 
-t.test('… inherited, with a reader that is slow', async (t) => {
+t.test('… inherited, with a slow reader', async (t) => {
   const { child, socket, read } = await behindSlowReader(t, []);
   const caller = new Caller(socket);
   await eventually(() => existsSync(socket));
@@ -63,7 +63,7 @@ t.test('… inherited, with a reader that is slow', async (t) => {
   t.equal(difference(await read, wanted), null);
 });
 
-t.test('… of --main, with a reader that is slow', async (t) => {
+t.test('… of --main, with a slow reader', async (t) => {
   for (const nonblocking of [false, true]) {
     const { child, read } = await behindSlowReader(t, ['--main', '--', ...writing(LINES)], { nonblocking });
     t.same(await once(child, 'exit'), [0, null]);

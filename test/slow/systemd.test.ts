@@ -79,7 +79,7 @@ echo "stored-at-last 0"
 systemctl stop waitd
 `;
 
-t.test('under systemd: the store brings pidfds back, and what ended meanwhile is known', async (t) => {
+t.test('under systemd the descriptor store restores pidfds, and exits in the meantime are known', async (t) => {
   const stage = temporaryDirectory(t);
   mkdirSync(join(stage, 'etc/systemd/system'), { recursive: true });
   writeFileSync(join(stage, 'etc/systemd/system/waitd.service'), unit);

@@ -108,7 +108,7 @@ async function cleanUp(daemon: Daemon): Promise<void> {
   }
 }
 
-t.test(`a tenant with the narrowest policy holds nothing and nobody up, seed ${seed}`, async (t) => {
+t.test(`a tenant with the narrowest policy neither leaks nor delays others, seed ${seed}`, async (t) => {
   const directory = temporaryDirectory(t);
   const file = join(directory, 'memory');
   const daemon = await startWithPolicy(

@@ -115,7 +115,7 @@ $DEPLOY/install.sh --uninstall --purge >/dev/null
 text purged "$(ls -d /etc/systemd/system/waitd.socket /var/lib/waitd 2>/dev/null; getent passwd waitd)"
 `;
 
-t.test('the units, as they are installed, on a machine of their own', (t) => {
+t.test('the installed units work on a machine of their own', (t) => {
   const stage = temporaryDirectory(t);
   const prefix = join(stage, 'usr/local');
   mkdirSync(join(prefix, 'bin'), { recursive: true });

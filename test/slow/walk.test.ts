@@ -265,7 +265,7 @@ function endParent({ twin, pid }: { twin: Twin; pid: number }): void {
 }
 
 t.comment(`WALK_SEED=${SEED}`);
-t.test(`a random walk of clients beside real parents, seed ${SEED}`, async (t) => {
+t.test(`a random walk of clients compared with real parents, seed ${SEED}`, async (t) => {
   const tokens = join(temporaryDirectory(t), 'tokens');
   writeFileSync(tokens, CLIENTS.map((name) => `${name} token-of-${name}-0123456789\n`).join(''), { mode: 0o600 });
   const daemon = await Daemon.start(t, { args: ['--tokens', tokens] });

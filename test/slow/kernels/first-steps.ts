@@ -21,7 +21,7 @@ const inode = has('inode') ? /^\d+$/ : null;
 const daemon = await Daemon.start(t);
 const { pid } = daemon;
 
-t.test('the daemon finds what the table of kernels says', async (t) => {
+t.test('the daemon finds the features that the kernel table states', async (t) => {
   const limits = readFileSync(join(import.meta.dirname, '../../../docs/reference/limits.md'), 'utf8');
   const features = await daemon.features();
   for (const feature of Object.keys(since) as (keyof Features)[]) {
@@ -30,7 +30,7 @@ t.test('the daemon finds what the table of kernels says', async (t) => {
   }
 });
 
-t.test('spawn, waitid, and the events of it', async (t) => {
+t.test('spawn, waitid and their events', async (t) => {
   const handle = await daemon.spawn(['sh', '-c', 'kill -STOP $$; exit 7'], { nonblocking: true });
   t.match(handle, { relation: 'child', process: { inode } });
   await daemon.waitid(handle.id, { options: ['WSTOPPED'] });
@@ -46,7 +46,7 @@ t.test('spawn, waitid, and the events of it', async (t) => {
   t.same([names[0], names.at(-1)], ['opened', 'exited']);
 });
 
-t.test('as somebody else, within bounds, with captured output', async (t) => {
+t.test('as another user, within limits, with captured output', async (t) => {
   const spawn = {
     argv: ['sh', '-c', 'id -u; ulimit -n; umask'],
     stdout: 'capture',
@@ -61,7 +61,7 @@ t.test('as somebody else, within bounds, with captured output', async (t) => {
   t.same(shown.trim().split('\n'), ['65534', '64', '0027']);
 });
 
-t.test('a program that is not there, and a secret argument', async (t) => {
+t.test('a missing program, and a secret argument', async (t) => {
   const missing = await daemon.post('/v1/handles', { spawn: { argv: ['/no/such/program'] } });
   t.match(missing.body, { status: 422, errno: 'ENOENT' });
   const { id } = await daemon.spawn(['sh', '-c', 'test "$0" = hush', { secret: 'hush' }] as never);
@@ -77,7 +77,7 @@ async function foreign(t: Test): Promise<{ pid: number; reap(): void }> {
   return { pid, reap: () => parent.kill('SIGCONT') };
 }
 
-t.test('a foreign process: by pid and inode, and its outcome where the kernel tells it', async (t) => {
+t.test('a foreign process: by pid and inode, and its outcome if the kernel reports it', async (t) => {
   const other = await foreign(t);
   const { body: handle } = await daemon.post('/v1/handles', { open: { pid: other.pid } });
   t.match(handle, { relation: 'foreign', process: { inode } });
@@ -122,7 +122,7 @@ async function readPid(file: string): Promise<number> {
   return read();
 }
 
-t.test('an orphan is adopted, and reaped', async (t) => {
+t.test('an orphan is adopted and reaped', async (t) => {
   const file = join(daemon.directory, 'orphan');
   const { id } = await daemon.spawn(['sh', '-c', 'sleep 1000 & echo $! >"$0"; wait', file]);
   const orphan = await readPid(file);
@@ -134,7 +134,7 @@ t.test('an orphan is adopted, and reaped', async (t) => {
   t.match((await daemon.waitid(handle.id)).body, { outcome: { reason: 'killed', signal: 'SIGKILL' } });
 });
 
-t.test('terminate ends what it is told to end', async (t) => {
+t.test('terminate ends its target', async (t) => {
   const file = join(daemon.directory, 'deaf');
   const { id } = await daemon.spawn(['sh', '-c', 'trap "" TERM; : >"$0"; while :; do sleep 1; done', file]);
   await eventually(() => existsSync(file));
