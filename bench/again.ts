@@ -9,7 +9,7 @@ import type { Scene, Server } from './scene.ts';
 
 const CONNECTIONS = 32;
 
-/** `waitid` that answers EAGAIN; beside a bare Fastify route that answers the same bytes. */
+/** Measures a `waitid` that answers EAGAIN beside a bare Fastify route that answers the same bytes. */
 export const measureAgain: Measurement = async (scene, _floor, { runs, loadMs, warmUpMs, profile }) => {
   await using daemon = await startDaemon(scene, profile);
   const held = await holdSomething(scene, daemon.socket);
@@ -49,7 +49,7 @@ export const measureAgain: Measurement = async (scene, _floor, { runs, loadMs, w
   return [rate, latency];
 };
 
-/** A nonblocking handle on a process that outlasts the measuring. */
+/** Returns a nonblocking handle on a process that outlives the measurement. */
 export async function holdSomething(scene: Scene, socket: string): Promise<{ id: string; process: { pid: number } }> {
   const spawn = { argv: ['sleep', '3600'] };
   const { status, head, body } = await ask(socket, post('/v1/handles', { spawn, nonblocking: true }));
@@ -59,7 +59,7 @@ export async function holdSomething(scene: Scene, socket: string): Promise<{ id:
   return handle;
 }
 
-/** What Node writes itself, with every answer. */
+/** Headers that Node.js adds to every answer. */
 const ownHeaders = new Set(['date', 'connection', 'keep-alive', 'content-length']);
 
 function startBare(scene: Scene, { status, head, body }: Answer): Promise<Server> {

@@ -9,16 +9,16 @@ import type { Scene, Server } from './scene.ts';
 import { lookAt } from './soak/sample.ts';
 import { percentile } from './statistics.ts';
 
-/** The one that measures is one of them. */
+/** The number of subscribers, the measuring one included. */
 const SUBSCRIBERS = 200;
 const WARM_UP = 10;
 
-/** So many at once that what one more takes is seen beside what else goes on in the daemon. */
+/** Enough subscribers for the cost of one more to stand out from other memory use. */
 const STOPPED = 20;
 const BUFFER_KIB = 1024;
 const LOOK_EVERY_MS = 20;
 
-/** One subscriber that does not read: what that costs the others, what it costs the daemon, and how it is cut off. */
+/** Measures what one subscriber that does not read costs the others and the daemon, and how it is cut off. */
 export const measureBackpressure: Measurement = async (scene, floor, plan) => {
   const delays = await delaysOfOthers(scene, floor, plan.runs, Math.ceil(plan.exits / 5), plan.profile);
   const kept = await keptForStopped(scene, plan.runs);
@@ -51,7 +51,10 @@ export const measureBackpressure: Measurement = async (scene, floor, plan) => {
   ];
 };
 
-/** From exits to events in one of many subscribers, another of which has stopped; beside the same where none has. */
+/**
+ * Measures from exits to events in one of many subscribers while another has stopped, beside the same with none
+ * stopped.
+ */
 async function delaysOfOthers(
   scene: Scene,
   floor: string,
@@ -86,8 +89,8 @@ async function delaysOfOthers(
 }
 
 /**
- * How much the daemon takes at most until those that have stopped are cut off, for each one more of them: between many of them and
- * one there lie the same events. Each time it is a daemon of its own.
+ * Measures the daemon's peak memory per additional stopped subscriber until they are cut off. The same events are
+ * buffered for many subscribers and for one. Each measurement has its own daemon.
  */
 async function keptForStopped(scene: Scene, runs: number): Promise<{ kib: number[]; cuts: Cut[] }> {
   const cuts: Cut[] = [];
@@ -108,7 +111,7 @@ async function keptForStopped(scene: Scene, runs: number): Promise<{ kib: number
   return { kib: mib.many.map((many, run) => ((many - mib.one[run]!) * 1024) / (STOPPED - 1)), cuts };
 }
 
-/** @returns the most MiB that were resident */
+/** @returns the peak resident memory in MiB */
 async function greatestWhile({ pid }: Server, work: Promise<unknown>): Promise<number> {
   let over = false;
   const end = work.finally(() => {

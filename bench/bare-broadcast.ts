@@ -1,4 +1,4 @@
-/** The floor of a push: a `ws` server that sends one frame, bytes that are ready made, to every client for every byte that it is sent. */
+/** The floor of a push: a `ws` server that sends one prepared frame to every client for every byte that it receives. */
 import { createServer } from 'node:http';
 import { createServer as createNetServer } from 'node:net';
 import { WebSocketServer } from 'ws';
@@ -6,7 +6,7 @@ import { report, taskOf } from './clients/task.ts';
 
 export interface BareBroadcastTask {
   socket: string;
-  /** Where the bytes come: one for each event. */
+  /** The socket that receives the bytes: one per event. */
   stimulus: string;
   frame: string;
 }

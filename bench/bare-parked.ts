@@ -1,4 +1,4 @@
-/** The floor of a call that waits: one Fastify route that never answers. */
+/** The floor of a parked call: one Fastify route that never answers. */
 import fastify from 'fastify';
 import { KEEP_ALIVE_TIMEOUT_MS } from '../src/http/limits.ts';
 import { report, taskOf } from './clients/task.ts';

@@ -1,4 +1,4 @@
-/** The floor of a call: one Fastify route that answers what it is told, bytes that are ready made. */
+/** The floor of a call: one Fastify route that answers with the bytes from its arguments. */
 import fastify from 'fastify';
 import { KEEP_ALIVE_TIMEOUT_MS } from '../src/http/limits.ts';
 import { report, taskOf } from './clients/task.ts';
@@ -14,7 +14,7 @@ export interface BareTask {
 const { socket, route, status, headers, body } = taskOf<BareTask>();
 const app = fastify({ keepAliveTimeout: KEEP_ALIVE_TIMEOUT_MS });
 app.post(route, (_request, reply) => {
-  // Through a serializer, as Fastify would add a charset to a text that it is sent.
+  // A serializer, because Fastify adds a charset to a plain string.
   reply
     .code(status)
     .headers(headers)

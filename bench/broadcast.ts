@@ -9,18 +9,18 @@ import type { Scene, Server } from './scene.ts';
 
 const SUBSCRIBERS = 200;
 
-/** Bytes that the daemon lets wait for a subscriber before it cuts it off, if it is told nothing else. */
+/** The daemon's default limit of bytes buffered for a subscriber before it is cut off. */
 const SOCKET_BUFFER = 2 ** 20;
 
 const WARM_UP_EVENTS = 100;
 
 /**
- * Frames a second to many WebSockets; beside a bare `ws` server that sends one of those frames, ready made, to each of its
- * clients for each byte of a burst that it reads.
+ * Measures frames per second to many WebSockets, beside a bare `ws` server that sends one prepared frame to each client
+ * for each byte of a burst.
  *
- * The events are the exits of processes that are killed all at once: they are there sooner than they can be sent, as the bytes
- * are, and what the daemon has to do for an exit it does once, for all subscribers. Spawning is over by then. A burst is no
- * larger than what may wait for one subscriber, so that none is cut off.
+ * The events are the exits of processes that are killed at once, so they arrive faster than they can be sent, as the
+ * bytes do. The daemon's work for an exit is done once for all subscribers, and spawning is over by then. A burst is no
+ * larger than the buffer limit of one subscriber, so that none is cut off.
  */
 export const measureBroadcast: Measurement = async (scene, floor, { runs, handles, profile }) => {
   await using daemon = await startDaemon(scene, profile);

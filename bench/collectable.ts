@@ -1,5 +1,5 @@
 /**
- * Loaded into a server before its own code: SIGUSR2 has it collect its garbage, and give back what it does not use. Node needs
- * `--expose-gc` for that.
+ * Preloaded into a server: on SIGUSR2 it collects garbage and returns unused memory to the system. Node.js needs
+ * `--expose-gc` for this.
  */
 process.on('SIGUSR2', () => gc!({ type: 'major', execution: 'sync', flavor: 'last-resort' }));

@@ -2,24 +2,24 @@ import { basename, dirname, join } from 'node:path';
 import type { SpawnTask } from './clients/task.ts';
 import type { Scene, Server } from './scene.ts';
 
-/** Spawned and collected before anything is measured. */
+/** How many processes are spawned and collected before a measurement. */
 const WARM_UP = 8000;
 
 const SOURCES = join(import.meta.dirname, '../src/main.ts');
 
-/** What the package and the image run, if it has been built. */
+/** The program of the package and the image, if it has been built. */
 export const BUILT = join(import.meta.dirname, '../dist/src/main.js');
 
-/** How a daemon is started, with a state directory of its own, and where it serves. */
+/** How a daemon is started, with its own state directory, and where it serves. */
 export interface Command {
   socket: string;
-  /** For Node. */
+  /** Options for Node.js. */
   args: string[];
 }
 
 /**
- * As `npm start` does; but when it stops it takes along what it has spawned.
- * @param profile where its CPU profile goes when it stops
+ * Starts the daemon as `npm start` does, except that a stop ends spawned processes too.
+ * @param profile path of the CPU profile that is written at the stop
  * @param main the program
  */
 export function daemonCommand(scene: Scene, profile?: string, main: string = SOURCES): Command {
@@ -38,15 +38,15 @@ export function daemonCommand(scene: Scene, profile?: string, main: string = SOU
 }
 
 /**
- * waitd in a process of its own.
- * @param node what else Node is told
+ * Starts waitd in its own process.
+ * @param node further options for Node.js
  */
 export function startDaemon(scene: Scene, profile?: string, node: readonly string[] = []): Promise<Server> {
   const { socket, args } = daemonCommand(scene, profile);
   return scene.serve(socket, ...node, ...args);
 }
 
-/** One that has run for a while: V8 has compiled what it does all the time. */
+/** Starts a daemon and warms it up, so that V8 has compiled its hot code. */
 export async function startWarmDaemon(scene: Scene, profile?: string, node: readonly string[] = []): Promise<Server> {
   const daemon = await startDaemon(scene, profile, node);
   const warmUp: SpawnTask = { socket: daemon.socket, count: 0, warmUp: WARM_UP, inFlight: 16 };

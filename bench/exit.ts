@@ -7,7 +7,7 @@ import { percentile } from './statistics.ts';
 
 const WARM_UP = 100;
 
-/** From a child's end to the event in a WebSocket client; beside epoll on a pidfd and waitid in C. */
+/** Measures from a child's exit to the event in a WebSocket client, beside epoll on a pidfd and waitid in C. */
 export const measureExit: Measurement = async (scene, floor, plan) => {
   const { waitd, floor: floors } = await exits(scene, floor, plan, 0);
   const measure = (percent: number, atMost: number): Measure => ({
@@ -21,8 +21,8 @@ export const measureExit: Measurement = async (scene, floor, plan) => {
 };
 
 /**
- * The same while as many other children live: with the daemon's handles on them, and in the floor's epoll. Neither holds its own
- * while the other is measured.
+ * Measures the same while many other children live, with the daemon's handles on them or in the floor's epoll. Neither
+ * side holds its children while the other is measured.
  */
 export const measureExitAmongOthers: Measurement = async (scene, floor, plan) => {
   const { waitd, floor: floors } = await exits(scene, floor, plan, plan.handles);
@@ -38,7 +38,7 @@ export const measureExitAmongOthers: Measurement = async (scene, floor, plan) =>
   ];
 };
 
-/** @returns of each run the microseconds of each exit */
+/** @returns the microseconds of each exit, for each run */
 async function exits(
   scene: Scene,
   floor: string,

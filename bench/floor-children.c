@@ -1,4 +1,4 @@
-/* What the children of the floors do, and waitd's in the same measurement: the programs that are waited for. */
+/* What the children of the floors and of waitd do in the same measurement: the programs that are waited for. */
 #include "floor.h"
 #include <errno.h>
 #include <fcntl.h>
@@ -11,7 +11,7 @@
 #include <time.h>
 #include <unistd.h>
 
-/* Long enough that whoever spawned the child is asleep again when it ends. */
+/* Long enough for the parent to be asleep again when the child ends. */
 static const struct timespec child_life = {.tv_nsec = 5 * 1000 * 1000};
 
 void check(int ok, const char *call) {
@@ -37,13 +37,13 @@ volatile int64_t *stamp_in(const char *path) {
 
 void leave_stamp(const char *path) {
   volatile int64_t *stamp = stamp_in(path);
-  *stamp = 0; /* the page fault comes now, not between the stamp and the end */
+  *stamp = 0; /* takes the page fault now, not between the stamp and the exit */
   nanosleep(&child_life, NULL);
   *stamp = now();
   _exit(0);
 }
 
-/* However its parent ends, it leaves nothing behind. */
+/* Leaves no process behind, however its parent ends. */
 void do_nothing(void) {
   check(prctl(PR_SET_PDEATHSIG, SIGKILL) == 0, "prctl");
   for (;;) pause();

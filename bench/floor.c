@@ -1,16 +1,16 @@
 /*
- * What the kernel itself can do, in C: the floors that waitd is measured beside.
+ * What the kernel can do at best, in C: the floors that waitd is compared with.
  *
- *   floor spawn COUNT IN_FLIGHT        spawns and collects /bin/true; prints the nanoseconds it took
- *   floor exit COUNT FILE OTHERS       from the stamp in FILE to waitid's return; prints nanoseconds, one a line
+ *   floor spawn COUNT IN_FLIGHT        spawns and collects /bin/true; prints the elapsed nanoseconds
+ *   floor exit COUNT FILE OTHERS       from the stamp in FILE to waitid's return; prints nanoseconds, one per line
  *   floor mass COUNT FILE PIDS         from the stamp in FILE, set when the first of COUNT is killed, until all are
- *                                      collected; prints the nanoseconds
+ *                                      collected; prints nanoseconds
  *
- * OTHERS are children that do nothing meanwhile. What the children do:
+ * OTHERS is a number of idle children. What the children do:
  *
- *   floor stamp FILE                   stamps CLOCK_MONOTONIC into FILE just before it ends
+ *   floor stamp FILE                   writes CLOCK_MONOTONIC into FILE just before it exits
  *   floor pause                        nothing
- *   floor kill FILE PIDS               stamps FILE, and kills everyone whose pid the file PIDS names, one a line
+ *   floor kill FILE PIDS               stamps FILE, and kills every pid in the file PIDS, one per line
  */
 #define _GNU_SOURCE
 #include "floor.h"
@@ -32,9 +32,9 @@
 
 extern char **environ;
 
-/* The machine is idle between two. */
+/* Idle time between two exits. */
 static const struct timespec between = {.tv_nsec = 2 * 1000 * 1000};
-/* Until children that were started last have gone to sleep; HELD_SETTLE_MS in held.ts is the same. */
+/* Time for the children started last to go to sleep; HELD_SETTLE_MS in held.ts is the same. */
 static const struct timespec settling = {.tv_sec = 1};
 
 static pid_t start(char *const argv[]) {
@@ -44,7 +44,7 @@ static pid_t start(char *const argv[]) {
   return pid;
 }
 
-/* Its pidfd, in the epoll. */
+/* The pidfd, registered with epoll. */
 static int watch(int epoll, pid_t pid) {
   int pidfd = (int)syscall(SYS_pidfd_open, pid, 0);
   check(pidfd != -1, "pidfd_open");
@@ -68,7 +68,7 @@ static void forget(int epoll, int pidfd) {
   close(pidfd);
 }
 
-/* Waits until some have ended; returns how many it has collected. */
+/* Waits until some children have ended; returns how many it has collected. */
 static int collect_ready(int epoll, int code, int status) {
   struct epoll_event events[64];
   int ready = epoll_wait(epoll, events, 64, -1);
@@ -94,7 +94,7 @@ static void measure_spawn(int count, int in_flight) {
   printf("%lld\n", (long long)(now() - begin));
 }
 
-/* Children that do nothing, their pidfds in the epoll; they have come to rest when it returns. */
+/* Starts idle children, with their pidfds in the epoll; returns when they are asleep. */
 static pid_t *hold(int epoll, char *self, int count) {
   char *const argv[] = {self, "pause", NULL};
   pid_t *pids = calloc((size_t)count + 1, sizeof *pids);

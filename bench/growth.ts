@@ -12,31 +12,31 @@ import { percentile } from './statistics.ts';
 const PAGE = 100;
 const WARM_UP = 30;
 
-/** What a child that does nothing takes at most, in KiB, and what is left to the machine. */
+/** Upper bound of the memory of an idle child, and the reserve for the rest of the machine, in KiB. */
 const CHILD_KIB = 256;
 const SPARE_KIB = 1024 * 1024;
 const SPARE_PIDS = 1000;
 
-/** Flat: what is beyond it grows with the number of handles. */
+/** Largest ratio that counts as flat; a larger one means that the cost grows with the number of handles. */
 const FLAT = { atMost: 1.25 };
 
-/** What things cost while so many handles live, in microseconds: the median of each run. */
+/** Costs with one number of live handles, in microseconds: the median of each run. */
 interface Step {
   count: number;
   exit: number[];
   exitFloor: number[];
   again: number[];
-  /** `null` where there are too few handles to fill the pages. */
+  /** `null` if the handles do not fill the pages. */
   pages: { first: number[]; middle: number[] } | null;
 }
 
 /**
- * What an exit, a `waitid` and a page of the list cost with ever more live handles; the exit beside C with as many pidfds. What is
- * told is the cost with most of them by the cost with fewest.
+ * Measures an exit, a `waitid` and a page of the list at increasing numbers of live handles. The exit is compared with
+ * C at as many pidfds. The result is the ratio of the cost with the most handles to the cost with the fewest.
  */
 export const measureGrowth: Measurement = async (scene, floor, plan) => {
   const { socket, args } = daemonCommand(scene, plan.profile);
-  // What has ended goes at once: the pages show live handles alone.
+  // Ended handles expire at once, so that pages contain live handles only.
   await using daemon = await scene.serve(socket, ...args, '--keep-collected', '1s', '--keep-uncollected', '1s');
   const nonblocking = await holdSomething(scene, socket);
   const stamp = scene.stampFile();
@@ -61,9 +61,9 @@ export const measureGrowth: Measurement = async (scene, floor, plan) => {
 };
 
 /**
- * waitd's children and the floor's live together.
- * @param held how many of waitd's are there already
- * @throws {Skipped} where memory or pids do not suffice
+ * Checks that memory and pids suffice, because the children of waitd and of the floor live at the same time.
+ * @param held the number of handles that waitd already holds
+ * @throws {Skipped} if memory or pids do not suffice
  */
 function requireRoom(count: number, held: number): void {
   const more = 2 * count - held;
@@ -77,9 +77,9 @@ function requireRoom(count: number, held: number): void {
 interface StepTask {
   socket: string;
   floor: string;
-  /** The file that children stamp the clock into. */
+  /** The file into which children write the time. */
   stamp: string;
-  /** A nonblocking handle. */
+  /** The id of a nonblocking handle. */
   again: string;
   plan: Plan;
   count: number;
@@ -103,7 +103,7 @@ async function stepOf(scene: Scene, { socket, floor, stamp, again, plan, count }
   }
   for (let run = 0; run < runs; run += 1)
     step.exit.push(percentile(await scene.client<ExitTask, number[]>('exit', exit), 50) / 1000);
-  // In one go: it starts all its children anew.
+  // One call for all exits, because the floor starts all its children anew on each call.
   const lines = await scene.run(floor, 'exit', `${runs * exits}`, stamp, `${count}`);
   const floors = lines.trim().split('\n').map(Number);
   for (let run = 0; run < runs; run += 1)
@@ -115,7 +115,7 @@ function pageOf(cursor?: string | null): string {
   return get(`/v1/handles?limit=${PAGE}${cursor == null ? '' : `&cursor=${cursor}`}`);
 }
 
-/** Where the page begins that has as many handles behind it as before it. */
+/** Returns the cursor of the page that has as many handles behind it as before it. */
 async function middleCursor(socket: string, count: number): Promise<string> {
   let cursor: string | null = null;
   for (let page = 0; page < Math.floor(count / 2 / PAGE); page += 1) {
@@ -176,10 +176,12 @@ function measuresOf(steps: readonly Step[]): Measure[] {
   ];
 }
 
-/** Of each run, with so many handles. */
+/** The values of each run, with one number of handles. */
 type Costs = { count: number; costs: number[] }[];
 
-/** @returns of each run, how many times as much the last costs as the first; `null` where there are no two */
+/**
+ * @returns for each run, the cost at the last step divided by the cost at the first; `null` with fewer than two steps
+ */
 function growthOf(steps: Costs): number[] | null {
   if (steps.length < 2) return null;
   return steps.at(-1)!.costs.map((cost, run) => cost / steps[0]!.costs[run]!);

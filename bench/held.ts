@@ -7,21 +7,21 @@ import type { Scene, Server } from './scene.ts';
 
 const IN_FLIGHT = 16;
 
-/** Until children that were started last have gone to sleep; the floor's `settling` is the same. */
+/** Time for the children started last to go to sleep; `settling` in floor.c is the same. */
 const HELD_SETTLE_MS = 1000;
 
-/** Live handles of one daemon, each on a child of its own that does nothing. */
+/** Live handles of one daemon, each on its own idle child. */
 export interface Held {
   ids: string[];
-  /** Names their pids, one a line. */
+  /** A file with their pids, one per line. */
   pidsFile: string;
-  /** Kills the children, and is over when the daemon has collected them all. */
+  /** Kills the children, and resolves when the daemon has collected all of them. */
   end(): Promise<void>;
 }
 
 /**
- * Has a daemon hold as many live handles; they have come to rest when it returns.
- * @throws {Skipped} where the machine does not allow so many descriptors or processes
+ * Makes a daemon hold a number of live handles, and returns when the children are asleep.
+ * @throws {Skipped} if the machine does not allow so many descriptors or processes
  */
 export async function hold(scene: Scene, { socket }: Server, floor: string, count: number): Promise<Held> {
   const request = post('/v1/handles', { spawn: { argv: [floor, 'pause'] } });

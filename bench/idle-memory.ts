@@ -4,10 +4,10 @@ import { hold } from './held.ts';
 import type { Measurement } from './measure.ts';
 
 /**
- * What a live handle takes of the daemon's resident memory while nothing happens to it; the kernel's share is not in it.
+ * Measures the daemon's resident memory per idle live handle, without the kernel's share.
  *
- * Every run has a daemon of its own. It first spawns and collects some thousands of processes, on as many connections: what the
- * work takes, compiled code and a grown heap, is there before the first reading. Both readings come after a garbage collection.
+ * Every run has its own daemon. It first spawns and collects some thousands of processes on as many connections, so
+ * that compiled code and a grown heap are part of the first reading. Both readings follow a garbage collection.
  */
 export const measureIdleMemory: Measurement = async (scene, floor, { runs, handles: count }) => {
   const measure = {

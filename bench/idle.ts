@@ -7,15 +7,15 @@ import { hold } from './held.ts';
 import { type Measurement, Skipped } from './measure.ts';
 import type { Scene } from './scene.ts';
 
-/** Until strace has stopped every thread once and let it go on. */
+/** Time for strace to stop and continue every thread once. */
 const ATTACH_MS = 1000;
 
-/** How often it is tried: V8's memory reducer looks every 8 s whether there is garbage, for some minutes after the last call. */
+/** The number of attempts: V8's memory reducer checks for garbage every 8 s for some minutes after the last call. */
 const TRIES = 40;
 
 /**
- * System calls of a daemon, all of its threads, that holds many handles while nobody calls; by strace. It has come to rest when there
- * was none for as long before.
+ * Counts the system calls, by strace, of all threads of a daemon that holds many handles without requests. It is idle
+ * once there was none for as long before.
  */
 export const measureIdle: Measurement = async (scene, floor, { runs, handles: count, watchMs, profile }) => {
   await using daemon = await startDaemon(scene, profile);
@@ -32,7 +32,7 @@ export const measureIdle: Measurement = async (scene, floor, { runs, handles: co
   return [measure];
 };
 
-/** @throws {Skipped} where strace is missing, or may not trace */
+/** @throws {Skipped} if strace is missing or may not trace */
 async function callsOf(scene: Scene, pid: number, watchMs: number): Promise<number> {
   const file = scene.path('strace');
   const strace = spawn('strace', ['-f', '-qq', '-ttt', '-o', file, '-p', `${pid}`], {
@@ -48,12 +48,12 @@ async function callsOf(scene: Scene, pid: number, watchMs: number): Promise<numb
   const begin = Date.now() + ATTACH_MS;
   await Promise.race([ended, setTimeout(ATTACH_MS + watchMs)]);
   if (refusal !== '') throw new Skipped(refusal.trim());
-  strace.kill('SIGINT'); // and it lets go of the daemon
+  strace.kill('SIGINT'); // makes strace detach from the daemon
   await ended;
   return callsBetween(readFileSync(file, 'utf8'), begin / 1000, (begin + watchMs) / 1000);
 }
 
-/** How many calls a trace shows that began between two times, in seconds; one that is interrupted has a second line. */
+/** Counts the calls of a trace that began between two times, in seconds. An interrupted call has a second line. */
 function callsBetween(trace: string, from: number, to: number): number {
   const calls = trace.matchAll(/^\d+ +(\d+\.\d+) (?!<\.\.\.|---|\+\+\+)/gm);
   return calls

@@ -1,12 +1,12 @@
 import { arch, cpus, loadavg, release } from 'node:os';
 
-/** What figures are of. */
+/** The machine that the figures were measured on. */
 export interface Machine {
   cores: number;
   kernel: string;
   node: string;
   architecture: string;
-  /** Of the last 1, 5 and 15 minutes. */
+  /** Load averages over the last 1, 5 and 15 minutes. */
   load: number[];
 }
 
@@ -20,7 +20,7 @@ export function machineOf(): Machine {
   };
 }
 
-/** In one line. */
+/** Describes the machine in one line. */
 export function machineLine({ cores, kernel, node, load }: Machine): string {
   return `${cores} cores, Linux ${kernel}, Node ${node}, load ${load[0]}`;
 }

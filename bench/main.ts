@@ -136,7 +136,7 @@ function tell({ measures, skipped }: Results): void {
 async function main(argv: string[]): Promise<void> {
   if (argv[0] === 'peers') return comparePeers(argv.slice(1));
   using scene = new Scene();
-  // However this process ends, what it started ends with it.
+  // Ensures that all started processes end with this one, however it ends.
   process.once('exit', () => scene[Symbol.dispose]());
   for (const signal of ['SIGINT', 'SIGTERM'] as const) process.once(signal, () => process.exit(1));
   if (argv[0] === 'soak') {
@@ -159,7 +159,7 @@ async function main(argv: string[]): Promise<void> {
 }
 
 function messageOf(error: unknown): string {
-  // What came first is what is wrong; that it could not be put away either is told as well.
+  // The first error is the cause; an error of the cleanup is reported too.
   if (error instanceof SuppressedError) return `${messageOf(error.suppressed)}; then ${messageOf(error.error)}`;
   return error instanceof Error ? error.message : String(error);
 }

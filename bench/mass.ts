@@ -4,8 +4,8 @@ import { hold } from './held.ts';
 import { inTurns, type Measurement } from './measure.ts';
 
 /**
- * Many children killed at once by the same program: from the first kill to the last event in a WebSocket client; beside
- * epoll, waitid and close in C. Neither holds its children while the other is measured.
+ * Kills many children at once with the same program, and measures from the first kill to the last event in a WebSocket
+ * client, beside epoll, waitid and close in C. Neither side holds its children while the other is measured.
  */
 export const measureMass: Measurement = async (scene, floor, { runs, handles: count, profile }) => {
   const file = scene.stampFile();
@@ -16,7 +16,7 @@ export const measureMass: Measurement = async (scene, floor, { runs, handles: co
     const task: MassTask = { socket: daemon.socket, count: children, killer: floor, file, pidsFile };
     return (await scene.client<MassTask, number>('mass', task)) / 1e6;
   };
-  await killed(Math.ceil(count / 5)); // the code is compiled before it is measured
+  await killed(Math.ceil(count / 5)); // warm-up, so that the code is compiled
   const measure = {
     what: `${count} killed at once, first kill to last event`,
     unit: 'ms',

@@ -1,60 +1,60 @@
 import type { Scene } from './scene.ts';
 import { type Spread, spreadOf } from './statistics.ts';
 
-/** How much is done. */
+/** How much work a measurement does. */
 export interface Plan {
   runs: number;
   spawns: number;
   exits: number;
   loadMs: number;
   warmUpMs: number;
-  /** Live handles, where there are to be many. */
+  /** The number of live handles in measurements with many. */
   handles: number;
-  /** Live handles, ever more of them. */
+  /** Increasing numbers of live handles. */
   growth: number[];
-  /** How long a daemon is looked at. */
+  /** How long an idle daemon is observed, in milliseconds. */
   watchMs: number;
-  /** Where the daemon's CPU profile goes, where one is wanted. */
+  /** The path for the daemon's CPU profile, if requested. */
   profile?: string;
 }
 
-/** One thing that was measured, in every run beside its floor. */
+/** One measured quantity, beside its floor in every run. */
 export interface Measure {
   what: string;
   unit: string;
   waitd: number[];
-  /** `null` where there is none: then the target is of the value itself. */
+  /** `null` if there is no floor: then the target applies to the value itself. */
   floor: number[] | null;
-  /** Of the ratio waitd : floor. */
+  /** The target of the ratio waitd : floor. */
   target: { atLeast: number } | { atMost: number };
-  /** What the values were taken from, of all runs together, in microseconds: for a picture of how they are distributed. */
+  /** The samples behind the values, of all runs together, in microseconds, to draw their distribution. */
   samples?: { waitd: number[]; floor: number[] };
-  /** How it goes with a number, where that is what the values were taken from. */
+  /** The growth with a number, if the values were computed from it. */
   growth?: Growth;
-  /** What of it this machine does not allow, and why, in one line. */
+  /** The part that this machine does not allow, with the reason, in one line. */
   lacks?: string;
 }
 
-/** What one thing costs, against how many there are of another. */
+/** The cost of one operation at increasing numbers of something else. */
 export interface Growth {
   title: string;
-  /** What there are ever more of. */
+  /** What the numbers count. */
   of: string;
   unit: string;
   /** Medians of the runs. */
   points: { count: number; waitd: number; floor: number | null }[];
 }
 
-/** What this machine does not allow, and why, in one line. */
+/** Thrown if this machine does not allow a measurement; the message is the reason, in one line. */
 export class Skipped extends Error {}
 
 export type Measurement = (scene: Scene, floor: string, plan: Plan) => Promise<Measure[]>;
 
 export interface Summary {
   waitd: Spread;
-  /** `null` where there is no floor, as is the ratio. */
+  /** `null` without a floor, like the ratio. */
   floor: Spread | null;
-  /** Of the pairs: what disturbs a run disturbs both sides of it. */
+  /** Computed from pairs, because a disturbance of a run affects both sides. */
   ratio: Spread | null;
   met: boolean;
 }
@@ -66,7 +66,7 @@ export function summaryOf({ waitd, floor, target }: Measure): Summary {
   return { waitd: spreadOf(waitd), floor: floor && spreadOf(floor), ratio, met };
 }
 
-/** Runs both sides in turn; every other run begins with the other one, so that neither always comes after the other. */
+/** Runs both sides in turn. Every other run starts with the other side, so that the order does not favour one. */
 export async function inTurns(runs: number, waitd: () => Promise<void>, floor: () => Promise<void>): Promise<void> {
   for (let run = 0; run < runs; run += 1)
     for (const side of run % 2 === 0 ? [waitd, floor] : [floor, waitd]) await side();

@@ -9,16 +9,17 @@ import { hold } from './held.ts';
 import { inTurns, type Measurement, Skipped } from './measure.ts';
 import type { Scene, Server } from './scene.ts';
 
-/** Parked and dropped beforehand. */
+/** The number of requests that are parked and dropped beforehand. */
 const WARM_UP = 2000;
 
-/** Descriptors of the daemon that are not to be had for this: its own, and what it keeps for probes. */
+/** Descriptors that the daemon needs for itself and reserves for probes. */
 const RESERVED = 250;
 
 /**
- * What a parked `waitid` takes of the daemon's resident memory, its connection included: as many on as many blocking handles; beside
- * a bare Fastify route that never answers, with the same requests. Each run has servers of its own, which are warmed up by
- * requests that are parked and dropped. The handles are there before the first reading; both come after a garbage collection.
+ * Measures the daemon's resident memory per parked `waitid`, its connection included, with one blocking handle per
+ * call, beside a bare Fastify route that never answers the same requests. Each run has its own servers, warmed up with
+ * requests that are parked and dropped. The handles exist before the first reading, and both readings follow a garbage
+ * collection.
  */
 export const measureParkedMemory: Measurement = async (scene, floor, { runs, handles: count }) => {
   const descriptors = descriptorLimit();
@@ -50,7 +51,7 @@ export const measureParkedMemory: Measurement = async (scene, floor, { runs, han
   return [measure];
 };
 
-/** As long as a handle's. */
+/** Returns an id as long as a handle's. */
 function idLike(): string {
   return `h_${randomBytes(18).toString('base64url')}`;
 }
@@ -60,7 +61,7 @@ function startBare(scene: Scene): Promise<Server> {
   return scene.serve(task.socket, ...COLLECTABLE, join(import.meta.dirname, 'bare-parked.ts'), JSON.stringify(task));
 }
 
-/** The soft one, which Node has raised to the hard one at its start. */
+/** The soft limit, which Node.js has raised to the hard limit at its start. */
 function descriptorLimit(): number {
   const [, limit] = /^Max open files +(\w+)/m.exec(readFileSync('/proc/self/limits', 'utf8'))!;
   return limit === 'unlimited' ? Number.POSITIVE_INFINITY : Number(limit);

@@ -1,4 +1,4 @@
-/** Where a CPU profile's time went, by function: `node bench/profile.ts FILE [LINES]`. */
+/** Prints where the time of a CPU profile was spent, by function: `node bench/profile.ts FILE [LINES]`. */
 import { readFileSync } from 'node:fs';
 import { relative } from 'node:path';
 import { fileURLToPath } from 'node:url';
@@ -26,9 +26,9 @@ function nameOf({ functionName, url, lineNumber }: CallFrame): string {
 
 interface Cost {
   name: string;
-  /** In the function itself, as a share of the time that the daemon was busy. */
+  /** The share of the daemon's busy time in the function itself. */
   self: number;
-  /** In it and in all that it called. */
+  /** The share in the function and all its callees. */
   total: number;
 }
 
@@ -50,7 +50,7 @@ function costsOf({ nodes, samples, timeDeltas }: Profile): { busyMs: number; cos
     const within = new Set(above).add(name);
     const total = children.reduce((sum, child) => sum + walk(child, within), self);
     const sum = sums.get(name) ?? { self: 0, total: 0 };
-    // A function that calls itself counts once.
+    // A recursive function counts once.
     sums.set(name, { self: sum.self + self, total: sum.total + (above.has(name) ? 0 : total) });
     return total;
   };

@@ -2,27 +2,27 @@ import type { Machine } from './machine.ts';
 import { type Growth, type Measure, type Plan, summaryOf } from './measure.ts';
 import { figure, goalOf, range } from './table.ts';
 
-/** All that came of one run of the benchmark. */
+/** The result of one run of the benchmark. */
 export interface Results {
-  /** As it was before the first run. */
+  /** The machine before the first run. */
   machine: Machine;
   plan: Plan;
   measures: Measure[];
-  /** What this machine does not allow. */
+  /** Measurements that this machine does not allow. */
   skipped: { name: string; why: string }[];
 }
 
-/** Everything, for programs: the values of every run and what they were taken from. */
+/** Everything, for programs: the values and samples of every run. */
 export function jsonOf({ machine, plan, measures, skipped }: Results): string {
   const results = measures.map((measure) => ({ ...measure, summary: summaryOf(measure) }));
   const tenths = (_key: string, value: unknown): unknown =>
     typeof value === 'number' && value > 100 ? Math.round(value * 10) / 10 : value;
   const text = JSON.stringify({ machine, plan, results, skipped }, tenths, 2);
-  // Numbers of a list stand in one line: there are thousands.
+  // Lists of numbers are written on one line, because they have thousands of entries.
   return `${text.replaceAll(/\[[-\d.e,\s]+\]/g, (list) => list.replaceAll(/\s+/g, '').replaceAll(',', ', '))}\n`;
 }
 
-/** The table, and how things grow, for documents. */
+/** The table and the growths, for documents. */
 export function markdownOf({ machine, plan, measures, skipped }: Results): string {
   const { cores, kernel, node, architecture } = machine;
   const version = /^\d+\.\d+/.exec(kernel)?.[0] ?? kernel;
@@ -63,7 +63,7 @@ function growthRows({ of, unit, points }: Growth): string[][] {
   return points.every(({ floor }) => floor === null) ? rows : [...rows, ['floor', ...side('floor')]];
 }
 
-/** With the space that goes before it, which a rate has not. */
+/** Returns the unit with its leading space; a rate has none. */
 function unitOf(unit: string): string {
   return unit.startsWith('/') ? unit : ` ${unit.replace(/^us$/, 'µs')}`;
 }

@@ -10,26 +10,31 @@ export interface Server extends AsyncDisposable {
   pid: number;
 }
 
-/** Everything that a benchmark leaves on the machine: a temporary directory, and processes. It goes with this process. */
+/**
+ * Everything that a benchmark creates on the machine: a temporary directory and processes. It is removed with this
+ * process.
+ */
 export class Scene implements Disposable {
   readonly directory = mkdtempSync(join(tmpdir(), 'waitd-bench-'));
   readonly #processes = new Map<number, ChildProcess | null>();
   #names = 0;
 
-  /** A path in the temporary directory that nothing else has. */
+  /** Returns a unique path in the temporary directory. */
   path(name: string): string {
     this.#names += 1;
     return join(this.directory, `${this.#names}-${name}`);
   }
 
-  /** A file of eight zeros: the stamp that the floor's children share with who waits for them. */
+  /**
+   * Creates a file of eight zero bytes: the stamp that the floor's children share with the process that waits for them.
+   */
   stampFile(): string {
     const file = this.path('stamp');
     writeFileSync(file, Buffer.alloc(8));
     return file;
   }
 
-  /** Builds the program of the floors. */
+  /** Builds the floor program. */
   buildFloor(): string {
     const program = this.path('floor');
     const sources = ['floor.c', 'floor-children.c'].map((name) => join(import.meta.dirname, name));
@@ -37,7 +42,7 @@ export class Scene implements Disposable {
     return program;
   }
 
-  /** Runs a program to its end and gives what it printed. */
+  /** Runs a program to its end and returns its output. */
   async run(command: string, ...args: string[]): Promise<string> {
     const child = this.#start(command, args);
     let text = '';
@@ -49,13 +54,13 @@ export class Scene implements Disposable {
     return text;
   }
 
-  /** Runs one of the clients and gives what it reports. */
+  /** Runs one of the clients and returns its report. */
   async client<Task, Result>(name: string, task: Task): Promise<Result> {
     const script = join(import.meta.dirname, 'clients', `${name}.ts`);
     return JSON.parse(await this.run(process.execPath, script, JSON.stringify(task))) as Result;
   }
 
-  /** Starts a server; it is ready when it prints a line of JSON whose msg says so. */
+  /** Starts a server. It is ready when it prints a line of JSON with the expected msg. */
   async serve(socket: string, ...args: string[]): Promise<Server> {
     const child = this.#start(process.execPath, args);
     const closed = new Promise<void>((resolve) => child.once('close', () => resolve()));
@@ -83,18 +88,18 @@ export class Scene implements Disposable {
     return child;
   }
 
-  /** A process of somebody else's that must not outlive the scene. */
+  /** Registers a process that this one did not start and that must not outlive the scene. */
   endWithMe(pid: number): void {
     this.#processes.set(pid, null);
   }
 
-  /** Ends what was said to {@link endWithMe}. */
+  /** Ends the processes registered with {@link endWithMe}. */
   end(pid: number): void {
     if (!this.#processes.delete(pid)) return;
     try {
       process.kill(pid, 'SIGKILL');
     } catch (error) {
-      // Whoever had started it has ended it.
+      // It has already ended.
       if ((error as NodeJS.ErrnoException).code !== 'ESRCH') throw error;
     }
   }

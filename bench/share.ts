@@ -1,6 +1,6 @@
 import { readFileSync } from 'node:fs';
 
-/** What V8 writes; times in microseconds, the beginning by CLOCK_MONOTONIC. */
+/** The part of V8's CPU profile format that is read. Times are in microseconds; startTime is CLOCK_MONOTONIC. */
 interface Profile {
   nodes: { id: number; callFrame: { functionName: string }; children?: number[] }[];
   startTime: number;
@@ -9,10 +9,10 @@ interface Profile {
 }
 
 /**
- * How much of a time a function was running, with all that it called, as a CPU profile shows it.
- * @param between times by CLOCK_MONOTONIC in microseconds
- * @returns percent of that time
- * @throws where the profile has no such function
+ * Computes the share of an interval in which a function ran, callees included, from a CPU profile.
+ * @param between start and end of the interval: CLOCK_MONOTONIC in microseconds
+ * @returns percent of the interval
+ * @throws if the function is not in the profile
  */
 export function shareOf(file: string, name: string, between: readonly { from: number; to: number }[]): number[] {
   const { nodes, startTime, samples, timeDeltas } = JSON.parse(readFileSync(file, 'utf8')) as Profile;

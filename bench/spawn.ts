@@ -4,7 +4,10 @@ import { inTurns, type Measurement } from './measure.ts';
 
 const IN_FLIGHT = 16;
 
-/** Spawned, and collected by the client, per second; beside posix_spawn, epoll on a pidfd and waitid in C. */
+/**
+ * Measures processes per second, spawned and collected by the client, beside posix_spawn, epoll on a pidfd and waitid
+ * in C.
+ */
 export const measureSpawn: Measurement = async (scene, floor, { runs, spawns: count, profile }) => {
   await using daemon = await startWarmDaemon(scene, profile);
   const task: SpawnTask = { socket: daemon.socket, count, warmUp: count / 4, inFlight: IN_FLIGHT };

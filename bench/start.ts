@@ -6,14 +6,14 @@ import { BUILT, daemonCommand } from './daemon.ts';
 import { inTurns, type Measure, type Measurement, type Plan } from './measure.ts';
 import type { Scene } from './scene.ts';
 
-/** How soon it is asked again. */
+/** Interval between two attempts. */
 const BETWEEN_MS = 1;
 const LONGEST_MS = 30_000;
 
 /**
- * From the start of the process, with an empty state directory, to the first answer of /livez; less what `node -e 0` takes from its
- * start to its end. Of the program as the package and the image have it, and of the sources, as `npm start` runs them (Node.js strips
- * their types). The files have been read before.
+ * Measures from the start of the process, with an empty state directory, to the first answer of /livez, minus the run
+ * time of `node -e 0`. It covers the program of the package and the image, and the sources as `npm start` runs them
+ * with Node.js type stripping. The files are in the page cache.
  */
 export const measureStart: Measurement = async (scene, _floor, plan) => {
   execFileSync('npm', ['run', '--silent', 'build'], { stdio: ['ignore', 'ignore', 'inherit'] });

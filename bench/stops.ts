@@ -6,12 +6,13 @@ import { shareOf } from './share.ts';
 
 const PER_SECOND = 500;
 
-/** A rate that is missed by more than this is not the one that was to be measured. */
+/** Largest accepted deviation from the intended rate. */
 const RATE_TOLERANCE = 0.05;
 
 /**
- * What looking for stops takes of one core: many handles whose stops and continues a client follows, while other processes start
- * and end at a steady rate, and every end makes the daemon look. By the daemon's CPU profile, which makes it a little dearer.
+ * Measures the share of one core that checking for stops takes. A client follows the stops of many handles while other
+ * processes start and end at a steady rate, and every end makes the daemon check. The CPU profile of the daemon adds a
+ * small cost of its own.
  */
 export const measureStops: Measurement = async (scene, floor, plan) => {
   const { runs, handles: count, warmUpMs, watchMs, profile = scene.path('stops.cpuprofile') } = plan;

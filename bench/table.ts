@@ -3,12 +3,12 @@ import type { Spread } from './statistics.ts';
 
 const HEADINGS = ['what', 'waitd', 'spread', 'floor', 'spread', 'ratio', 'spread', 'target', ''];
 
-/** One line for each measure: medians, and between which values the runs lay. */
+/** One line per measure: medians, and the range of the runs. */
 export function tableOf(measures: readonly Measure[]): string {
   return aligned([HEADINGS, ...measures.map(rowOf)]);
 }
 
-/** Columns, the first to the left and the others to the right. */
+/** Aligns the first column to the left and the others to the right. */
 export function aligned(rows: readonly (readonly string[])[]): string {
   const widths = rows[0]!.map((_, column) => Math.max(...rows.map((row) => row[column]!.length)));
   const line = (row: readonly string[]): string =>
@@ -35,7 +35,7 @@ function rowOf(measure: Measure): string[] {
   ];
 }
 
-/** The target; in the unit of the values where there is no floor to be compared with. */
+/** The target. Without a floor to compare with, it has the unit of the values. */
 export function goalOf({ target, floor, unit }: Measure, atLeast: string, atMost: string): string {
   const [sign, value] = 'atLeast' in target ? [atLeast, target.atLeast] : [atMost, target.atMost];
   return `${sign} ${figure(value)}${floor === null ? ` ${unit}` : ''}`;
@@ -45,7 +45,7 @@ export function range({ min, max }: Spread): string {
   return `${figure(min)}..${figure(max)}`;
 }
 
-/** Three digits that count, or all before the point. */
+/** Three significant digits, or all digits before the decimal point. */
 export function figure(value: number): string {
   const size = Math.abs(value);
   return value.toFixed(size >= 99.95 ? 0 : size >= 9.995 ? 1 : 2);

@@ -1,6 +1,6 @@
 import { Agent, request as send } from 'node:http';
 
-/** An answer that the contract does not have here. */
+/** An answer that the contract does not allow here. */
 export class Unexpected extends Error {}
 
 export interface Call {
@@ -9,7 +9,7 @@ export interface Call {
   signal?: AbortSignal;
 }
 
-/** Calls as an ordinary client makes them, on connections that are kept and shared. */
+/** Calls the API as an ordinary client does, on shared keep-alive connections. */
 export class Api implements Disposable {
   readonly socket: string;
   readonly #agent = new Agent({ keepAlive: true });
@@ -20,8 +20,8 @@ export class Api implements Disposable {
 
   /**
    * @param line the method and the path
-   * @returns the body, parsed where it is JSON
-   * @throws {Unexpected} where the answer has another status
+   * @returns the body, parsed if it is JSON
+   * @throws {Unexpected} if the answer has another status
    */
   async call<Body>(line: string, status: number, { body, headers, signal }: Call = {}): Promise<Body> {
     const [method, path] = line.split(' ') as [string, string];

@@ -1,4 +1,7 @@
-/** Has many subscribers in this one process, and gives the stimulus; prints the frames a second, from the first to the last. */
+/**
+ * Opens many subscriptions in this process and triggers events; prints the frames per second, from the first to the
+ * last.
+ */
 import { execFile } from 'node:child_process';
 import { connect } from 'node:net';
 import { promisify } from 'node:util';

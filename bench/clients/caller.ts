@@ -1,6 +1,6 @@
 import { type Answer, Connection } from './connection.ts';
 
-/** Asks one request after the other on one connection that is kept. */
+/** Sends one request after another on one keep-alive connection. */
 export class Caller {
   #connection: Connection | null = null;
   #waiting: PromiseWithResolvers<Answer> | null = null;
@@ -15,7 +15,7 @@ export class Caller {
     return caller;
   }
 
-  /** @throws where the answer has another status */
+  /** @throws if the answer has another status */
   async ask(request: string, status: number): Promise<Answer> {
     this.#waiting = Promise.withResolvers();
     this.#connection!.send(request);

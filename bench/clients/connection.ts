@@ -8,8 +8,8 @@ export interface Answer {
 }
 
 /**
- * One HTTP/1.1 connection that is kept, one request at a time. It reads no more of an answer than it must, so that what is
- * measured is the server: the bytes come in one reused buffer, past Node's streams.
+ * A keep-alive HTTP/1.1 connection with one request at a time. It parses as little of an answer as possible, so that
+ * the server dominates the measurement: bytes are read into one reused buffer, without Node.js streams.
  */
 export class Connection {
   readonly #socket: Socket;
@@ -78,7 +78,7 @@ export function get(path: string): string {
   return `GET ${path} HTTP/1.1\r\nhost: localhost\r\n\r\n`;
 }
 
-/** One request on a connection of its own. */
+/** Sends one request on its own connection. */
 export async function ask(socket: string, request: string): Promise<Answer> {
   const { promise, resolve, reject } = Promise.withResolvers<Answer>();
   const connection = await Connection.open(socket, resolve, reject);

@@ -1,6 +1,6 @@
 /**
- * Many subscribers, one of which may have stopped reading, while events come as fast as they can; runs the client that measures
- * exits beside them, and prints its nanoseconds and how the stopped ones were cut off.
+ * Many subscribers, one of which may have stopped reading, while events arrive at full speed. Runs the client that
+ * measures exits beside them; prints its nanoseconds and how the stopped ones were cut off.
  */
 import { execFile } from 'node:child_process';
 import { join } from 'node:path';
@@ -15,7 +15,7 @@ import { type ExitTask, report, taskOf } from './task.ts';
 export interface CrowdTask {
   socket: string;
   reading: number;
-  /** Whether another one has stopped; when it is cut off, the next one takes its place. */
+  /** Whether one subscriber has stopped; when it is cut off, the next one takes its place. */
   stopped: boolean;
   exit: ExitTask;
 }
@@ -33,7 +33,7 @@ using api = new Api(socket);
 const cuts: Cut[] = [];
 let over = false;
 
-/** It is looked for cuts where none has stopped too: that is work for the daemon. */
+/** Checks for cuts also if none has stopped, because the check costs the daemon time. */
 async function watchCuts(): Promise<void> {
   let one = stopped ? await Stopped.open(socket) : null;
   for (let before = await cutsOf(api); !over; ) {

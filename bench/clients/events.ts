@@ -1,10 +1,10 @@
 import { WebSocket } from 'ws';
 
 /**
- * Follows a client's events.
+ * Follows the events of a client.
  * @param query of `/v1/events`
- * @param onFrame told of every frame, as JSON text, and when it came: CLOCK_MONOTONIC in nanoseconds
- * @returns when the daemon has said hello
+ * @param onFrame receives each frame as JSON text, with its arrival time: CLOCK_MONOTONIC in nanoseconds
+ * @returns after the daemon's hello frame
  */
 export async function followEvents(
   socket: string,

@@ -1,6 +1,6 @@
 /**
- * From a child's last instruction to the `exited` event in a client: spawns one child at a time, which stamps the clock
- * into a shared file just before it ends; prints the nanoseconds of each.
+ * Measures from a child's last instruction to the `exited` event in a client. One child at a time writes the time into
+ * a shared file just before it exits; prints nanoseconds.
  */
 import { openSync, readSync } from 'node:fs';
 import { setTimeout } from 'node:timers/promises';
@@ -8,7 +8,7 @@ import { Connection, post } from './connection.ts';
 import { followEvents } from './events.ts';
 import { type ExitTask, report, taskOf } from './task.ts';
 
-/** As the floor does: nothing else is going on when the next one ends. */
+/** Pause as in the floor: the machine is idle when the next child ends. */
 const BETWEEN_MS = 2;
 
 const { socket, count, warmUp, child, file } = taskOf<ExitTask>();
@@ -20,7 +20,7 @@ const stamp = Buffer.alloc(8);
 
 let onExited: (at: bigint) => void = () => {};
 const webSocket = await followEvents(socket, '', (frame, at) => {
-  // Others may make events as well.
+  // Other processes may cause events as well.
   if (frame.includes('"event":"exited"') && frame.includes(own)) onExited(at);
 });
 

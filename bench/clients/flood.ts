@@ -3,19 +3,19 @@ import { post } from './connection.ts';
 
 const request = post('/v1/handles', { spawn: { argv: ['/bin/true'] } });
 
-/** Processes that are started one after the other, for the events that they make: as fast as the daemon goes. */
+/** Starts processes one after another as fast as the daemon allows, to produce events. */
 export class Flood {
   #stopped = false;
   readonly #over: Promise<unknown>;
 
-  /** @param inFlight how many requests wait for their answer at a time */
+  /** @param inFlight the number of concurrent requests */
   constructor(socket: string, inFlight: number) {
     this.#over = Promise.all(Array.from({ length: inFlight }, () => this.#spawn(socket)));
-    // Whoever stops it is told.
+    // An error is reported by the stop function.
     this.#over.catch(() => {});
   }
 
-  /** @throws where a spawn has failed */
+  /** @throws if a spawn has failed */
   async stop(): Promise<void> {
     this.#stopped = true;
     await this.#over;

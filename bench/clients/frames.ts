@@ -10,7 +10,7 @@ const UPGRADE = [
   'sec-websocket-key: d2FpdGQgc3Vic2NyaWJlcg==',
 ];
 
-/** Counts whole WebSocket frames in what a server sends, wherever it is cut. */
+/** Counts complete WebSocket frames in a byte stream that may be split anywhere. */
 class FrameCounter {
   #header: number[] = [];
   #missing = 0;
@@ -35,7 +35,7 @@ class FrameCounter {
   }
 }
 
-/** Of a text frame that is neither empty nor longer than 64 KiB, which servers do not mask; `null` where the header is not whole. */
+/** Returns the size of an unmasked text frame of 1 byte to 64 KiB; `null` if the header is incomplete. */
 function lengthIn([kind, length, high, low]: number[]): number | null {
   if (kind !== TEXT) throw new Error(`a frame that is no text begins with ${kind}`);
   if (length !== 126) return length ?? null;
@@ -43,10 +43,10 @@ function lengthIn([kind, length, high, low]: number[]): number | null {
 }
 
 /**
- * Follows the exits by WebSocket and only counts frames, past Node's streams and without decoding them: reading hundreds of
+ * Follows the exits by WebSocket and only counts frames, without Node.js streams and decoding: reading hundreds of
  * sockets in one process must cost less than writing to them.
- * @param onFrames told how many frames have come whole
- * @returns when the server has said hello, which is not counted
+ * @param onFrames receives the number of newly completed frames
+ * @returns after the server's hello frame, which is not counted
  */
 export function countFrames(path: string, onFrames: (count: number) => void): Promise<void> {
   const counter = new FrameCounter();

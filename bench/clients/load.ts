@@ -1,11 +1,11 @@
-/** Sends one request again and again on a number of connections; prints how many answers came, and how long each took. */
+/** Sends one request repeatedly on several connections; prints the number of answers and their latencies. */
 import { setTimeout } from 'node:timers/promises';
 import { percentile, quantiles } from '../statistics.ts';
 import { Connection } from './connection.ts';
 import { type LoadResult, type LoadTask, report, taskOf } from './task.ts';
 
 export interface LoadDistribution extends LoadResult {
-  /** Latencies, as many as a picture needs: the least, the greatest, and what lies at equal steps between them. */
+  /** Latencies for a picture: the least, the greatest, and values at equal steps of rank between them. */
   samplesUs: number[];
 }
 

@@ -1,4 +1,4 @@
-/** From the first of many kills to the last `exited` event in a client; prints the nanoseconds. */
+/** Measures from the first of many kills to the last `exited` event in a client; prints nanoseconds. */
 import { execFile } from 'node:child_process';
 import { readFileSync } from 'node:fs';
 import { promisify } from 'node:util';

@@ -5,18 +5,18 @@ import { setTimeout } from 'node:timers/promises';
 const BETWEEN_MS = 100;
 const READS = 20;
 const LONGEST_MS = 30_000;
-/** A hundredth of a percent of what a daemon takes. */
+/** A hundredth of a percent of the daemon's memory. */
 const STEADY_KIB = 16;
 
-/** What Node is told where memory is to be read: the server runs as ever, but it can be asked to collect its garbage. */
+/** Node.js options of servers whose memory is read: they run as usual, but collect garbage on request. */
 export const COLLECTABLE = ['--expose-gc', '--import', join(import.meta.dirname, '../collectable.ts')];
 
 /**
- * The resident memory of a process that nobody asks for anything, after it has collected its garbage, when it has settled: when two
- * seconds of reading it differ by next to nothing, or half a minute is over. With the garbage, of which an idle process collects
- * none, it depends on what was done before: the same handles were seen to take 0.2 KiB and 7 KiB each.
+ * Reads the resident memory of an idle process after a garbage collection, once it is stable: two seconds of readings
+ * differ by next to nothing, or half a minute has passed. An idle process collects no garbage, so without a collection
+ * the value depends on earlier work: the same handles took 0.2 KiB and 7 KiB each.
  * @param pid of a server that was started with {@link COLLECTABLE}
- * @returns KiB, the median of what was read
+ * @returns the median of the readings, in KiB
  */
 export async function settledMemory(pid: number): Promise<number> {
   process.kill(pid, 'SIGUSR2');

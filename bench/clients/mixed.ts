@@ -1,4 +1,4 @@
-/** Does what clients do, one thing after the other in each of some workers, for a time; prints what was done and what was unexpected. */
+/** Runs a mix of client operations in several workers for a time; prints the counts and the unexpected answers. */
 import { setTimeout } from 'node:timers/promises';
 import { Api, Unexpected } from './api.ts';
 import { scenarios } from './scenarios.ts';
@@ -7,7 +7,7 @@ import { report, taskOf } from './task.ts';
 export interface MixedTask {
   socket: string;
   workers: number;
-  /** Between the beginnings of two things in one worker: the load is of one's choosing, not as much as there can be. */
+  /** Interval between the starts of two operations of a worker: the load is chosen, not the greatest possible. */
   everyMs: number;
   durationMs: number;
 }
@@ -15,7 +15,7 @@ export interface MixedTask {
 export interface MixedResult {
   done: Record<string, number>;
   unexpected: number;
-  /** The first of them. */
+  /** The first unexpected answers. */
   examples: string[];
 }
 

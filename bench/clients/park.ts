@@ -1,11 +1,11 @@
-/** Parks requests, each on a connection of its own; prints the KiB of the server's resident memory that each of them takes. */
+/** Parks requests, each on its own connection; prints the server's resident memory per request in KiB. */
 import { readFileSync } from 'node:fs';
 import { setTimeout } from 'node:timers/promises';
 import { type Answer, Connection, post } from './connection.ts';
 import { settledMemory } from './memory.ts';
 import { type ParkTask, report, taskOf } from './task.ts';
 
-/** Connections that are opened at once. */
+/** Number of connections that are opened at once. */
 const BATCH = 50;
 const BATCH_MS = 20;
 
@@ -13,7 +13,7 @@ const { socket, pid, pathsFile, warmUp } = taskOf<ParkTask>();
 const requests = (JSON.parse(readFileSync(pathsFile, 'utf8')) as string[]).map((path) => post(path));
 
 function fail(error: NodeJS.ErrnoException): void {
-  if (error.code !== 'EAGAIN') throw error; // the server has not accepted those before it yet
+  if (error.code !== 'EAGAIN') throw error; // the server has not accepted earlier connections yet
 }
 
 function park(from: number, to: number): Promise<Connection[]> {
@@ -29,7 +29,7 @@ function park(from: number, to: number): Promise<Connection[]> {
   return Promise.all(requests.slice(from, to).map(parkOne));
 }
 
-/** What handling requests takes once and for all is there before the first reading. */
+/** Warms up, so that the one-time cost of handling requests is part of the first reading. */
 async function warmTheServerUp(): Promise<void> {
   for (let done = 0; done < warmUp; done += BATCH) {
     const parked = await park(0, BATCH);

@@ -12,13 +12,13 @@ interface Ended {
   outcome: { reason: string; exitCode?: number; signal?: string } | null;
 }
 
-/** How long anything may take that should come soon. */
+/** Time limit of operations that should finish soon. */
 const SOON_MS = 20_000;
 
-/** Longer than what is done with it takes; and it ends by itself. */
+/** A process that outlives its scenario, and ends by itself. */
 const LIVES_ON = ['sleep', '5'];
 
-/** One each of what clients do; whatever is started ends by itself within seconds. */
+/** One scenario per kind of client operation. All started processes end by themselves within seconds. */
 export const scenarios: Record<string, (api: Api) => Promise<void>> = {
   async collect(api) {
     const { id } = await spawn(api, ['sh', '-c', 'exit 7']);
@@ -43,7 +43,7 @@ export const scenarios: Record<string, (api: Api) => Promise<void>> = {
       (error: Error) => error.name === 'AbortError' || error.name === 'TimeoutError',
     );
     if (!gone) throw new Unexpected('a wait that was dropped has answered');
-    // It has read the request and then the end of that connection before it reads the third of these.
+    // The daemon reads the dropped request and the end of its connection before the third of these.
     for (let asked = 0; asked < 3; asked += 1) await api.call(`GET /v1/handles/${id}`, 200);
     await api.call(`POST /v1/handles/${id}/signal`, 204, { body: { signal: 'SIGTERM' } });
     await collect(api, id, 'killed SIGTERM');
@@ -111,7 +111,7 @@ export const scenarios: Record<string, (api: Api) => Promise<void>> = {
   async subscribe(api) {
     const { id, seq } = await spawn(api, ['sleep', '0.2']);
     await exitedBySocket(api, `handle=${id}`);
-    // It comes again to one who asks for the past.
+    // A reader of past events receives it again.
     await exitedBySocket(api, `handle=${id}&since=${seq}`);
     await collect(api, id, 'exited 0');
   },
@@ -144,7 +144,7 @@ function requireOutcome({ outcome }: Ended, expected: string): void {
   if (text !== expected) throw new Unexpected(`the outcome is ${text}, not ${expected}`);
 }
 
-/** A subscription that is over when the exit has been told. */
+/** Subscribes until the exit has been received. */
 async function exitedBySocket({ socket }: Api, query: string): Promise<void> {
   const webSocket = new WebSocket(`ws+unix:${socket}:/v1/events?${query}`, ['waitd.v1'], { perMessageDeflate: false });
   const { promise, resolve, reject } = Promise.withResolvers<void>();

@@ -1,4 +1,6 @@
-/** Spawns and collects, a number of processes in flight, each on a connection of its own; prints the nanoseconds it took. */
+/**
+ * Spawns and collects with a number of processes in flight, each on its own connection; prints the elapsed nanoseconds.
+ */
 import { Connection, post } from './connection.ts';
 import { report, type SpawnTask, taskOf } from './task.ts';
 

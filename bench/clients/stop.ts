@@ -1,4 +1,7 @@
-/** Subscribers that have stopped reading, while events come as fast as they can, until all are cut off; prints how they were. */
+/**
+ * Subscribers that have stopped reading, with events at full speed, until all are cut off; prints how they were cut
+ * off.
+ */
 import { setTimeout } from 'node:timers/promises';
 import { Api } from './api.ts';
 import { Flood } from './flood.ts';
@@ -13,7 +16,7 @@ export interface StopTask {
 const IN_FLIGHT = 4;
 const LOOK_EVERY_MS = 20;
 
-/** Then something is wrong. */
+/** Time limit; exceeding it is a fault. */
 const GIVE_UP_MS = 60_000;
 
 const { socket, stopped } = taskOf<StopTask>();
@@ -27,6 +30,6 @@ while ((await cutsOf(api)) < before + stopped) {
   if (performance.now() > end) throw new Error(`not all were cut off within ${GIVE_UP_MS} ms`);
   await setTimeout(LOOK_EVERY_MS);
 }
-// They have a second to read how they end, and on few cores they have it alone.
+// They have a second to read the close frame, and on few cores nothing else should run in that time.
 await flood.stop();
 report(await Promise.all(all.map((one) => one.readOn())));

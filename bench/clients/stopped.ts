@@ -2,19 +2,22 @@ import type { WebSocket } from 'ws';
 import type { Api } from './api.ts';
 import { followEvents } from './events.ts';
 
-/** How one was cut off that did not read, and what became of it. */
+/** How a subscriber that did not read was cut off, and how it resumed. */
 export interface Cut {
   code: number;
   reason: string;
-  /** Whether that says where to resume; one that is too slow even for that is dropped without a word. */
+  /**
+   * Whether the close reason contains the cursor to resume at. A subscriber that cannot even receive this is dropped
+   * without one.
+   */
   told: boolean;
-  /** Events that it had neither before the end nor after it had resumed. */
+  /** Events that it received neither before the cut nor after resuming. */
   lost: number;
 }
 
 const TRY_AGAIN_LATER = 1013;
 
-/** A subscriber that reads nothing, until it is told to go on. */
+/** A subscriber that reads nothing until it is resumed. */
 export class Stopped {
   readonly #socket: string;
   readonly #webSocket: WebSocket;
@@ -37,7 +40,7 @@ export class Stopped {
     return new Stopped(socket, webSocket, frames);
   }
 
-  /** Reads what is still there, its end too, and resumes as that says, or else where it was. */
+  /** Reads the remaining frames and the close, and resumes at its cursor, or else at the last event. */
   async readOn(): Promise<Cut> {
     this.#webSocket.resume();
     const { code, reason } = await this.#closed;
@@ -54,7 +57,7 @@ export class Stopped {
   }
 }
 
-/** What came. All events are of this one client: their seqs follow on each other. They are parsed when there is time. */
+/** Received frames. All events belong to this one client, so their seqs are consecutive. They are parsed later. */
 class Frames {
   #first = '';
   #last = '';
@@ -76,7 +79,7 @@ class Frames {
   }
 }
 
-/** The seq of an event's frame; a gap is what it passes over. */
+/** The seq of an event's frame; for a gap, the seq that it skips to. */
 function seqOf(frame: string): number {
   const { seq, to } = JSON.parse(frame) as { seq?: number; to?: number };
   return seq ?? to!;
@@ -90,7 +93,7 @@ async function firstSeqAfter(socket: string, since: number): Promise<number> {
   return seq;
 }
 
-/** How many the daemon has cut off since it started. */
+/** Returns how many subscribers the daemon has cut off since it started. */
 export async function cutsOf(api: Api): Promise<number> {
   const text = await api.call<string>('GET /metrics', 200);
   return Number(/^waitd_subscribers_cut_total (\d+)/m.exec(text)?.[1]);

@@ -1,4 +1,6 @@
-/** Has processes start and end at a steady rate while it follows the stops of them all; prints when, and how many. */
+/**
+ * Starts and ends processes at a steady rate while it follows the stops of all of them; prints the times and the count.
+ */
 import { readFileSync } from 'node:fs';
 import { setTimeout } from 'node:timers/promises';
 import { Caller } from './caller.ts';
@@ -6,7 +8,7 @@ import { post } from './connection.ts';
 import { followEvents } from './events.ts';
 import { report, type StopsResult, type StopsTask, taskOf } from './task.ts';
 
-/** Calls at once, at most. */
+/** Largest number of concurrent calls. */
 const IN_FLIGHT = 32;
 
 const { socket, perSecond, warmUpMs, watchMs, pidsFile } = taskOf<StopsTask>();
@@ -16,7 +18,7 @@ const webSocket = await followEvents(socket, '?type=stopped&type=continued', (fr
   seen[frame.includes('"event":"stopped"') ? 'stopped' : 'continued'].resolve();
 });
 
-/** One stop and one continue, so that it is known that they are looked for. */
+/** Waits for one stop and one continue, which shows that the daemon checks for them. */
 async function seeOne(): Promise<void> {
   const pid = Number.parseInt(readFileSync(pidsFile, 'utf8'), 10);
   process.kill(pid, 'SIGSTOP');
@@ -25,7 +27,7 @@ async function seeOne(): Promise<void> {
   await seen.continued.promise;
 }
 
-/** @returns how many were started */
+/** @returns the number of started processes */
 async function keepSpawning(milliseconds: number): Promise<number> {
   const begin = performance.now();
   let started = 0;

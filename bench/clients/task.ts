@@ -9,7 +9,7 @@ export interface ExitTask {
   socket: string;
   count: number;
   warmUp: number;
-  /** The program that stamps the clock into the file. */
+  /** The program that writes the time into the file. */
   child: string;
   file: string;
 }
@@ -17,7 +17,7 @@ export interface ExitTask {
 export interface MassTask {
   socket: string;
   count: number;
-  /** The program that stamps the clock into the file, and kills whom the other file names. */
+  /** The program that writes the time into the file and kills the pids in the other file. */
   killer: string;
   file: string;
   pidsFile: string;
@@ -25,9 +25,9 @@ export interface MassTask {
 
 export interface ParkTask {
   socket: string;
-  /** The server's. */
+  /** The pid of the server. */
   pid: number;
-  /** The paths that are asked for, as a JSON array. */
+  /** The requested paths, as a JSON array. */
   pathsFile: string;
   /** How many requests are parked and dropped beforehand. */
   warmUp: number;
@@ -36,15 +36,15 @@ export interface ParkTask {
 export interface BroadcastTask {
   socket: string;
   subscribers: number;
-  /** How many each subscriber gets. */
+  /** How many events each subscriber receives. */
   events: number;
-  /** What causes them: a program, or as many bytes to a socket. */
+  /** What causes them: a program, or that many bytes to a socket. */
   stimulus: { command: string; args: string[] } | { socket: string };
 }
 
 export interface StopsTask {
   socket: string;
-  /** Names the pids of children, of which one is stopped and continued. */
+  /** A file with the pids of children, one of which is stopped and continued. */
   pidsFile: string;
   /** How many processes start and end. */
   perSecond: number;
@@ -63,7 +63,7 @@ export interface StopsResult {
 export interface LoadTask {
   socket: string;
   request: string;
-  /** The status that every answer must have. */
+  /** The expected status of every answer. */
   status: number;
   connections: number;
   warmUpMs: number;
@@ -73,11 +73,11 @@ export interface LoadTask {
 export interface LoadResult {
   perSecond: number;
   p50Us: number;
-  /** The share of one core that the client itself took: near 1 it is the client that was measured. */
+  /** The client's own share of one core. Near 1 the client was the bottleneck. */
   busy: number;
 }
 
-/** What this process was started to do: its only argument, as JSON. */
+/** Parses this process's task, its only argument, as JSON. */
 export function taskOf<T>(): T {
   return JSON.parse(process.argv[2]!) as T;
 }

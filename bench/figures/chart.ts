@@ -1,7 +1,7 @@
 import type { Scale } from './scale.ts';
 
 export interface Axis {
-  /** With its unit. */
+  /** The title of the axis, with its unit. */
   label: string;
   scale: Scale;
 }
@@ -10,7 +10,7 @@ export interface Line {
   name: string;
   color: string;
   points: readonly { x: number; y: number }[];
-  /** The points themselves are shown: there are few, and what lies between them was not measured. */
+  /** Whether to mark the points: they are few, and values between them were not measured. */
   dots?: boolean;
 }
 
@@ -21,17 +21,17 @@ export interface Chart {
   lines: readonly Line[];
 }
 
-/** The same for the same thing in every picture; told apart by those who see no red or green, too. */
+/** The same colour for the same side in every picture, distinguishable without red and green. */
 export const colors = { waitd: '#0b5fc0', floor: '#c2570c' };
 
 const WIDTH = 720;
-/** Of one that is alone, and of one among others. */
+/** The height of a single chart, and of one among several. */
 const HEIGHT = { alone: 380, among: 280 };
 const INNER = { left: 76, right: 24, top: 72, bottom: 56 };
-/** What a letter of the legend is about as wide as; there is nobody to ask. */
+/** Approximate width of a letter of the legend, since nothing here measures text. */
 const LETTER = 7;
 
-/** One picture of a chart, or of several below each other: an SVG with a ground of its own, light wherever it is shown. */
+/** Returns one or several charts, one below the other, as an SVG with a light background of its own. */
 export function pictureOf(charts: readonly Chart[]): string {
   const each = charts.length === 1 ? HEIGHT.alone : HEIGHT.among;
   const height = each * charts.length;

@@ -3,10 +3,10 @@ import { quantiles } from '../statistics.ts';
 import { type Chart, colors, type Line } from './chart.ts';
 import { logarithmic, nines } from './scale.ts';
 
-/** How many points a curve is drawn with. */
+/** The number of points of a curve. */
 const POINTS = 240;
 
-/** How a latency is distributed: which share of the cases took at most how long. */
+/** Draws the distribution of a latency: which share of the cases took at most how long. */
 export function distributionOf({ what, samples }: Measure & Required<Pick<Measure, 'samples'>>): Chart {
   const sides = Object.entries({ waitd: samples.waitd, floor: samples.floor }).filter(
     ([, values]) => values.length > 1,
@@ -29,12 +29,12 @@ export function distributionOf({ what, samples }: Measure & Required<Pick<Measur
   };
 }
 
-/** The samples are of all percentiles. */
+/** Removes the percentile from a name, because the samples cover all of them. */
 export function titleOf(what: string): string {
   return what.replace(/, p\d+$/, '');
 }
 
-/** As close to each other in the tail as before it. */
+/** Spaces the points as closely in the tail as before it. */
 function sharesUpTo(greatest: number): number[] {
   const end = Math.log10(1 - greatest);
   return Array.from({ length: POINTS }, (_, at) => 1 - 10 ** ((end * at) / (POINTS - 1)));

@@ -6,8 +6,8 @@ import { distributionOf, titleOf } from './distribution.ts';
 import { growthChartOf } from './growth.ts';
 
 /**
- * Draws what there is to draw: each distribution in a file named for what it is of, all growths in `growth.svg`.
- * @returns the names of the files
+ * Draws each distribution in a file that is named after its measure, and all growths in `growth.svg`.
+ * @returns the file names
  */
 export function writeFigures(directory: string, measures: readonly Measure[]): string[] {
   mkdirSync(directory, { recursive: true });

@@ -2,7 +2,7 @@ import type { Growth } from '../measure.ts';
 import { type Chart, colors, type Line } from './chart.ts';
 import { linear, logarithmic } from './scale.ts';
 
-/** What one thing costs, against how many there are of another. */
+/** Draws the cost of one operation against the number of something else. */
 export function growthChartOf({ title, of, unit, points }: Growth): Chart {
   const line = (name: 'waitd' | 'floor'): Line[] => {
     const known = points.flatMap((point) => (point[name] === null ? [] : [{ x: point.count, y: point[name] }]));

@@ -1,14 +1,14 @@
-/** How the values of an axis become places on it. */
+/** Maps the values of an axis to positions on it. */
 export interface Scale {
-  /** @returns from 0, where the axis begins, to 1 */
+  /** @returns a position from 0, the start of the axis, to 1 */
   place(value: number): number;
   ticks: { value: number; label: string }[];
 }
 
-/** Steps that are read easily: 1, 2 or 5 times a power of ten. */
+/** Readable steps: 1, 2 or 5 times a power of ten. */
 const STEPS = [1, 2, 5, 10];
 
-/** From zero to a little above the greatest. */
+/** A linear scale from zero to a little above the greatest value. */
 export function linear(values: readonly number[], most = 6): Scale {
   const greatest = Math.max(...values) || 1;
   const unit = 10 ** Math.floor(Math.log10(greatest / most));
@@ -21,7 +21,7 @@ export function linear(values: readonly number[], most = 6): Scale {
   };
 }
 
-/** From the power of ten below the least, or 2 or 5 times it, to the one above the greatest. */
+/** A logarithmic scale. Its ends, below and above all values, are 1, 2 or 5 times a power of ten. */
 export function logarithmic(values: readonly number[]): Scale {
   const least = Math.min(...values);
   const greatest = Math.max(...values);
@@ -39,7 +39,7 @@ export function logarithmic(values: readonly number[]): Scale {
   };
 }
 
-/** Shares from 0 to below 1, each further nine as wide as the one before: the tail is what is looked for. */
+/** A scale of shares from 0 to below 1 on which each further nine has the same width, because the tail matters most. */
 export function nines(greatest: number): Scale {
   const width = (share: number): number => -Math.log10(1 - share);
   const all = [0, 0.5, 0.9, 0.99, 0.999, 0.9999, 0.99999];

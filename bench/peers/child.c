@@ -1,9 +1,10 @@
 /*
- * The process whose end everybody is told of, the same for all: stamps CLOCK_MONOTONIC into FILE, 8 bytes, just before it ends.
+ * The process whose exit is measured, the same for all peers: writes CLOCK_MONOTONIC into FILE, 8 bytes, just before it
+ * exits.
  *
- *   child stamp FILE [LIFE_MS]         lives 5 ms unless told otherwise
+ *   child stamp FILE [LIFE_MS]         lives 5 ms by default
  *
- * Built static, so that it is a container's whole image.
+ * Linked statically, so that it can be the whole image of a container.
  */
 #define _GNU_SOURCE
 #include <fcntl.h>
@@ -31,7 +32,7 @@ int main(int argc, char **argv) {
   long life_ms = argc == 4 ? atol(argv[3]) : 5;
   struct timespec life = {.tv_sec = life_ms / 1000, .tv_nsec = life_ms % 1000 * 1000 * 1000};
   volatile int64_t *stamp = stamp_in(argv[2]);
-  *stamp = 0; /* the page fault comes now, not between the stamp and the end */
+  *stamp = 0; /* takes the page fault now, not between the stamp and the exit */
   nanosleep(&life, NULL);
   struct timespec at;
   clock_gettime(CLOCK_MONOTONIC, &at);

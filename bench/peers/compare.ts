@@ -2,17 +2,17 @@ import { setTimeout } from 'node:timers/promises';
 import { percentile, type Spread, spreadOf } from '../statistics.ts';
 import type { Candidate, Peer } from './peer.ts';
 
-/** For what one leaves behind, such as the clearing away of a container, not to fall into the measuring of the next. */
+/** Pause, so that the cleanup of one peer, such as of a container, does not overlap with the next measurement. */
 const BETWEEN_MS = 500;
 
 export interface Side {
   candidate: Candidate;
   peer: Peer;
-  /** Nanoseconds, of each run. */
+  /** Nanoseconds, for each run. */
   runs: number[][];
 }
 
-/** Measures all, run by run; each run begins with another one, so that none always comes after the same. */
+/** Measures all sides run by run. Each run starts with another side, so that the order does not favour one. */
 export async function compare(sides: readonly Side[], runs: number, quick: boolean): Promise<void> {
   for (let run = 0; run < runs; run += 1)
     for (const at of sides.keys()) {
@@ -22,16 +22,16 @@ export async function compare(sides: readonly Side[], runs: number, quick: boole
     }
 }
 
-/** Times in microseconds. */
+/** The comparison of one side. Times are in microseconds. */
 export interface Comparison {
   name: string;
   by: string;
   version: string;
-  /** Of the runs. */
+  /** The p50 of each run. */
   p50Us: Spread;
-  /** Of the ends of all runs together, for a run alone has too few. */
+  /** Over the exits of all runs together, because a single run has too few. */
   p99Us: number;
-  /** Of its p50 to waitd's in the same run, and `null` for waitd itself, as is what follows. */
+  /** The ratio of its p50 to waitd's in the same run; like the next field, `null` for waitd itself. */
   ratio: Spread | null;
   atLeast: number | null;
   met: boolean | null;

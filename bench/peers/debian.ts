@@ -7,7 +7,7 @@ const SCRIPT = join(import.meta.dirname, 'debian.sh');
 
 /**
  * Runs debian.sh.
- * @throws {Skipped} where this is no Debian, or it does not have the packages
+ * @throws {Skipped} if this is not Debian, or the packages are unavailable
  */
 export async function debian(scene: Scene, ...args: string[]): Promise<void> {
   if (!existsSync('/usr/bin/apt-get')) throw new Skipped('it is taken from Debian, and there is no apt-get here');

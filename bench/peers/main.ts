@@ -57,7 +57,7 @@ export async function comparePeers(argv: string[]): Promise<void> {
   const runs = quick ? 3 : 5;
   using left = new DisposableStack();
   using scene = new Scene();
-  // However this process ends, what it started ends with it.
+  // Ensures that all started processes end with this one, however it ends.
   process.once('exit', () => {
     scene[Symbol.dispose]();
     left.dispose();

@@ -3,34 +3,34 @@ import { writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import type { Scene } from '../scene.ts';
 
-/** Somebody who tells a client that a process has ended. */
+/** A process manager that notifies a client when a process has ended. */
 export interface Peer {
   version: string;
-  /** @returns nanoseconds from a child's end to the client being told, one for each of `count` children, one after another */
+  /** @returns nanoseconds from a child's exit to the client's notification, for `count` children, one after another */
   measure(count: number): Promise<number[]>;
 }
 
 export interface Stage {
   scene: Scene;
-  /** The program of child.c. */
+  /** The program built from child.c. */
   child: string;
-  /** The file that it stamps. */
+  /** The file that the child stamps. */
   file: string;
-  /** What is ended when all has been measured. */
+  /** Ended after the measurement. */
   ending: AsyncDisposableStack;
-  /** What is cleared away last, however this process ends: after the scene, whose clients may still be at work in it. */
+  /** Cleaned up last, however this process ends: after the scene, whose clients may still be using it. */
   left: DisposableStack;
 }
 
 export interface Candidate {
   name: string;
-  /** By what its client is told. */
+  /** How its client is notified. */
   by: string;
-  /** How many times waitd's p50 its own should at least be; `null` for waitd. */
+  /** The least expected ratio of its p50 to waitd's; `null` for waitd. */
   atLeast: number | null;
-  /** How many ends a run takes: whole, and where it need only be shown that it works. */
+  /** Exits per run: in a whole run, and in a quick one that only shows that it works. */
   samples: { whole: number; quick: number };
-  /** @throws {Skipped} where this machine does not allow it */
+  /** @throws {Skipped} if this machine does not allow it */
   start(stage: Stage): Promise<Peer>;
 }
 
@@ -42,7 +42,7 @@ export function buildChild(scene: Scene): { child: string; file: string } {
   return { child, file };
 }
 
-/** Runs one of the clients here, a process of its own, and gives the nanoseconds that it reports. */
+/** Runs a client in a process of its own, and returns the nanoseconds that it reports. */
 export async function runClient(scene: Scene, script: string, task: unknown): Promise<number[]> {
   const path = join(import.meta.dirname, script);
   return JSON.parse(await scene.run(process.execPath, path, JSON.stringify(task))) as number[];

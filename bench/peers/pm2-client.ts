@@ -1,4 +1,4 @@
-/** From a child's end to `exit` on pm2's bus: starts one process again and again; prints the nanoseconds of each. */
+/** Measures from a child's exit to `exit` on pm2's bus, starting one process repeatedly; prints nanoseconds. */
 import { openSync, readSync } from 'node:fs';
 import { createRequire } from 'node:module';
 import { setTimeout } from 'node:timers/promises';
@@ -8,7 +8,7 @@ import type { Pm2Task } from './pm2.ts';
 
 type Callback<T> = (error: Error | null, value: T) => void;
 
-/** What is used of pm2, which is no dependency. */
+/** The used part of pm2's API; pm2 is not a dependency. */
 interface Pm2 {
   connect(callback: Callback<void>): void;
   disconnect(): void;
@@ -35,7 +35,7 @@ await promisify(pm2.connect.bind(pm2))();
 const bus = await promisify(pm2.launchBus.bind(pm2))();
 let onExit: (at: bigint) => void = () => {};
 bus.on('process:event', ({ event }) => {
-  // The clock that the child stamped with: CLOCK_MONOTONIC.
+  // The clock of the child's stamp: CLOCK_MONOTONIC.
   const at = process.hrtime.bigint();
   if (event === 'exit') onExit(at);
 });
@@ -46,7 +46,7 @@ const options = {
   args: ['stamp', file],
   interpreter: 'none',
   autorestart: false,
-  // Neither a look for a git repository at each start, nor an error because it ends so often.
+  // Prevents a search for a git repository at each start, and an error because of frequent exits.
   vizion: false,
   max_restarts: Number.MAX_SAFE_INTEGER,
 };

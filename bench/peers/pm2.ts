@@ -8,7 +8,7 @@ const WARM_UP = 10;
 const START_LIMIT_MS = 10_000;
 
 export interface Pm2Task {
-  /** Where pm2 is. */
+  /** The directory where pm2 is installed. */
   module: string;
   home: string;
   count: number;
@@ -17,7 +17,7 @@ export interface Pm2Task {
   file: string;
 }
 
-/** npm's package, installed into the scene; one daemon of its own for all runs. */
+/** npm's package, installed into the scene. One daemon of its own serves all runs. */
 export const pm2: Candidate = {
   name: 'pm2',
   by: 'bus',
@@ -42,7 +42,7 @@ export const pm2: Candidate = {
         ...args,
       );
     const home = makeHome(scene.path('pm2-home'));
-    // What the pm2 command starts in the background, as a child: so it cannot outlive the scene.
+    // The program that the pm2 command starts in the background. As a child it cannot outlive the scene.
     const ended = run('lib/Daemon.js');
     await Promise.race([ready(home), ended]);
     ending.defer(async () => {
@@ -55,14 +55,14 @@ export const pm2: Candidate = {
   },
 };
 
-/** As pm2's own clients make it, before they start its daemon. */
+/** Creates the directory as pm2's clients do before they start the daemon. */
 function makeHome(home: string): string {
   for (const name of ['logs', 'pids', 'modules']) mkdirSync(join(home, name), { recursive: true });
   writeFileSync(join(home, 'module_conf.json'), '{}');
   return home;
 }
 
-/** A client that comes before it would start a daemon itself. */
+/** Waits for the daemon, because a client that connects earlier would start another one. */
 async function ready(home: string): Promise<void> {
   const sockets = ['rpc.sock', 'pub.sock'].map((name) => join(home, name));
   for (let waited = 0; !sockets.every((socket) => existsSync(socket)); waited += 50) {

@@ -1,4 +1,7 @@
-/** From a child's end in a container to the output of `podman wait`, one container after another; prints the nanoseconds of each. */
+/**
+ * Measures from a child's exit in a container to the output of `podman wait`, one container at a time; prints
+ * nanoseconds.
+ */
 import { execFile, spawn } from 'node:child_process';
 import { once } from 'node:events';
 import { openSync, readSync } from 'node:fs';
@@ -7,7 +10,7 @@ import { promisify } from 'node:util';
 import { report, taskOf } from '../clients/task.ts';
 import type { PodmanTask } from './podman.ts';
 
-/** How long a child lives, and how long before its end `podman wait` must have been started to be waiting by then. */
+/** Lifetime of a child, and how long before its end `podman wait` must be started. */
 const LIFE_MS = 600;
 const SETTLED_MS = 300;
 const LIMIT_MS = 240_000;
@@ -25,7 +28,7 @@ function podman(...args: string[]): Promise<unknown> {
   return promisify(execFile)('podman', args, options);
 }
 
-/** @returns `null` where the machine was too slow to wait before the end */
+/** @returns `null` if the machine was too slow to start the wait before the exit */
 async function measure(name: string): Promise<number | null> {
   const child = ['/child', 'stamp', '/stamp', `${LIFE_MS}`];
   await podman('run', '--detach', '--name', name, '--network=none', '-v', `${file}:/stamp`, image, ...child);
@@ -33,7 +36,7 @@ async function measure(name: string): Promise<number | null> {
   const waiting = spawn('podman', ['wait', name], { ...options, stdio: ['ignore', 'pipe', 'inherit'] });
   const closed = once(waiting, 'close');
   const [output] = (await once(waiting.stdout, 'data')) as [Buffer];
-  // The clock that the child stamped with: CLOCK_MONOTONIC.
+  // The clock of the child's stamp: CLOCK_MONOTONIC.
   const at = process.hrtime.bigint();
   if (String(output).trim() !== '0') throw new Error(`podman wait: ${output}`);
   await closed;

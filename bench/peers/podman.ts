@@ -9,7 +9,7 @@ import { type Candidate, runClient } from './peer.ts';
 const CONTAINERS = join(import.meta.dirname, '../../test/support/containers.sh');
 const IMAGE = 'localhost/child';
 const WARM_UP = 1;
-/** How long whoever is still at work in the store is waited for: a container's life and its clearing away. */
+/** How long to wait for processes that still use the store: a container's life and its cleanup. */
 const QUIET_LIMIT_MS = 10_000;
 
 export interface PodmanTask {
@@ -20,7 +20,7 @@ export interface PodmanTask {
   file: string;
 }
 
-/** Debian's podman with runc, with a store of its own and an image that is the child alone. */
+/** Debian's podman with runc, with a store of its own and an image that contains only the child. */
 export const podman: Candidate = {
   name: 'podman',
   by: 'podman wait',
@@ -54,7 +54,7 @@ function isThere(command: string): boolean {
   return process.env.PATH!.split(':').some((directory) => existsSync(join(directory, command)));
 }
 
-/** @returns the environment in which podman keeps to the directory */
+/** @returns an environment that confines podman's files to the directory */
 function configure(directory: string): Record<string, string> {
   const storage = join(directory, 'storage.conf');
   const containers = join(directory, 'containers.conf');
@@ -63,7 +63,7 @@ function configure(directory: string): Record<string, string> {
     storage,
     `[storage]\ndriver = "overlay"\ngraphroot = "${directory}/graph"\nrunroot = "${directory}/run"\n`,
   );
-  // Podman would raise both limits, which not every root may.
+  // Podman would raise both limits, which some root users may not.
   const descriptors = execFileSync('sh', ['-c', 'ulimit -Hn'], { encoding: 'utf8' }).trim();
   writeFileSync(
     containers,
@@ -79,7 +79,9 @@ tmp_dir = "${directory}/tmp"
   return { CONTAINERS_CONF: containers, CONTAINERS_STORAGE_CONF: storage };
 }
 
-/** Containers, mounts and files. A podman that was interrupted ends by itself, and would make anew what is removed before. */
+/**
+ * Removes containers, mounts and files. An interrupted podman must end first, or it would create removed files again.
+ */
 function clearAway(directory: string): void {
   const sleeper = new Int32Array(new SharedArrayBuffer(4));
   for (let waited = 0; waited < QUIET_LIMIT_MS && isAtWork(directory); waited += 100) Atomics.wait(sleeper, 0, 0, 100);

@@ -4,17 +4,17 @@ import { Skipped } from '../measure.ts';
 import { debian } from './debian.ts';
 import type { Candidate } from './peer.ts';
 
-/** Debian's own, for which its packages are made. */
+/** Debian's interpreter, which its packages are built for. */
 const PYTHON = '/usr/bin/python3';
 const LISTENER = join(import.meta.dirname, 'supervisord-listener.py');
 const WARM_UP = 1;
 
-/** Debian's package, unpacked; one supervisord for each run, which its own event listener ends. */
+/** Debian's package, unpacked. Each run has its own supervisord, which its event listener ends. */
 export const supervisord: Candidate = {
   name: 'supervisord',
   by: 'event listener',
   atLeast: 20,
-  // Each takes one or two seconds: it is a round of supervisord's loop that it waits for.
+  // Each exit takes one or two seconds: it waits for the next turn of supervisord's loop.
   samples: { whole: 30, quick: 4 },
   async start({ scene, child, file }) {
     if (!existsSync(PYTHON)) throw new Skipped(`it needs ${PYTHON}`);

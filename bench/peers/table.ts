@@ -2,7 +2,7 @@ import type { Comparison } from './compare.ts';
 
 const HEADINGS = ['end of a process to its client', 'p50', 'spread', 'p99', 'to waitd', 'spread', 'target', ''];
 
-/** One line for each, waitd first. */
+/** One line per side, waitd first. */
 export function tableOf(comparisons: readonly Comparison[]): string {
   const rows = [HEADINGS, ...comparisons.map(rowOf)];
   const widths = HEADINGS.map((_, column) => Math.max(...rows.map((row) => row[column]!.length)));
@@ -31,7 +31,7 @@ function milliseconds(us: number): string {
   return `${digits(us / 1000)} ms`;
 }
 
-/** From half a millisecond to seconds in one column. */
+/** Formats half a millisecond to seconds in one column. */
 function digits(value: number): string {
   return value.toFixed(value < 100 ? 2 : 0);
 }

@@ -2,7 +2,7 @@ import { type Chart, colors, pictureOf } from '../figures/chart.ts';
 import { linear, logarithmic, type Scale } from '../figures/scale.ts';
 import type { Sample } from './sample.ts';
 
-/** What the daemon took in the course of time: four charts below each other. */
+/** Draws the daemon's resource use over time: four charts, one below the other. */
 export function soakPicture(samples: readonly Sample[]): string {
   const minutes = samples.map(({ at }) => at / 60);
   const chart = (

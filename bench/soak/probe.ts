@@ -3,23 +3,23 @@ import { Caller } from '../clients/caller.ts';
 import { post } from '../clients/connection.ts';
 import { percentile } from '../statistics.ts';
 
-/** So that there are enough between two samples for a p99. */
+/** Interval between probes: short enough for a p99 between two samples. */
 const PAUSE_MS = 10;
 
-/** Asks the same small question again and again beside whatever else goes on: `waitid` that answers EAGAIN. */
+/** Sends the same small request repeatedly beside other load: a `waitid` that answers EAGAIN. */
 export class Probe {
   #latenciesUs: number[] = [];
   #stopped = false;
   readonly #over: Promise<void>;
 
-  /** @param handle a nonblocking one, on a process that lives */
+  /** @param handle a nonblocking handle on a live process */
   constructor(socket: string, handle: string) {
     this.#over = this.#ask(socket, post(`/v1/handles/${handle}/waitid`));
-    // Whoever stops it is told.
+    // An error is reported by the stop function.
     this.#over.catch(() => {});
   }
 
-  /** Of what was asked since the last time; `null` where that was nothing. */
+  /** Returns the latencies since the last call; `null` if there are none. */
   take(): { p50Us: number; p99Us: number } | null {
     const latencies = this.#latenciesUs;
     this.#latenciesUs = [];
@@ -27,7 +27,7 @@ export class Probe {
     return { p50Us: percentile(latencies, 50), p99Us: percentile(latencies, 99) };
   }
 
-  /** @throws where an answer was not the one that was expected */
+  /** @throws if an answer was not the expected one */
   async stop(): Promise<void> {
     this.#stopped = true;
     await this.#over;

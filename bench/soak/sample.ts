@@ -1,20 +1,20 @@
 import { readdirSync, readFileSync, readlinkSync, statSync } from 'node:fs';
 
-/** What a daemon takes, at one time. */
+/** The daemon's resource use at one time. */
 export interface Sample {
-  /** Since the beginning, in seconds. */
+  /** Seconds since the start of the run. */
   at: number;
   residentMiB: number;
   descriptors: number;
   journalMiB: number;
-  /** Of the probes since the sample before. */
+  /** Latencies of the probes since the previous sample. */
   p50Us: number;
   p99Us: number;
 }
 
 const MIB = 1024 * 1024;
 
-/** What can be seen of it from outside: all but the latencies. */
+/** Reads everything except the latencies, from outside the process. */
 export function lookAt(pid: number): Omit<Sample, 'at' | 'p50Us' | 'p99Us'> {
   const status = readFileSync(`/proc/${pid}/status`, 'utf8');
   const files = readdirSync(`/proc/${pid}/fd`).map((fd) => behind(`/proc/${pid}/fd/${fd}`));
@@ -26,7 +26,7 @@ export function lookAt(pid: number): Omit<Sample, 'at' | 'p50Us' | 'p99Us'> {
   };
 }
 
-/** @returns '' where it has been closed meanwhile */
+/** @returns '' if the descriptor has been closed in the meantime */
 function behind(link: string): string {
   try {
     return readlinkSync(link);

@@ -23,7 +23,7 @@ Usage: npm run bench -- soak [OPTIONS]
 Exit codes: 0 flat and every answer as it should be, 1 not.
 `;
 
-/** A shorter one is still warming up in its middle third. */
+/** Shorter runs are not judged: their middle third is still part of the warm-up. */
 const JUDGED_FROM_MINUTES = 10;
 
 const WORKERS = 10;
@@ -32,12 +32,12 @@ const EVERY_MS = 150;
 const SAMPLES = 360;
 const SHORTEST_PAUSE_MS = 500;
 
-/** Things are kept for such a part of the run, so that as many go as come long before its middle third. */
+/** Retention as a share of the run, so that additions and removals balance well before the middle third. */
 const KEPT_PART = 1 / 15;
 const SHORTEST_KEPT_MS = 2000;
 const MAX_EVENTS = 20_000;
 
-/** @returns whether it stayed flat, and every answer was as it should be */
+/** @returns whether resource use stayed flat and every answer was expected */
 export async function soak(scene: Scene, argv: string[]): Promise<boolean> {
   const { values } = parseArgs({
     args: argv,
@@ -97,7 +97,7 @@ async function sampleUntil(load: Promise<unknown>, pid: number, probe: Probe, ev
     await Promise.race([end, setTimeout(everyMs)]);
     if (over) return samples;
     const latencies = probe.take();
-    // On a busy machine an answer may take longer than that; the load tells if there is none at all.
+    // On a busy machine an answer may take longer than this. The load reports missing answers.
     if (latencies === null) continue;
     samples.push({ at: (performance.now() - start) / 1000, ...lookAt(pid), ...latencies });
   }

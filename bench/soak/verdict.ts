@@ -5,11 +5,11 @@ import type { Sample } from './sample.ts';
 export interface Verdict {
   what: string;
   unit: string;
-  /** Medians of the thirds of the run; the first one is warming up. */
+  /** Medians of the thirds of the run. The first third is the warm-up. */
   first: number;
   middle: number;
   last: number;
-  /** What the last may be at most. */
+  /** Largest allowed value of the last third. */
   bound: number;
   tolerance: string;
   flat: boolean;
@@ -19,7 +19,7 @@ interface Quantity {
   what: string;
   key: keyof Sample;
   unit: string;
-  /** By how much the last third may be above the middle one: a share of that, and in any case so much. */
+  /** Allowed growth from the middle third to the last: a share of the middle third, but at least this amount. */
   share: number;
   least: number;
 }
@@ -32,7 +32,7 @@ const quantities: readonly Quantity[] = [
   { what: 'waitid to EAGAIN, p99', key: 'p99Us', unit: 'us', share: 0.5, least: 500 },
 ];
 
-/** Whether what the daemon takes has still grown from the middle third of the run to the last. */
+/** Reports whether the daemon's resource use still grew from the middle third of the run to the last. */
 export function verdictsOf(samples: readonly Sample[]): Verdict[] {
   const third = Math.floor(samples.length / 3);
   if (third === 0) throw new Error('too few samples');
