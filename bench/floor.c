@@ -62,7 +62,7 @@ static void collect(int pidfd, int code, int status) {
   }
 }
 
-/* A child between vfork and its close-on-exec still shares the description, so close alone would leave it in the epoll. */
+/* A child between vfork and close-on-exec shares the description, so that close alone would leave it in the epoll. */
 static void forget(int epoll, int pidfd) {
   check(epoll_ctl(epoll, EPOLL_CTL_DEL, pidfd, NULL) == 0, "epoll_ctl");
   close(pidfd);

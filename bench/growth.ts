@@ -55,7 +55,7 @@ export const measureGrowth: Measurement = async (scene, floor, plan) => {
     steps.push(await stepOf(scene, { socket, floor, stamp, again: nonblocking.id, plan, count }));
   }
   scene.end(nonblocking.process.pid);
-  if (steps.length < 2) throw new Skipped(lacks ?? 'there are less than two steps');
+  if (steps.length < 2) throw new Skipped(lacks ?? 'fewer than two steps');
   const [first, ...others] = measuresOf(steps);
   return [{ ...first!, ...(lacks !== undefined && { lacks }) }, ...others];
 };

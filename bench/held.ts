@@ -51,7 +51,7 @@ export async function hold(scene: Scene, { socket }: Server, floor: string, coun
   const end = async (): Promise<void> => {
     for (const pid of pids) process.kill(pid, 'SIGKILL');
     const { status } = await ask(socket, post('/v1/poll', { handles: ids, until: 'all' }));
-    if (status !== 200) throw new Error(`not ended: ${status}`);
+    if (status !== 200) throw new Error(`poll for the exits failed: ${status}`);
   };
   return { ids, pidsFile, end };
 }

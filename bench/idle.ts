@@ -14,8 +14,8 @@ const ATTACH_MS = 1000;
 const TRIES = 40;
 
 /**
- * Counts the system calls, by strace, of all threads of a daemon that holds many handles without requests. It is idle
- * once there was none for as long before.
+ * Counts the system calls, by strace, of all threads of a daemon that holds many handles without requests. The daemon
+ * counts as idle after an interval of the same length without any call.
  */
 export const measureIdle: Measurement = async (scene, floor, { runs, handles: count, watchMs, profile }) => {
   await using daemon = await startDaemon(scene, profile);

@@ -22,19 +22,19 @@ import { measureStart } from './start.ts';
 import { measureStops } from './stops.ts';
 import { tableOf } from './table.ts';
 
-const HELP = `Measures waitd beside what the kernel and the HTTP server can do at best, on this machine.
+const HELP = `Measures waitd on this machine beside floors: the least that the kernel and the HTTP server need.
 
 Usage: npm run bench -- [OPTIONS]
-       npm run bench -- soak [OPTIONS]    whether it stays flat for long; see soak --help
-       npm run bench -- peers [OPTIONS]    beside supervisord, pm2 and podman; peers --help tells more
+       npm run bench -- soak [OPTIONS]    checks that resource use stays flat for long; see soak --help
+       npm run bench -- peers [OPTIONS]    compares with supervisord, pm2 and podman; see peers --help
 
-  --runs N         how often each is measured; medians are told (default 5)
-  --quick          3 short runs: shows that it works, not how fast
-  --only NAME      one measurement; repeatable (default: all)
-  --json PATH      writes everything there: every run's figures, and what they were taken from
-  --markdown PATH  writes the table there, as documents show it
-  --figures DIR    draws there how latencies are distributed and how they grow, as SVG
-  --profile DIR    writes the daemon's CPU profiles there (a profiled daemon is slower)
+  --runs N         runs per measurement; medians are printed (default 5)
+  --quick          3 short runs, to check that the benchmark works
+  --only NAME      runs one measurement; repeatable (default: all)
+  --json PATH      writes the values and samples of every run to PATH
+  --markdown PATH  writes the results as tables to PATH
+  --figures DIR    draws the distribution of latencies and their growth as SVG files in DIR
+  --profile DIR    writes the daemon's CPU profiles to DIR (a profiled daemon is slower)
 
 Measurements: NAMES
 `;
@@ -101,10 +101,11 @@ function optionsOf(argv: string[]): Options | null {
   if (values.help) return null;
   const names = values.only ?? Object.keys(measurements);
   const unknown = names.find((name) => !Object.hasOwn(measurements, name));
-  if (unknown !== undefined) throw new Error(`--only ${unknown}: it is one of ${Object.keys(measurements).join(', ')}`);
+  if (unknown !== undefined)
+    throw new Error(`--only ${unknown}: expected one of ${Object.keys(measurements).join(', ')}`);
   const plan = values.quick ? quick : whole;
   const runs = Number(values.runs ?? plan.runs);
-  if (!Number.isInteger(runs) || runs < 1) throw new Error(`--runs ${values.runs}: it is a whole number from 1`);
+  if (!Number.isInteger(runs) || runs < 1) throw new Error(`--runs ${values.runs}: expected a whole number from 1`);
   const { json, markdown, figures, profile } = values;
   return { plan: { ...plan, runs }, names, json, markdown, figures, profile };
 }

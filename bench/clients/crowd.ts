@@ -51,7 +51,7 @@ const readers = [];
 for (let at = 0; at < reading; at += 1) {
   const reader = await followEvents(socket, '', () => {});
   reader.once('close', (code, reason) => {
-    throw new Error(`one that reads was closed: ${code} ${reason}`);
+    throw new Error(`a reading subscriber was closed: ${code} ${reason}`);
   });
   readers.push(reader);
 }

@@ -37,7 +37,7 @@ class FrameCounter {
 
 /** Returns the size of an unmasked text frame of 1 byte to 64 KiB; `null` if the header is incomplete. */
 function lengthIn([kind, length, high, low]: number[]): number | null {
-  if (kind !== TEXT) throw new Error(`a frame that is no text begins with ${kind}`);
+  if (kind !== TEXT) throw new Error(`not a text frame, it begins with ${kind}`);
   if (length !== 126) return length ?? null;
   return low === undefined ? null : high! * 256 + low;
 }

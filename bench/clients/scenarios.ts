@@ -42,7 +42,7 @@ export const scenarios: Record<string, (api: Api) => Promise<void>> = {
       () => false,
       (error: Error) => error.name === 'AbortError' || error.name === 'TimeoutError',
     );
-    if (!gone) throw new Unexpected('a wait that was dropped has answered');
+    if (!gone) throw new Unexpected('a dropped wait was answered');
     // The daemon reads the dropped request and the end of its connection before the third of these.
     for (let asked = 0; asked < 3; asked += 1) await api.call(`GET /v1/handles/${id}`, 200);
     await api.call(`POST /v1/handles/${id}/signal`, 204, { body: { signal: 'SIGTERM' } });
@@ -62,7 +62,7 @@ export const scenarios: Record<string, (api: Api) => Promise<void>> = {
     const ids = handles.map(({ id }) => id);
     const body = { handles: ids, until: 'all', timeoutMs: SOON_MS };
     const { timedOut } = await api.call<{ timedOut: boolean }>('POST /v1/poll', 200, { body });
-    if (timedOut) throw new Unexpected('a poll has timed out');
+    if (timedOut) throw new Unexpected('a poll timed out');
     for (const id of ids) await collect(api, id, 'exited 0');
   },
 
@@ -104,7 +104,7 @@ export const scenarios: Record<string, (api: Api) => Promise<void>> = {
     const headers = { 'idempotency-key': randomUUID() };
     const first = await api.call<Handle>('POST /v1/handles', 201, { body, headers });
     const second = await api.call<Handle>('POST /v1/handles', 201, { body, headers });
-    if (first.id !== second.id) throw new Unexpected('the same key has started two processes');
+    if (first.id !== second.id) throw new Unexpected('one key started two processes');
     await collect(api, first.id, 'exited 0');
   },
 

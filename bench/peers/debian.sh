@@ -1,13 +1,13 @@
 #!/usr/bin/env bash
 # usage: debian.sh unpack DIR PACKAGE… | install PACKAGE…
-# Debian's packages, unpacked below DIR, where they change nothing on the machine, or installed. The lists are read anew only if it
-# does not work with those that are there.
+# Unpacks Debian's packages below DIR, which changes nothing else on the machine, or installs them. The package lists are
+# updated only if the present ones do not suffice.
 set -euo pipefail
 what=$1
 shift
 export DEBIAN_FRONTEND=noninteractive
 
-# Tried before a `&&`, where `set -e` does not hold: hence each `|| return`.
+# The caller runs this before a `&&`, where `set -e` has no effect: hence each `|| return`.
 unpack() {
   cd "$1" || return
   shift

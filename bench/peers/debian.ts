@@ -10,10 +10,10 @@ const SCRIPT = join(import.meta.dirname, 'debian.sh');
  * @throws {Skipped} if this is not Debian, or the packages are unavailable
  */
 export async function debian(scene: Scene, ...args: string[]): Promise<void> {
-  if (!existsSync('/usr/bin/apt-get')) throw new Skipped('it is taken from Debian, and there is no apt-get here');
+  if (!existsSync('/usr/bin/apt-get')) throw new Skipped('it needs Debian, and apt-get is missing');
   try {
     await scene.run(SCRIPT, ...args);
   } catch {
-    throw new Skipped(`Debian's packages could not be had: debian.sh ${args.join(' ')}`);
+    throw new Skipped(`Debian's packages are unavailable: debian.sh ${args.join(' ')}`);
   }
 }

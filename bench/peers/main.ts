@@ -11,16 +11,16 @@ import { supervisord } from './supervisord.ts';
 import { tableOf } from './table.ts';
 import { waitd } from './waitd.ts';
 
-const HELP = `How long after a process's end its client is told: waitd beside others, each as its users run it.
+const HELP = `Measures the time from an exit to the client's notification, for waitd and other process managers.
 
 Usage: npm run bench -- peers [OPTIONS]
 
-  --quick         3 short runs: shows that it works, not how fast
-  --only NAME     one of supervisord, pm2, podman; repeatable (default: all)
-  --json PATH     writes every figure there, as "peers" beside what the file has already
+  --quick         3 short runs, to check that the benchmark works
+  --only NAME     runs one of supervisord, pm2, podman; repeatable (default: all)
+  --json PATH     adds all values to the JSON file at PATH, as "peers"
 
-Takes about 7 minutes. What it measures it gets itself, from Debian and npm: into temporary directories, but for podman and runc,
-which it installs where they are missing (root).
+Takes about 7 minutes. Installs the other programs from Debian and npm into temporary directories. If podman and runc
+are missing, it installs them on the system, as root.
 `;
 
 const peers: readonly Candidate[] = [supervisord, pm2, podman];
@@ -38,7 +38,7 @@ function optionsOf(argv: string[]): { quick: boolean; chosen: readonly Candidate
   if (values.help) return null;
   const names = peers.map(({ name }) => name);
   const unknown = values.only?.find((name) => !names.includes(name));
-  if (unknown !== undefined) throw new Error(`--only ${unknown}: it is one of ${names.join(', ')}`);
+  if (unknown !== undefined) throw new Error(`--only ${unknown}: expected one of ${names.join(', ')}`);
   return {
     quick: values.quick,
     chosen: peers.filter(({ name }) => values.only?.includes(name) ?? true),

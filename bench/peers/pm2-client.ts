@@ -29,7 +29,7 @@ const fd = openSync(file, 'r');
 const stamp = Buffer.alloc(8);
 
 setTimeout(LIMIT_MS, undefined, { ref: false }).then(() => {
-  throw new Error('not told in time');
+  throw new Error('no exit reported in time');
 });
 await promisify(pm2.connect.bind(pm2))();
 const bus = await promisify(pm2.launchBus.bind(pm2))();

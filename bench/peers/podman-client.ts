@@ -21,7 +21,7 @@ const fd = openSync(file, 'r');
 const stamp = Buffer.alloc(8);
 
 setTimeout(LIMIT_MS, undefined, { ref: false }).then(() => {
-  throw new Error('not told in time');
+  throw new Error('no exit reported in time');
 });
 
 function podman(...args: string[]): Promise<unknown> {

@@ -27,7 +27,7 @@ export const podman: Candidate = {
   atLeast: 10,
   samples: { whole: 20, quick: 3 },
   async start({ scene, child, file, left }) {
-    if (process.getuid!() !== 0) throw new Skipped('its containers are made as root');
+    if (process.getuid!() !== 0) throw new Skipped('its containers need root');
     if (!['podman', 'runc'].every(isThere)) await debian(scene, 'install', 'podman', 'runc');
     const directory = mkdtempSync(join(tmpdir(), 'waitd-bench-podman-'));
     left.defer(() => clearAway(directory));

@@ -1,6 +1,6 @@
 """
-An event listener of supervisord, as its documentation has them: starts the program `child` again and again, and writes into a file
-how many nanoseconds after the stamp it was told of the end, as a list in JSON. Ends supervisord when it is done, or cannot go on.
+An event listener of supervisord, in the form of its documentation. Starts the program `child` repeatedly, and writes a
+JSON list of nanoseconds from each stamp to the notification of the exit. Ends supervisord when it is done or has failed.
 
 usage: supervisord-listener.py STAMP_FILE COUNT WARM_UP RESULT_FILE
 """
@@ -15,7 +15,7 @@ import time
 from supervisor import childutils
 
 BETWEEN_S = 0.002
-# Each takes a second or two.
+# Each exit takes a second or two.
 LIMIT_S = 10
 
 stamp_file, count, warm_up, result_file = sys.argv[1], int(sys.argv[2]), int(sys.argv[3]), sys.argv[4]
@@ -25,7 +25,7 @@ supervisor = childutils.getRPCInterface(os.environ).supervisor
 def once():
     supervisor.startProcess("child", False)
     childutils.listener.wait(sys.stdin, sys.stdout)
-    # The clock that the child stamped with: CLOCK_MONOTONIC.
+    # The clock of the child's stamp: CLOCK_MONOTONIC.
     at = time.monotonic_ns()
     with open(stamp_file, "rb") as file:
         (stamp,) = struct.unpack("q", file.read(8))

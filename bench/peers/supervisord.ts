@@ -35,7 +35,7 @@ export const supervisord: Candidate = {
       const configuration = scene.path('supervisord.conf');
       writeFileSync(configuration, configurationOf(directory, `${child} stamp ${file}`, listener));
       await run('--nodaemon', '--silent', '--configuration', configuration);
-      if (!existsSync(result)) throw new Error('the event listener of supervisord did not come to its end');
+      if (!existsSync(result)) throw new Error('the event listener of supervisord did not finish');
       return JSON.parse(readFileSync(result, 'utf8')) as number[];
     };
     return { version: (await run('--version')).trim(), measure };

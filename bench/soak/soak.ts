@@ -12,15 +12,15 @@ import { Probe } from './probe.ts';
 import { lookAt, type Sample } from './sample.ts';
 import { verdictsOf, verdictTable } from './verdict.ts';
 
-const HELP = `Does with one daemon what clients do, for a long time, and looks whether what it takes stays flat.
+const HELP = `Puts a mixed client load on one daemon for a long time, and checks that its resource use stays flat.
 
 Usage: npm run bench -- soak [OPTIONS]
 
-  --minutes N    how long (default 30); what lasts less than 10 is told, not judged
-  --json PATH    writes every sample there
-  --figures DIR  draws soak.svg there
+  --minutes N    duration (default 30); under 10, the result is printed but not judged
+  --json PATH    writes every sample to PATH
+  --figures DIR  draws soak.svg in DIR
 
-Exit codes: 0 flat and every answer as it should be, 1 not.
+Exit codes: 0 if resource use is flat and every answer is expected, 1 otherwise.
 `;
 
 /** Shorter runs are not judged: their middle third is still part of the warm-up. */
@@ -53,7 +53,7 @@ export async function soak(scene: Scene, argv: string[]): Promise<boolean> {
     return true;
   }
   const minutes = Number(values.minutes);
-  if (!(minutes > 0)) throw new Error(`--minutes ${values.minutes}: it is a number above 0`);
+  if (!(minutes > 0)) throw new Error(`--minutes ${values.minutes}: expected a number above 0`);
   const machine = machineOf();
   console.log(`${machineLine(machine)}\nsoak: ${minutes} minutes`);
   const { samples, mixed } = await run(scene, minutes * 60_000);
@@ -105,7 +105,7 @@ async function sampleUntil(load: Promise<unknown>, pid: number, probe: Probe, ev
 
 function tell({ done, unexpected, examples }: MixedResult, minutes: number): void {
   const all = Object.values(done).reduce((sum, count) => sum + count, 0);
-  console.log(`${all} things done, ${(all / minutes / 60).toFixed(1)} a second, ${unexpected} unexpected answers`);
+  console.log(`${all} operations, ${(all / minutes / 60).toFixed(1)} per second, ${unexpected} unexpected answers`);
   for (const [name, count] of Object.entries(done)) console.log(`  ${name} ${count}`);
   for (const example of examples) console.log(`unexpected: ${example}`);
 }
