@@ -13,7 +13,7 @@ const MAIN = join(import.meta.dirname, '../src/main.ts');
 
 interface Activated {
   child: ChildProcess;
-  /** What it wrote to its log. */
+  /** The text of its log. */
   lines: string[];
   errors: string[];
   exited: Promise<unknown[]>;
@@ -22,8 +22,8 @@ interface Activated {
 }
 
 /**
- * A daemon that is about to start, with sockets that are there already.
- * @param prefix what starts it
+ * Prepares a daemon that inherits listening sockets, and does not start it yet.
+ * @param prefix the command that starts it
  */
 async function activated(
   t: Test,

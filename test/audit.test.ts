@@ -7,8 +7,8 @@ import { Authority } from './support/certificates.ts';
 import { eventually, type RequestOptions, temporaryDirectory } from './support/harness.ts';
 import { as, full, startWithPolicy } from './support/policies.ts';
 
-/** The lines of an audit by the ids of their requests. */
-// biome-ignore lint/suspicious/noExplicitAny: tests say what they expect of it
+/** Returns audit lines by request id. */
+// biome-ignore lint/suspicious/noExplicitAny: the tests state the expected values
 function linesOf(path: string): Map<string, any[]> {
   const lines = readFileSync(path, 'utf8').trim().split('\n').filter(Boolean);
   return Map.groupBy(

@@ -12,7 +12,7 @@ const raw = async (wire: Wire, text: string | Buffer): Promise<string> => {
   return wire.closed;
 };
 
-/** Sends a whole request before it reads a byte, as most clients do; what it then reads. */
+/** Sends a whole request before it reads, as most clients do, and returns the answer. */
 function sendThenRead(request: string, body: Buffer): Promise<string> {
   const { promise, resolve, reject } = Promise.withResolvers<string>();
   const socket = connect(daemon.port, '127.0.0.1');

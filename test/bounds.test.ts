@@ -5,10 +5,10 @@ import { hashOf } from '../src/clients/tokens.ts';
 import { Database } from '../src/journal/database.ts';
 import { Daemon, type RequestOptions, temporaryDirectory } from './support/harness.ts';
 
-/** A list of that many texts as JSON, of which each is the same. */
+/** Returns a JSON list of that many equal strings. */
 const list = (count: number, each: string): string => `[${new Array(count).fill(each).join()}]`;
 
-/** A record of that many entries as JSON, whose names differ. */
+/** Returns a JSON record of that many entries with different names. */
 function record(count: number, value: string): string {
   const entries = Array.from({ length: count }, (_, at) => `"v${at.toString(36)}":${value}`);
   return `{${entries.join()}}`;
@@ -16,7 +16,7 @@ function record(count: number, value: string): string {
 
 const spawnOf = (argv: string, env = '{}'): string => `{"spawn":{"argv":${argv},"env":${env}}}`;
 
-/** Bodies that are wrong in very many places. */
+/** Bodies with very many errors. */
 const wrong: Record<string, [path: string, body: string]> = {
   arguments: ['/v1/handles', spawnOf(list(2_000_000, '1'))],
   'arguments after the first': ['/v1/handles', spawnOf(`["true",${list(1_900_000, '1').slice(1)}`)],

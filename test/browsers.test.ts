@@ -14,7 +14,7 @@ const from = (origin: string, more: Record<string, string> = {}): RequestOptions
 });
 const listed = async (): Promise<number> => (await daemon.get('/v1/handles', { tcp: true })).body.handles.length;
 
-/** How an upgrade to a WebSocket by TCP ends. */
+/** Returns how an upgrade to a WebSocket over TCP ends. */
 function upgrade(origin: string | undefined): Promise<number | 'open'> {
   const { promise, resolve, reject } = Promise.withResolvers<number | 'open'>();
   const headers = { authorization: `Bearer ${daemon.token}` };
@@ -31,7 +31,7 @@ function upgrade(origin: string | undefined): Promise<number | 'open'> {
   return promise;
 }
 
-/** What comes back to raw bytes by TCP. */
+/** Returns the answer to raw bytes over TCP. */
 function raw(head: string): Promise<string> {
   const { promise, resolve } = Promise.withResolvers<string>();
   const socket = connect(daemon.port, '127.0.0.1', () => socket.write(`${head}connection: close\r\n\r\n`));
@@ -117,7 +117,7 @@ t.test(
       t.equal(headers['x-content-type-options'], 'nosniff');
       t.notOk(headers['set-cookie']);
       t.notOk(headers['access-control-allow-credentials']);
-      if (status === 400) continue; // the framework's own refusal: nobody can read it, and nothing was done
+      if (status === 400) continue; // refused by the framework itself: a page cannot read it, and it had no effect
       t.equal(headers['access-control-allow-origin'], DASH);
       t.equal(headers.vary, 'Origin');
       const exposed = headers['access-control-expose-headers']!.toLowerCase().split(', ');

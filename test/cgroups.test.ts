@@ -3,7 +3,7 @@ import { join } from 'node:path';
 import t, { type Test } from 'tap';
 import { commandLineOf, Daemon, eventually, Gate, stateOf, temporaryDirectory } from './support/harness.ts';
 
-/** Where this machine has its cgroups of version 2. */
+/** The mount point of cgroups version 2 on this machine. */
 const TREE = ['/sys/fs/cgroup', '/sys/fs/cgroup/unified'].find((path) => existsSync(join(path, 'cgroup.procs')));
 
 function writable(): boolean {
@@ -17,7 +17,7 @@ function writable(): boolean {
 }
 const real = writable() ? {} : { skip: 'no cgroup (v2) can be made here' };
 
-/** A cgroup of the test's own. */
+/** Creates a cgroup for the test. */
 function cgroupFor(t: Test): string {
   const path = mkdtempSync(join(TREE!, 'waitd-test-'));
   t.teardown(() =>
@@ -62,7 +62,7 @@ t.test('a spawn can have a new cgroup, which is removed when it is empty', real,
 t.test('scope tree reaches every process in it, and SIGKILL all at once', real, async (t) => {
   const directory = cgroupFor(t);
   const daemon = await Daemon.start(t, { args: ['--cgroup', directory] });
-  // One that leaves its parents, its session and its group behind.
+  // A process that leaves its parents, its session and its group.
   const script = 'setsid sh -c "setsid sleep 1000 & setsid sleep 1001 &" & wait; sleep 1002';
   for (const signal of ['SIGTERM', 'SIGKILL']) {
     const { id } = await daemon.spawn(['sh', '-c', script], {}, { cgroup: {} });
@@ -100,7 +100,7 @@ t.test('--cgroup must be a cgroup', async (t) => {
   t.match(refused.log.join(''), /--cgroup or WAITD_CGROUP: must be the path of a cgroup/);
 });
 
-/** The kernel hands a controller to one version only, and on some machines it is this one. */
+/** The kernel assigns a controller to one cgroup version only, on some machines to version 2. */
 const hasMemory = TREE !== undefined && readFileSync(join(TREE, 'cgroup.subtree_control'), 'utf8').includes('memory');
 const withoutMemory = hasMemory ? { skip: 'the memory controller is handed down here' } : real;
 
@@ -113,8 +113,8 @@ t.test('without a required controller nothing is started', withoutMemory, async 
 });
 
 /**
- * Ordinary files stand for the kernel's, since not every machine hands the memory controller to version 2. That a process is
- * killed for want of memory is played: what is shown is what is written where the kernel reads it, and that its counter is told.
+ * Ordinary files replace the kernel's, since not every machine assigns the memory controller to version 2. The test
+ * simulates the OOM kill: it checks the written limits, and the report of the kernel's counter.
  */
 t.test('limits are written where the kernel reads them, and the outcome reports an OOM kill', async (t) => {
   const directory = temporaryDirectory(t);
@@ -144,7 +144,7 @@ t.test('limits are written where the kernel reads them, and the outcome reports 
     const [fresh = ''] = made(directory).filter((each) => !before.has(each));
     return { id, pid: own.pid, events: join(directory, fresh, 'memory.events') };
   };
-  /** That the daemon has looked who was killed shows nowhere. */
+  /** Waits a second, because nothing shows that the daemon has checked for killed processes. */
   const noticed = (): Promise<void> => new Promise((resolve) => setTimeout(resolve, 1000));
   const outcomeOf = async (id: string): Promise<{ signal: string; oom?: true }> =>
     (await daemon.waitid(id)).body.outcome;

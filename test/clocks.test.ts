@@ -16,13 +16,13 @@ const DAY = 24 * HOUR;
 
 const keyed = (key: string): RequestOptions => ({ headers: { 'idempotency-key': key } });
 
-/** Environment for a daemon, and what moves its clocks. */
+/** Returns an environment for a daemon, and a function that moves its clocks. */
 function clocks(t: Test): { env: Record<string, string>; move: (clocks: object) => void } {
   const file = join(t.testdir(), 'clocks');
   return { env: withClocks(file), move: (clocks) => writeFileSync(file, JSON.stringify(clocks)) };
 }
 
-/** Resolves once the daemon has looked for what is to be let go of: what was collected goes after 100 ms. */
+/** Resolves once the daemon has expired what is due: collected handles expire after 100 ms. */
 async function retained(daemon: Daemon): Promise<void> {
   const socket = daemon.ws();
   await socket.first(({ type }) => type === 'hello');
@@ -70,7 +70,7 @@ t.test('ages continue across a boot, whatever the wall clock shows', async (t) =
   move({ bootId: 'one', bootMs: 6 * HOUR });
   await retained(one);
   t.equal(await one.stop(), 0);
-  // It was off for a month, and its clock is not set.
+  // The machine was off for a month, and its wall clock is not set.
   const fresh = -1000 * Math.floor(uptime());
   move({ bootId: 'two', bootMs: fresh, wallMs: 30 * DAY });
   const two = await start();

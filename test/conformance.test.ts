@@ -8,7 +8,7 @@ import { buildTwin, Twin } from './support/twin.ts';
 /** A step towards a state, taken on both sides. */
 type Step =
   | { signal: NodeJS.Signals | number }
-  /** Until /proc shows it; `Z`: until it has ended. */
+  /** Waits until /proc shows this state; `Z`: until the process has ended. */
   | { until: 'T' | 't' | 'S' | 'Z' }
   | { read: readonly Option[] };
 
@@ -24,7 +24,7 @@ const ended: Step[] = [{ until: 'Z' }];
 
 const daemon = await Daemon.start(t);
 const program = buildTwin(daemon.directory);
-// Each side dumps its cores in a place of its own: two at once into one file, and one of them is not written.
+// Each side dumps core in its own directory: of two simultaneous dumps into one file, one is not written.
 const [twinCwd, daemonCwd] = ['twin-cwd', 'daemon-cwd'].map((name) => join(daemon.directory, name)) as [string, string];
 for (const directory of [twinCwd, daemonCwd]) mkdirSync(directory);
 
@@ -87,7 +87,7 @@ const optionSets: Option[][] = [...events, ...events.map((set): Option[] => [...
 
 const sum = (options: readonly Option[]): number => options.reduce((all, option) => all | bits[option], 0);
 
-/** One target, seen by the kernel through the twin and through the daemon. */
+/** One target, which the kernel sees through the twin and through the daemon. */
 interface Pair {
   kernel(options: readonly Option[]): Promise<string>;
   daemon(options: readonly Option[]): Promise<string>;
@@ -97,7 +97,7 @@ interface Held extends Pair {
   end(): Promise<void>;
 }
 
-/** The daemon's answer in the twin's words. */
+/** Returns the daemon's answer in the twin's words. */
 async function askDaemon(id: string, options: readonly Option[]): Promise<string> {
   const { status, body } = await daemon.waitid(id, { options, timeoutMs: 0 });
   if (status !== 200) return body.errno;
@@ -122,7 +122,7 @@ async function bring(
     if ('signal' in step) for (const target of [pid, own.pid]) process.kill(target, step.signal);
     else if ('until' in step) {
       if (step.until === 'Z') {
-        // Not by /proc: a leader that left its threads behind reads Z there, and has not ended.
+        // /proc does not tell: a leader whose threads outlive it reads Z there, and has not ended.
         await eventually(async () => (await twin.ask('wait', 'n', bits.WEXITED | bits.WNOWAIT)).startsWith('event'));
         await daemon.post('/v1/poll', { handles: [id] });
       } else for (const target of [pid, own.pid]) await eventually(() => stateOf(target) === step.until);
@@ -143,7 +143,7 @@ async function bring(
   };
 }
 
-/** @returns whether the kernel's side has taken an event */
+/** @returns whether the kernel's side has consumed an event */
 async function compare(t: Test, pair: Pair, nonblocking: boolean, options: Option[]): Promise<boolean> {
   let taken = false;
   const name = `${nonblocking ? 'nonblocking' : 'blocking'}, ${options.join('|') || 'no options'}`;
@@ -163,7 +163,7 @@ for (const [name, state] of Object.entries(states))
       for (const options of optionSets)
         for (const extra of [[], ['WNOHANG']] as Option[][]) {
           pair ??= await bring(twin, state, nonblocking);
-          // Only what takes an event changes the state.
+          // Only a consumed event changes the state.
           if (!(await compare(t, pair, nonblocking, [...options, ...extra]))) continue;
           await pair.end();
           pair = null;

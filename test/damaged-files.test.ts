@@ -3,7 +3,7 @@ import { join } from 'node:path';
 import t from 'tap';
 import { Daemon } from './support/harness.ts';
 
-/** Writes over a file from its beginning on, without changing its size. */
+/** Overwrites a file from its start, without changing its size. */
 function spoil(path: string): void {
   const fd = openSync(path, 'r+');
   writeSync(fd, Buffer.alloc(4096, 0x5a), 0, 4096, 0);
@@ -26,12 +26,12 @@ t.test('an upgrade with damaged or older tables keeps live handles open', async 
   ] as [string, (tables: string, older: Buffer) => void][]) {
     const daemon = await Daemon.start(t);
     const state = join(daemon.directory, 'state');
-    const older = readFileSync(join(state, 'journal.sqlite')); // what came since is in the write-ahead log
+    const older = readFileSync(join(state, 'journal.sqlite')); // later changes are in the write-ahead log
     const one = await daemon.spawn(['sleep', '100'], { labels: { a: 'b' } });
     const two = (await daemon.post('/v1/handles', { dup: one.id })).body;
     const watch = (await daemon.post('/v1/watches', { match: { exe: '/no/such/program' } })).body;
     const { head } = (await daemon.get('/v1/node')).body;
-    await daemon.events(one.id); // from the tables, so all is there
+    await daemon.events(one.id); // reads from the tables, so that everything has been applied
     damage(join(state, 'journal.sqlite'), older);
     await daemon.upgrade();
     for (const { id } of [one, two])

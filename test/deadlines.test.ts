@@ -5,7 +5,7 @@ import { BootTimer } from '../src/kernel/boot-timer.ts';
 import { boottimeMs } from '../src/kernel/clock.ts';
 import { Epoll, Wakeup } from '../src/kernel/epoll.ts';
 
-/** Deadlines on a clock that the test moves; `armed` is when the alarm would go off. */
+/** Deadlines on a clock that the test moves; `armed` is the time of the alarm. */
 class Scene {
   now = 0;
   armed: number | null = null;
@@ -18,7 +18,7 @@ class Scene {
     () => this.now,
   );
 
-  /** The alarm goes off, once. */
+  /** Fires the alarm, once. */
   wake(): void {
     this.armed = null;
     this.deadlines.run();

@@ -9,7 +9,7 @@ import { type DocumentShell, freePort, isAsShown, isRun, runBlocks } from './sup
 import { anchorsOf, blocksOf, document, documents, linksOf } from './support/documents.ts';
 import { Daemon, temporaryDirectory } from './support/harness.ts';
 
-/** Blocks of commands that are not run here: the document and the first line, and why. */
+/** Command blocks that are not run here: the document, the first line and the reason. */
 const NOT_RUN: Record<string, string> = {
   'README.md: npm ci && npm start     # serves a Unix socket and 127.0.0.1:7411':
     'is what starts this test, by .ci/run',
@@ -45,7 +45,7 @@ const NOT_OURS = new Set([
 
 const ROOT = join(import.meta.dirname, '..');
 
-/** A shell for documents whose reader has a daemon of the machine. */
+/** A shell for documents whose reader has a system daemon. */
 async function besideDaemon(t: Test): Promise<DocumentShell> {
   const daemon = await Daemon.start(t);
   const instead = {
@@ -56,7 +56,7 @@ async function besideDaemon(t: Test): Promise<DocumentShell> {
   return { directory: temporaryDirectory(t), instead };
 }
 
-/** A shell for documents that start a daemon of their own. */
+/** A shell for documents that start their own daemon. */
 async function alone(t: Test): Promise<DocumentShell> {
   return { directory: temporaryDirectory(t), instead: { ':7411': `:${await freePort()}` } };
 }
@@ -81,7 +81,7 @@ const shells: Record<string, (t: Test) => Promise<DocumentShell>> = {
   'docs/how-to/upgrades.md': own,
 };
 
-/** Documents whose commands need more than every machine has: why they are not run here, or false. */
+/** Documents whose commands need more than every machine has: the reason why they are not run here, or false. */
 const skips: Record<string, string | false> = {
   'docs/how-to/users-and-limits.md': isRoot ? false : 'only root starts programs as others',
   ...Object.fromEntries(
@@ -94,7 +94,7 @@ const skips: Record<string, string | false> = {
 
 for (const each of documents()) {
   const blocks = blocksOf(each);
-  // The README has a test of its own.
+  // The README has its own test.
   if (each.path === 'README.md' || !blocks.some(isRun)) continue;
   const skip = skips[each.path] ?? false;
   t.test(`the commands of ${each.path} print the documented output`, { skip }, async (t) => {

@@ -4,7 +4,7 @@ import { head, tcp, type Wire } from './support/wire.ts';
 
 const daemon = await Daemon.start(t);
 
-/** Opens an event stream as EventSource does, and again where it has come so far. */
+/** Opens an event stream as EventSource does, and reopens it at its last event. */
 async function stream(until: RegExp, query = '', lastId?: string): Promise<Wire> {
   const wire = tcp(daemon);
   const resume = lastId === undefined ? [] : [`last-event-id: ${lastId}`];
@@ -14,7 +14,7 @@ async function stream(until: RegExp, query = '', lastId?: string): Promise<Wire>
   return wire;
 }
 
-/** The id that a reader would come back with. */
+/** The id with which a reader would resume. */
 const lastIdOf = ({ text }: Wire): string | undefined => [...text.matchAll(/^id: (\d+)$/gm)].at(-1)?.[1];
 
 t.test('a stream that ends before its first event is resumed without loss', async (t) => {

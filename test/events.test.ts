@@ -5,7 +5,7 @@ import { Feed } from '../src/feed/feed.ts';
 import { Daemon, eventually } from './support/harness.ts';
 
 const daemon = await Daemon.start(t);
-// biome-ignore lint/suspicious/noExplicitAny: frames are what they are
+// biome-ignore lint/suspicious/noExplicitAny: a frame can have any shape
 const types = (events: any[]): string[] => events.map((event) => event.event);
 
 t.test('a socket without handles receives all events of its client from the head on', async (t) => {
@@ -63,7 +63,7 @@ t.test('the first subscribe narrows; no event is sent twice, in any order of sub
   await socket.first((frame) => frame.event === 'exited');
   t.same(types(socket.events.filter((event) => event.handle === id)), ['opened', 'stopped', 'exited']);
   t.same(types(socket.events.filter((event) => event.handle === other.id)), ['opened']);
-  await daemon.waitid(other.id); // nothing comes of it during the next test
+  await daemon.waitid(other.id); // so that it causes no event during the next test
   t.equal(new Set(socket.events.map((event) => event.seq)).size, socket.events.length);
   socket.close();
 });
@@ -194,7 +194,7 @@ t.test('a slow reader is cut off with 1013, resumes, and loses nothing', async (
   const socket = slow.ws('?since=0');
   await socket.first((frame) => frame.type === 'hello');
   socket.ws.pause();
-  const long = 'x'.repeat(100_000); // fills what the kernel buffers between the two
+  const long = 'x'.repeat(100_000); // fills the kernel's buffers between the two
   const ids: string[] = [];
   while (!(await slow.get('/metrics')).text.includes('waitd_subscribers_cut_total 1\n'))
     ids.push((await slow.spawn(['true', long])).id);
@@ -216,7 +216,7 @@ t.test('a slow reader is cut off with 1013, resumes, and loses nothing', async (
 
 t.test('a reader that stops during a replay is cut off as well, by WebSocket and by event stream', async (t) => {
   const slow = await Daemon.start(t, { args: ['--socket-buffer', '4096'] });
-  // Two events of 4 KiB for each handle: far more than the kernel and a reader that has stopped buffer together.
+  // Two events of 4 KiB per handle exceed the buffers of the kernel and of a stopped reader.
   const { id } = await slow.spawn(['true', 'x'.repeat(4000)]);
   for (let n = 0; n < 200; n += 1) await slow.post('/v1/handles', { dup: id });
   const socket = slow.ws('?since=0');
@@ -225,13 +225,13 @@ t.test('a reader that stops during a replay is cut off as well, by WebSocket and
   const isCut = (times: number) => async (): Promise<boolean> =>
     (await slow.get('/metrics')).text.includes(`waitd_subscribers_cut_total ${times}\n`);
   await eventually(isCut(1));
-  socket.ws.resume(); // at once: a socket that is cut off has a second to read why
+  socket.ws.resume(); // at once: a socket that is cut off has a second to read the reason
   const { code, reason } = await socket.closed;
   t.same({ code, reason }, { code: 1013, reason: `resume since=${socket.events.at(-1)?.seq ?? 0}` });
   const stream = await new Promise<IncomingMessage>((resolve) =>
     get({ socketPath: slow.socket, path: '/v1/events?since=0', headers: { accept: 'text/event-stream' } }, resolve),
   );
-  stream.on('error', () => {}); // it just ends
+  stream.on('error', () => {}); // an end is expected
   await eventually(isCut(2));
   stream.destroy();
   t.equal(await slow.stop(), 0);
@@ -253,7 +253,7 @@ t.test('a frame that names too many handles gets an error frame', async (t) => {
 t.test('retention leaves a gap, in pages and on sockets, and seqs continue after a restart', async (t) => {
   const small = await Daemon.start(t, { args: ['--max-events', '1000'] });
   for (let n = 0; n < 1100; n += 1) await small.request('DELETE', `/v1/handles/${(await small.spawn(['true'])).id}`);
-  await small.get('/v1/events?since=0&limit=1'); // a read brings all events to the tables, which removes the oldest
+  await small.get('/v1/events?since=0&limit=1'); // a read applies all events to the tables, which removes the oldest
   const { head, oldest } = (await small.get('/v1/node')).body;
   t.ok(oldest > 1, 'some are gone');
   const page = (await small.get('/v1/events?since=0&limit=1')).body;

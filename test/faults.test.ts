@@ -19,7 +19,7 @@ import { Daemon, eventually, Gate, type Response, temporaryDirectory, withFaults
 
 interface Faulty {
   daemon: Daemon;
-  /** Has that step fail from now on. */
+  /** Makes that step fail from now on. */
   fail(step: string): void;
   mend(): void;
 }
@@ -45,12 +45,12 @@ t.test('a daemon that dies before it writes an exit, between the write and the r
     fail(step);
     gate.open();
     await daemon.exited;
-    // Its zombie goes to init, which may leave it lying; then it has ended, and how is not known yet.
+    // Init may leave its zombie unreaped; then its end is known, and its outcome is not.
     const heir = await Daemon.start(t, { directory: daemon.directory });
     const { body } = await heir.get(`/v1/handles/${id}`);
     t.equal(body.state, 'exited');
     if (step !== 'die before the write') t.match(body, { outcome }, step);
-    // As it lies there; or, once init has taken it away, how it ended, which the kernel tells.
+    // Its state as a zombie; or, after init has reaped it, its outcome from the kernel.
     else t.match(body.outcome ?? { exitCode: 5 }, body.outcome?.reason === 'unknown' ? outcome : { exitCode: 5 }, step);
     t.equal((await namesOf(heir, id)).filter((name) => name === 'exited').length, 1, 'told once');
     if (step !== 'die before the write')
@@ -86,7 +86,7 @@ t.test('while the disk is full, statuses wait and are written later; nothing is 
     t.equal((await daemon.get('/livez')).status, 200);
     for (const body of [{ spawn: { argv: ['true'] } }, { open: { pid: process.pid } }, { dup: first.id }])
       t.match(await daemon.post('/v1/handles', body), { status: 503, body: { errno: 'ENOSPC' } });
-    // The kernel keeps what is not written; a fork server that ends meanwhile is reaped all the same.
+    // The kernel holds statuses that are not written; a fork server that ends in the meantime is still reaped.
     await eventually(() => daemon.zombies.length === 20);
     t.equal((await daemon.get(`/v1/events?since=${head}&limit=1000`)).body.events.length, 20, 'pages too');
     t.equal((await daemon.request('DELETE', `/v1/handles/${others[0].id}`)).status, 204);
@@ -157,7 +157,8 @@ t.test('a file system that becomes read-only and is remounted', withExt4, async 
   const { reason } = await daemon.logged('upgrade refused; this image keeps running');
   t.match(reason, /EROFS|EIO/);
   disk.unmount();
-  // The daemon's descriptors hold the old one, and only a new image of it opens the new one; the children are kept.
+  // The daemon's descriptors refer to the old file system, and only a new image opens the new one; children keep
+  // running.
   disk.repaired().mount();
   await daemon.upgrade();
   t.equal((await daemon.get('/readyz')).status, 200);
@@ -203,7 +204,7 @@ t.test('of the log of an earlier daemon, everything is applied except what SQLit
     // As if it had been applied already.
     [['INSERT INTO events SELECT * FROM events WHERE seq = ?', [1]]],
   ];
-  // The last one was not finished.
+  // The last line is incomplete.
   writeFileSync(
     log,
     `${lines.map((line) => `${JSON.stringify(line)}\n`).join('')}[["UPDATE handles SET labels = ?",["{`,
@@ -276,7 +277,7 @@ t.test('a damaged journal is set aside, at the start and at run time, and a gap 
   const ended = await daemon.spawn(['true']);
   await daemon.waitid(ended.id);
   const living = await daemon.spawn(['sleep', '100'], { labels: { a: 'b' } });
-  await daemon.events(living.id); // what is read is brought to the file before, where the damage is
+  await daemon.events(living.id); // a read applies the log to the file first, where the damage is
   fail('damaged');
   const other = await daemon.spawn(['sleep', '100']);
   t.match(await daemon.logged('the journal was damaged and is replaced by a new one: its records are lost'), {
@@ -321,7 +322,7 @@ t.test('a disk that is really full, while processes keep exiting', withSmallDisk
   const socket = daemon.ws();
   await socket.first((frame) => frame.type === 'hello');
   const filler = fill(state);
-  // What was set apart for the write-ahead log already may take some more.
+  // Space that is allocated to the write-ahead log already may accept some more.
   let n = 0;
   await eventually(async () => {
     n += 1;
@@ -361,7 +362,7 @@ const skip = isRoot ? closedToOthers : 'only root can be another user';
 
 t.test('out of pids: fork fails with EAGAIN, and open handles keep working', { skip }, async (t) => {
   const directory = temporaryDirectory(t);
-  // The limit is of the user's processes and threads together, so the user is one of this test's own.
+  // The limit counts all processes and threads of a user, so the test has a user of its own.
   const uid = 1_000_000 + process.pid;
   chownSync(directory, uid, uid);
   const daemon = await Daemon.start(t, {
@@ -383,7 +384,7 @@ t.test('out of pids: fork fails with EAGAIN, and open handles keep working', { s
   for (const { id } of held) await daemon.signal(id, 'SIGKILL');
   await daemon.post('/v1/poll', { handles: held.map(({ id }) => id), until: 'all' });
   t.equal((await daemon.post('/v1/handles', { spawn: { argv: ['true'] } })).status, 201);
-  await daemon.kill(); // as another user it could not leave the test runner its report
+  await daemon.kill(); // as another user it could not write its report for the test runner
 });
 
 t.test('out of descriptors: handles fail first, then connections, never the probes', async (t) => {
@@ -398,7 +399,7 @@ t.test('out of descriptors: handles fail first, then connections, never the prob
     }
     held.push(body);
   }
-  // A spawn needs a few for a moment; an open takes the ones that these leave.
+  // A spawn briefly needs several; an open uses the remaining ones.
   for (;;) {
     const { status, body } = await daemon.post('/v1/handles', { open: { pid: process.pid } });
     if (status === 201) continue;
@@ -406,8 +407,8 @@ t.test('out of descriptors: handles fail first, then connections, never the prob
     break;
   }
   t.equal((await daemon.get(`/v1/handles/${held[0].id}`)).status, 200, 'what is held goes on');
-  // Each parked wait has a connection of its own, until there are none left. One after the other: of many that have not yet asked
-  // anything the oldest are ended.
+  // Each parked wait takes a connection, until none are left. They are opened one at a time, because the daemon closes
+  // the oldest of many connections that have not sent a request.
   const parked: Promise<Response>[] = [];
   const refused: Response[] = [];
   const areParked = async (): Promise<boolean> =>

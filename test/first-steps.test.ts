@@ -27,7 +27,7 @@ t.test('the default addresses for an unprivileged user', (t) => {
   t.end();
 });
 
-/** A network of its own, in which the default port is free. */
+/** A network namespace, in which the default port is free. */
 const ownNetwork = [
   'unshare',
   ...(isRoot ? [] : ['--map-current-user', '--keep-caps']),

@@ -1,10 +1,10 @@
-// Asks the kernel what a client asks the daemon. Reads commands, one a line, and answers each with one line.
-//   child ARGV...        forks and executes, holds it by a blocking and a nonblocking pidfd; answers its pid
-//   hold PID             holds a process that is there already (0: itself)
-//   wait b|n OPTIONS     waitid on the blocking or the nonblocking one: event CODE STATUS PID UID | zero | blocks | an errno
-// As `twin act NAME` it is a child that does what a shell cannot: leader-exits, leader-leaves,
-// thread-executes, traced-stops, traced-executes, chain,
-// chain-of-groups. `twin trace PID` traces another process, and never waits for it.
+// Makes the system calls that correspond to a client's requests. Reads one command per line, and answers in one line.
+//   child ARGV...        forks and executes, opens a blocking and a nonblocking pidfd; answers its pid
+//   hold PID             opens an existing process (0: itself)
+//   wait b|n OPTIONS     waitid on the blocking or the nonblocking pidfd; answers
+//                        event CODE STATUS PID UID | zero | blocks | an errno
+// As `twin act NAME` it is a child with a behaviour that a shell cannot have: leader-exits, leader-leaves,
+// thread-executes, traced-stops, traced-executes, chain, chain-of-groups. `twin trace PID` traces another process, and never waits for it.
 #define _GNU_SOURCE
 #include <errno.h>
 #include <pthread.h>
@@ -40,7 +40,7 @@ static int call(int fd, int options, siginfo_t *info) {
 static void answer(int nonblocking, int options) {
   siginfo_t info;
   int fd = fds[nonblocking];
-  // Would it block? The kernel itself says so, if it is asked without being made to wait.
+  // Would the call block? A call with WNOHANG tells.
   if (!nonblocking && !(options & WNOHANG) && call(fd, options | WNOHANG | WNOWAIT, &info) == 0 && info.si_pid == 0) {
     puts("blocks");
     return;
