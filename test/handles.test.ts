@@ -150,7 +150,7 @@ t.test('open holds any process, refuses a reused pid, and names the process of a
 });
 
 t.test('a foreign process: its end is reported at once, its outcome when its parent reaps it', async (t) => {
-  // A shell that stops looking after its child: the zombie stays until the shell goes on.
+  // A shell that stops waiting for its child: the zombie stays until the shell continues.
   const parent = nodeSpawn('sh', ['-c', 'sleep 100 & echo $!; kill -STOP $$; wait']);
   t.teardown(() => parent.kill('SIGKILL'));
   const pid = Number(await new Promise((resolve) => parent.stdout.once('data', resolve)));
@@ -158,7 +158,7 @@ t.test('a foreign process: its end is reported at once, its outcome when its par
   const { body: handle } = await daemon.post('/v1/handles', { open: { pid } });
   t.match((await daemon.waitid(handle.id)).body, { status: 410, errno: 'ECHILD' });
   process.kill(pid, 'SIGKILL');
-  // Before Linux 6.9 nothing tells of the reap, so that its end is all that will be known.
+  // Before Linux 6.9 the reap is not observable, so that only the end is known.
   const first = features.inode ? null : { reason: 'unknown' };
   const ended = await daemon.post('/v1/poll', { handles: [handle.id] });
   t.match(ended.body.ready, [{ handle: handle.id, revents: ['POLLIN'], outcome: first }]);

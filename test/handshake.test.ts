@@ -44,10 +44,10 @@ t.test('an invalid list of subprotocols is refused with a problem', async (t) =>
   t.match(await answerTo(head(daemon, 'GET /v1/events', ...UPGRADE, ...twice)), /^HTTP\/1.1 400[\s\S]*"EINVAL"/);
 });
 
-/** A ping with some text as a client sends it (RFC 6455 5.2), its mask all zeros. */
+/** Returns a masked ping frame with some text (RFC 6455 5.2); its mask is zero. */
 const ping = (text: string): Buffer => Buffer.from([0x89, 0x80 | text.length, 0, 0, 0, 0, ...Buffer.from(text)]);
 
-/** How the answer to it begins. */
+/** The start of its answer. */
 const PONG = '\x8a';
 
 async function opened(): Promise<Wire> {

@@ -13,7 +13,7 @@ const as = (name: string): { tcp: true; headers: Record<string, string> } => ({
   headers: { authorization: `Bearer ${name}-token-0123456789` },
 });
 
-/** What comes back to raw bytes on a TCP connection, until it is closed; `more` is sent once the first of it has come. */
+/** Returns the answer to raw bytes over TCP, until the close; `more` is sent after the first answer bytes. */
 function raw(text: string, more = ''): Promise<string> {
   const { promise, resolve } = Promise.withResolvers<string>();
   const socket = connect(daemon.port, '127.0.0.1', () => socket.write(text));

@@ -4,7 +4,7 @@ import t from 'tap';
 import { readComm, readStat } from '../src/kernel/proc.ts';
 import { commandLineOf, Daemon, eventually, type RequestOptions, stateOf, withFaults } from './support/harness.ts';
 
-/** Lists the processes that a dead daemon had made for spawns, and that have not executed their programs. */
+/** Lists processes that a dead daemon created for spawns and that have not executed their programs. */
 const abandonedForks = (): number[] =>
   readdirSync('/proc')
     .filter((name) => /^\d+$/.test(name))
@@ -152,7 +152,7 @@ t.test('a second request waits for the answer to the first', async (t) => {
 t.test('after a crash in the middle of a spawn, no second process is started', async (t) => {
   for (const [step, argv] of [
     ['die before the spawn', ['sleep', '77']],
-    ['die between write and reap', ['sleep', '80']], // the first write: nothing has been let go yet
+    ['die between write and reap', ['sleep', '80']], // the first write: nothing has been released yet
     ['die before the release', ['sleep', '76']],
     ['die after the release', ['sleep', '78']],
     ['die after the release', ['sh', '-c', 'echo >> "$0"; exec sleep 79']],
@@ -160,13 +160,13 @@ t.test('after a crash in the middle of a spawn, no second process is started', a
     const fault = join(t.testdir(), 'fault');
     const daemon = await Daemon.start(t, { env: withFaults(fault) });
     const ran = join(daemon.directory, 'ran');
-    const goesOn = argv.length > 2; // to another program
+    const goesOn = argv.length > 2; // whether it executes another program
     const spawn = goesOn ? { argv: [...argv, ran], stdout: 'capture' } : { argv };
     const body = { spawn, labels: { a: 'b' } };
     writeFileSync(fault, step);
     await t.rejects(daemon.post('/v1/handles', body, keyed('k')), step);
     await daemon.exited;
-    // While one waits to be reaped, the next daemon could still learn how it ended.
+    // While a process is an unreaped zombie, the next daemon could still learn its outcome.
     await eventually(() => abandonedForks().length === 0);
     rmSync(fault, { force: true });
     const heir = await Daemon.start(t, { directory: daemon.directory });
@@ -183,7 +183,7 @@ t.test('after a crash in the middle of a spawn, no second process is started', a
       if (goesOn) t.equal(readFileSync(ran, 'utf8'), '\n', 'it ran once');
       t.equal((await heir.signal(handle.id, 'SIGKILL')).status, 204);
     } else {
-      // The process that was made has ended with its daemon, and was never the program.
+      // The created process ended with its daemon, and never executed the program.
       t.match(handle, { state: 'exited', outcome: { reason: 'unknown' } }, step);
       await eventually(() => stateOf(handle.process.pid) === null);
       t.equal(headers['idempotent-replayed'], undefined);

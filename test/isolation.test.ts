@@ -25,7 +25,7 @@ function write(policy: string, clients: Record<string, object>): void {
   writeFileSync(policy, JSON.stringify({ clients: Object.fromEntries(named) }));
 }
 
-/** Among its clients was one that is let in no more. */
+/** One of its clients is no longer in the policy. */
 async function start(t: Test): Promise<Daemon> {
   const directory = temporaryDirectory(t);
   const policy = join(directory, 'policy.yaml');
@@ -56,7 +56,7 @@ async function make(t: Test, daemon: Daemon, name: Name = 'owner', body: object 
   return id;
 }
 
-/** What tells two answers apart, but for the id that was asked for and the request's own. */
+/** Returns an answer without the requested id and the request id, to compare it with another. */
 function shapeOf({ status, headers, text }: Response, id: string): object {
   const { 'x-request-id': requestId, date: _, connection: __, 'keep-alive': ___, ...others } = headers;
   return { status, others, text: text.replaceAll(id, 'ID').replaceAll(String(requestId), 'REQUEST') };
@@ -198,8 +198,8 @@ t.test('an admin may change what belongs to another client, but collects nothing
 const callers = ['anonymous', 'wrong', 'expired', 'other', 'observer', 'owner', 'admin'] as const;
 
 /**
- * Every route, and what each caller is answered: without credentials, with wrong ones, with a token that was one, another client,
- * an observer, the owner of the handle and an admin. A route that is not here fails the test.
+ * Every route with the answer for each caller: without credentials, with wrong ones, with a revoked token, another
+ * client, an observer, the owner of the handle and an admin. A route that is missing here fails the test.
  */
 const matrix: Record<
   string,
@@ -306,7 +306,7 @@ t.test('every route gives every caller the expected answer', async (t) => {
         caller === 'anonymous'
           ? {}
           : { authorization: `Bearer ${caller === 'wrong' ? 'x'.repeat(40) : tokenOf(caller)}` };
-      // Over TCP, since on the Unix socket nobody is without credentials.
+      // Over TCP, because every caller on the Unix socket has credentials.
       const answer = await daemon.request(method, (path + query).replaceAll('{id}', id).replaceAll('{watch}', watch), {
         tcp: true,
         headers: { authorization: '', ...headers },

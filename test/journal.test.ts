@@ -26,7 +26,7 @@ t.test('the tables count the units of idempotency keys', async (t) => {
   journal.close();
 });
 
-/** Commits events and brings them to the tables. */
+/** Commits events and applies them to the tables. */
 function writeEvents(journal: Journal, count: number): void {
   const at = journal.now();
   for (let n = 0; n < count; n += 1) {
@@ -38,7 +38,7 @@ function writeEvents(journal: Journal, count: number): void {
 const sqliteError = (errcode: number): Error => Object.assign(new Error(`SQLite error ${errcode}`), { errcode });
 const [CORRUPT, FULL] = [11, 13];
 
-/** Of a new database, in bytes. */
+/** The page size of a new database, in bytes. */
 const PAGE_SIZE = 4096;
 
 t.test('damage that the replay finds is reported, and the lines of the log are kept', async (t) => {
@@ -53,10 +53,10 @@ t.test('damage that the replay finds is reported, and the lines of the log are k
   writeEvents(next, 1);
   const log = readFileSync(join(directory, 'journal.log'));
   next.close();
-  // As if it had died instead.
+  // As if the daemon had died.
   writeFileSync(path, tables);
   writeFileSync(join(directory, 'journal.log'), log);
-  // The header and the schema stay, so only a statement on the events finds the damage.
+  // The header and the schema stay intact, so that only a statement on the events finds the damage.
   const db = new DatabaseSync(path, { readOnly: true });
   const { page } = db.prepare("SELECT rootpage page FROM sqlite_schema WHERE name = 'events'").get()!;
   db.close();

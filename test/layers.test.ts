@@ -4,7 +4,7 @@ import t from 'tap';
 
 const root = join(import.meta.dirname, '..');
 
-/** From the ground up: what stands in a line imports from the lines above it and from its own folder alone. */
+/** From the ground up: a folder imports only from lines above its own, and from itself. */
 const layers = [
   'schemas',
   'src/kernel',
@@ -38,7 +38,7 @@ const layers = [
   'src/main.ts',
 ];
 
-/** Packages, and modules of Node's own, that belong to some folders: where each may be imported. */
+/** Packages and Node.js modules that are restricted to some folders. */
 const packages: Record<string, RegExp> = {
   koffi: /^src\/kernel\//,
   zod: /^(schemas|routes)\/|^src\/(clients|config|http|journal|lifecycle)\//,
@@ -52,12 +52,12 @@ const packages: Record<string, RegExp> = {
   'node:http': /^(routes|src\/http)\/|^src\/(app|health)\.ts/,
 };
 
-/** Files of the contract that import nothing outside it, not even zod. */
+/** Contract files that import nothing outside it, not even zod. */
 const PLAIN = /^schemas\/(vocabulary|signal-names|address|filled)\.ts$/;
 
 interface Import {
   file: string;
-  /** A path from the root, or the name of a module. */
+  /** A path from the root, or a module name. */
   target: string;
 }
 

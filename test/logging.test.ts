@@ -5,7 +5,7 @@ import t, { type Test } from 'tap';
 import { until } from './support/caller-on-socket.ts';
 import { Daemon, eventually, temporaryDirectory } from './support/harness.ts';
 
-/** A daemon whose standard output is this path. */
+/** Starts a daemon with this path as its standard output. */
 async function startWritingTo(t: Test, path: string): Promise<Daemon> {
   const daemon = Daemon.begin(t, { prefix: ['sh', '-c', 'out=$1; shift; exec "$@" > "$out"', 'sh', path] });
   await until(daemon.socket);
@@ -15,13 +15,13 @@ async function startWritingTo(t: Test, path: string): Promise<Daemon> {
 const dropped = async (daemon: Daemon): Promise<number> =>
   Number(/^waitd_log_lines_dropped_total (\d+)$/m.exec((await daemon.get('/metrics')).text)?.[1] ?? 0);
 
-/** Makes the daemon write audit lines of some four thousand bytes each. */
+/** Makes the daemon write audit lines of about four thousand bytes each. */
 async function beAudited(daemon: Daemon, times: number): Promise<void> {
   const argv = [`/${'n'.repeat(4095)}`];
   for (let at = 0; at < times; at += 1) t.equal((await daemon.post('/v1/handles', { spawn: { argv } })).status, 422);
 }
 
-/** What can be read now. */
+/** Reads what is available now. */
 function readAll(fd: number): string {
   const buffer = Buffer.alloc(1 << 16);
   let text = '';

@@ -46,7 +46,7 @@ t.test('views and events of a process with megabytes of arguments stay small', a
 
 t.test('a page ends after 4 MiB of events or handles, and the next page continues there', async (t) => {
   const daemon = await Daemon.start(t);
-  const name = `\u0001`.repeat(4000); // a character of six in JSON
+  const name = `\u0001`.repeat(4000); // a character that JSON encodes in six
   const first = await daemon.spawn(['sh', '-c', 'exit 0', name]);
   for (let count = 0; count < 400; count += 1) await daemon.post('/v1/handles', { dup: first.id });
   const seqs = [];

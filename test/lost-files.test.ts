@@ -17,14 +17,14 @@ t.test('an upgrade over files that were removed loses nothing', async (t) => {
     const daemon = await Daemon.start(t);
     const state = join(daemon.directory, 'state');
     const living = await daemon.spawn(['sleep', '100'], { labels: { a: 'b' }, nonblocking: true });
-    // More than a pipe holds, so that it ends only if somebody goes on reading.
+    // More than a pipe holds, so that it ends only if its output is read on.
     const gate = new Gate(t);
     const script = 'read -r line < "$0"; head -c 300000 /dev/zero; echo end';
     const writing = await daemon.spawn(['sh', '-c', script, gate.path], {}, { stdout: 'capture' });
     const body = { spawn: { argv: ['sh', '-c', 'exit 5'] } };
     const ended = (await daemon.post('/v1/handles', body, keyed('k'))).body;
     await daemon.post('/v1/poll', { handles: [ended.id] });
-    await daemon.events(ended.id); // from the tables, so all is there
+    await daemon.events(ended.id); // reads from the tables, so that everything has been applied
     const { node, head } = (await daemon.get('/v1/node')).body;
     remove(state);
 
@@ -76,7 +76,7 @@ t.test('a state directory that is moved away and back causes no lasting failure'
   t.equal((await daemon.get('/readyz')).status, 503);
   await daemon.signal(id, 'SIGKILL');
   await daemon.post('/v1/poll', { handles: [id] });
-  await eventually(() => daemon.zombies.length === 1); // the status waits in the kernel
+  await eventually(() => daemon.zombies.length === 1); // the status stays in the kernel
   renameSync(`${state}-aside`, state);
   await eventually(async () => (await daemon.get('/readyz')).status === 200);
   await eventually(() => daemon.zombies.length === 0);

@@ -93,7 +93,7 @@ t.test(
   'the program has the streams, directory and environment of its init, without the daemon’s own variables',
   async (t) => {
     const env = { WAITD_LOG_LEVEL: 'error', NOTIFY_SOCKET: '/nowhere', WATCHDOG_USEC: '1000000', KEPT: 'x y' };
-    // The test runner's own variables are there, too.
+    // The test runner's own variables are present, too.
     const script = 'pwd; cat; env | grep -E "^(PATH|HOME|LANG|KEPT|WAITD_.*|NOTIFY_.*|WATCHDOG_.*)="';
     const init = new Init(t, ['sh', '-c', script], { env });
     init.child.stdin!.end('from stdin\n');
@@ -132,7 +132,8 @@ for (const [also, env] of [
 for (const signal of ['SIGHUP', 'SIGQUIT', 'SIGTERM', 'SIGUSR1', 'SIGUSR2', 'SIGALRM', 'SIGPWR'] as const)
   t.test(`${signal} that arrives before the program has started reaches it`, async (t) => {
     const init = new Init(t, ['sh', '-c', 'ulimit -c 0; exec sleep 100']);
-    // As soon as the very first module listens, long before anything is served. The test runner's own modules do not listen for this.
+    // The first module installs the handler long before the daemon serves. The test runner's own modules install none
+    // for this signal.
     await eventually(() => caughtBy(init.child.pid!).has('SIGWINCH'));
     init.child.kill(signal);
     t.same(await init.exited, [128 + constants.signals[signal], null]);

@@ -8,13 +8,13 @@ import { Facts } from '../src/watches/facts.ts';
 import { commandLineOf, Daemon, eventually, Gate, temporaryDirectory } from './support/harness.ts';
 
 let marks = 0;
-/** What no other process on this machine has in its arguments. */
+/** Returns a string that no other process on this machine has in its arguments. */
 const mark = (): string => {
   marks += 1;
   return `mark-${process.pid}-${marks}`;
 };
 
-/** A process of that name that sleeps. */
+/** Starts a sleeping process with that name. */
 function sleeper(t: Test, name: string, program = 'sleep'): ChildProcess {
   const child = spawn(program, ['1000'], { argv0: name, stdio: 'ignore' });
   t.teardown(async () => {
@@ -117,7 +117,7 @@ t.test('the daemon itself, zombies and kernel threads do not match', async (t) =
   const daemon = await Daemon.start(t);
   t.equal((await open(daemon, { argv: `*${daemon.directory}*` })).status, 404);
   const name = mark();
-  // A sleep reaps nobody; until its parent is one, the child waits, since a shell would reap it.
+  // sleep reaps no children. The child waits until its parent has become sleep, since a shell would reap it.
   const wait = 'until read -r comm < /proc/$$/comm && [ "$comm" = sleep ]; do sleep 0.01; done';
   const script = `(${wait}; exec -a ${name} sleep 0) & exec sleep 1000`;
   const parent = spawn('bash', ['-c', script], { stdio: 'ignore' });
@@ -137,7 +137,7 @@ t.test('a program that the daemon may not inspect does not match, and the answer
   const prefix = ['setpriv', '--bounding-set=-sys_ptrace', '--inh-caps=-sys_ptrace'];
   const daemon = await Daemon.start(t, { directory, prefix });
   const name = mark();
-  // Another user's, and not to be dumped: only CAP_SYS_PTRACE reads that.
+  // A process of another user that is not dumpable: only CAP_SYS_PTRACE may read it.
   const child = spawn('setpriv', ['--reuid=65534', '--clear-groups', 'bash', '-c', `exec -a ${name} sleep 1000`], {
     stdio: 'ignore',
   });

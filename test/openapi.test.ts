@@ -10,13 +10,13 @@ const daemon = await Daemon.start(t);
 const document: OpenApiDocument = (await daemon.get('/openapi.json')).body;
 const api = new Judge(document);
 
-/** A place in the document that holds a schema. */
+/** A place in the document that contains a schema. */
 interface Place {
   at: string;
   schema: JsonSchema;
 }
 
-/** Calls a function for a schema and all that it is made of. With `follow`, also for what it refers to. */
+/** Calls a function for a schema and its parts; with `follow`, also for the schemas that it refers to. */
 function visit(at: string, schema: JsonSchema, see: (place: Place) => void, follow = new Set<string>()): void {
   see({ at, schema });
   const { $ref, properties = {}, items, additionalProperties, propertyNames, anyOf = [], oneOf = [] } = schema;
@@ -40,7 +40,7 @@ const responsesOf = ({ operation }: (typeof api.routes)[number]): [string, Respo
 
 const isProblem = ({ content = {} }: ResponseObject): boolean => 'application/problem+json' in content;
 
-/** All that is read and all that is written, each with all that it refers to. */
+/** The request schemas and the response schemas, each with all schemas that they refer to. */
 const requests: Place[] = [];
 const answers: Place[] = [];
 for (const route of api.routes) {
@@ -51,7 +51,7 @@ for (const route of api.routes) {
     visit(`${operationId} ${name}`, schema, (place) => requests.push(place));
   for (const [status, { content = {} }] of responsesOf(route))
     for (const { schema } of Object.values(content)) {
-      // Of the frames of a WebSocket, the first are those that the client sends.
+      // The first frames of a WebSocket are those that the client sends.
       const [sent, received] = status === '101' ? schema.oneOf! : [];
       if (sent !== undefined) visit(`${operationId} sent`, sent, (place) => requests.push(place));
       visit(`${operationId} ${status}`, received ?? schema, (place) => answers.push(place));
@@ -59,7 +59,7 @@ for (const route of api.routes) {
 }
 const everything = [...requests, ...answers];
 
-/** The places where a rule is broken, each once. */
+/** Lists the places that violate a rule, each once. */
 const broken = (places: readonly Place[], rule: (schema: JsonSchema, at: string) => boolean): string[] => [
   ...new Set(places.filter(({ schema, at }) => !rule(schema, at)).map(({ at }) => at)),
 ];
@@ -261,11 +261,11 @@ t.test('each example matches its schema, which a strict parser accepts', (t) => 
   t.end();
 });
 
-/** The statuses that any operation may answer with, and those that need a client. */
+/** The statuses that any operation may have, and those that need an identified client. */
 const ANYWHERE = [400, 403, 408, 412, 413, 414, 415, 417, 421, 431, 500];
 const OF_CLIENTS = [401, 429];
 
-/** What each operation may answer with besides. */
+/** The further statuses of each operation. */
 const statuses: Record<string, number[]> = {
   listHandles: [200, 503],
   createHandle: [201, 404, 409, 410, 422, 501, 503],

@@ -5,7 +5,7 @@ import { Process } from '../src/model/process.ts';
 import { HandlelessChildren } from '../src/processes/handleless-children.ts';
 import { UnheldStops } from '../src/processes/unheld-stops.ts';
 
-/** A pid that is no process of this machine (the largest one is 2^22), so that /proc tells nothing of it. */
+/** Pids beyond the largest possible one (2^22), so that /proc has no entries for them. */
 const [FIRST, SECOND, THIRD] = [5_000_001, 5_000_002, 5_000_003];
 
 const event = (pid: number, code: WaitEvent['siginfo']['code']): WaitEvent => ({
@@ -14,10 +14,10 @@ const event = (pid: number, code: WaitEvent['siginfo']['code']): WaitEvent => ({
 });
 const stopped = (pid: number): WaitEvent => event(pid, 'CLD_STOPPED');
 
-/** Children as waitid(2) shows them: always the first zombie, until that is taken. */
+/** Simulates the children that waitid(2) reports: always the first zombie, until that is reaped. */
 function kernel() {
   const zombies: number[] = [];
-  /** A traced child that has stopped is reported with WEXITED too, and hides the zombies until that is taken. */
+  /** A stop of a traced child is reported even without WSTOPPED, and hides the zombies until it is consumed. */
   const traps: number[] = [];
   const handles = new Map<number, Process>();
   const stops = new UnheldStops();

@@ -7,7 +7,7 @@ import { Daemon, eventually, Gate } from './support/harness.ts';
 
 const capture = { stdout: 'capture', stderr: 'capture' };
 
-/** A stream that is followed; what has come so far. */
+/** Follows a stream; returns what has arrived so far. */
 async function follow(daemon: Daemon, path: string): Promise<{ response: IncomingMessage; text: () => string }> {
   const [response] = (await once(httpGet({ socketPath: daemon.socket, path, agent: false }), 'response')) as [
     IncomingMessage,
@@ -20,13 +20,13 @@ async function follow(daemon: Daemon, path: string): Promise<{ response: Incomin
   return { response, text: () => text };
 }
 
-/** What the daemon has open. */
+/** Lists the daemon's open files. */
 const filesOf = ({ pid }: Daemon): string[] =>
   readdirSync(`/proc/${pid}/fd`).map((fd) => {
     try {
       return readlinkSync(`/proc/${pid}/fd/${fd}`);
     } catch {
-      return ''; // closed meanwhile
+      return ''; // closed in the meantime
     }
   });
 
@@ -134,7 +134,7 @@ t.test('output belongs to its description, and only its client can read it', asy
 
 t.test('following continues until the process has ended, byte by byte, for many readers at once', async (t) => {
   const daemon = await Daemon.start(t);
-  await daemon.waitid((await daemon.spawn(['true'])).id); // what the daemon opens once and keeps
+  await daemon.waitid((await daemon.spawn(['true'])).id); // so that the daemon has opened what it opens only once
   const before = daemon.descriptors;
   const gate = new Gate(t);
   const script = `echo begin; while read -r line < ${gate.path}; do [ "$line" = end ] && exit 0; printf %s "$line"; done`;
