@@ -9,7 +9,7 @@ import { as, full, startWithPolicy } from './support/policies.ts';
 const MAIN = join(import.meta.dirname, '../src/main.ts');
 const isRoot = process.getuid!() === 0;
 
-/** A daemon whose own limits are known. */
+/** A command that starts a daemon with known limits. */
 const prefix = ['prlimit', '--msgqueue=1000:2000', '--core=0:0', '--', 'sh', '-c', 'umask 027; exec "$@"', 'sh'];
 const refused = { status: 403, body: { errno: 'EPERM' } };
 

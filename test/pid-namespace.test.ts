@@ -7,13 +7,13 @@ import { childrenOf, commandLineOf, Daemon, eventually } from './support/harness
 const isRoot = process.getuid?.() === 0;
 const skip = isRoot ? false : 'a pid namespace with its own /proc needs root';
 
-/** A daemon that is PID 1 of a pid namespace, as in a container, and its pid outside. */
+/** Starts a daemon as PID 1 of a pid namespace, as in a container, and finds its pid outside. */
 async function startAsInit(t: Test): Promise<{ daemon: Daemon; init: number }> {
   const daemon = await Daemon.start(t, { prefix: ['unshare', '--pid', '--fork', '--kill-child', '--mount-proc'] });
   return { daemon, init: childrenOf(daemon.pid)[0]! };
 }
 
-/** Runs a program in the namespace of a process, as a health probe of a container does. Its parent stays outside. */
+/** Runs a program in the namespace of a process, as a container's health probe does. Its parent stays outside. */
 async function enter(
   t: Test,
   init: number,

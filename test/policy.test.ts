@@ -12,7 +12,7 @@ const tokens = (name: string): string[] => [`sha256:${hashOf(tokenOf(name))}`];
 
 const full = { open: 'any', spawn: true, signal: true };
 
-/** Clients with their tokens, and the user who runs the test with all rights. */
+/** Returns a policy with these clients, and with all rights for the user who runs the test. */
 function policyOf(clients: Record<string, object>): object {
   const named = Object.entries(clients).map(([name, entry]) => [name, { tokens: tokens(name), ...entry }]);
   return { clients: { [`uid:${process.getuid!()}`]: { ...full, admin: true }, ...Object.fromEntries(named) } };
@@ -468,7 +468,7 @@ t.test('the audit states client, verb, result and request', async (t) => {
   await ask('GET', '/metrics', 'none', 'r7');
   await ask('GET', '/v1/handles', 'a', 'r8');
   await ask('POST', '/v1/handles', 'a', 'r9', { spawn: { argv: ['no-such-program'] } });
-  // An answer is there a moment before its line.
+  // An answer precedes its line by a moment.
   await eventually(() => readFileSync(audit, 'utf8').split('\n').length > 8);
   const text = readFileSync(audit, 'utf8');
   const lines = text

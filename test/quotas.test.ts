@@ -9,7 +9,7 @@ const times = <T>(count: number, make: (index: number) => T): T[] => Array.from(
 const count = (answers: { status: number }[], status: number): number =>
   answers.filter((answer) => answer.status === status).length;
 
-/** Ends whatever a client still holds. */
+/** Ends all processes that a client still holds. */
 async function endAll(daemon: Daemon, name: string): Promise<void> {
   const { handles } = (await daemon.get('/v1/handles?limit=1000', as(name))).body;
   for (const { id } of handles) await daemon.request('DELETE', `/v1/handles/${id}?signal=SIGKILL`, as(name));
@@ -18,20 +18,20 @@ async function endAll(daemon: Daemon, name: string): Promise<void> {
 const gauge = async (daemon: Daemon, name: string): Promise<number> =>
   Number(new RegExp(`^${name} (\\d+)$`, 'm').exec((await daemon.get('/metrics')).text)?.[1]);
 
-/** A connection on which raw requests of a client are written. */
+/** Opens a connection for raw requests of a client. */
 function raw(t: Test, daemon: Daemon, name: string, requests: readonly string[]): Socket & { text: string } {
   const socket = Object.assign(connect(daemon.socket), { text: '' });
   socket.on('data', (data) => {
     socket.text += data;
   });
-  socket.on('error', () => {}); // told by close as well
+  socket.on('error', () => {}); // close follows an error
   t.teardown(() => socket.destroy());
   const head = `host: localhost\r\nauthorization: Bearer ${tokenOf(name)}\r\n`;
   socket.write(requests.map((request) => request.replace('\r\n', `\r\n${head}`)).join(''));
   return socket;
 }
 
-/** Whether an upgrade is met: 101, or the status that refuses it. */
+/** Returns the status of an upgrade: 101, or a refusal. */
 const upgraded = (ws: WebSocket): Promise<number> =>
   new Promise((resolve) => {
     ws.once('open', () => resolve(101));
@@ -154,7 +154,7 @@ t.test('a client that disconnects is noticed, whatever it has pipelined', async 
     'a parked wait': post(`/v1/handles/${id}/waitid`, {}),
     'a poll': post('/v1/poll', { handles: [id] }),
   };
-  /** How many descriptors are open once that does not change any more. */
+  /** Returns the number of open descriptors once it is stable. */
   const idle = async (): Promise<number> => {
     daemon.disconnect();
     const looks: number[] = [];
@@ -177,7 +177,7 @@ t.test('a client that disconnects is noticed, whatever it has pipelined', async 
       raw(t, daemon, 'reader', [first, request, ...times(40, () => request), ...others]),
     );
     await eventually(() => connections.every(({ text }) => text.includes('"bootId"')));
-    // A look at the places takes one itself for a moment, so it comes only after all of them have asked for theirs.
+    // This request takes a place itself for a moment, so it is sent only after all of them have asked for theirs.
     await eventually(async () => {
       const begun = (await gauge(daemon, 'waitd_parked_calls')) + (await gauge(daemon, 'waitd_subscribers'));
       return begun === 3 || hasBegun(connections) || (what === 'a page that waits' && (await areParked()));

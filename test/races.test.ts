@@ -85,7 +85,7 @@ t.test('handles are closed while waits are parked on them', async (t) => {
       const wait = daemon.waitid(id);
       await daemon.request('DELETE', `/v1/handles/${id}`);
       process.kill(child.pid, 'SIGKILL');
-      // The wait was there first, or it came to a handle that was gone.
+      // The wait was parked first, or it was sent to a closed handle.
       const { body } = await wait;
       t.ok(body.outcome?.signal === 'SIGKILL' || body.errno === 'ESTALE');
     }),
@@ -105,14 +105,14 @@ t.test('a pid that is reused while a handle is open is another process', asRoot,
     await daemon.signal(id, 'SIGKILL');
     await daemon.waitid(id);
     for (let tries = 0; tries < 20; tries += 1) {
-      // The next fork of this namespace gets the pid that is asked for (proc(5), ns_last_pid).
+      // The next fork in this namespace gets this pid (proc(5), ns_last_pid).
       writeFileSync('/proc/sys/kernel/ns_last_pid', String(first.pid - 1));
       const child = nodeSpawn('sleep', ['100']);
       t.teardown(() => child.kill('SIGKILL'));
       if (child.pid === first.pid) return { id, twin, first };
       child.kill('SIGKILL');
     }
-    return null; // somebody else on this machine was quicker, and may keep it
+    return null; // another process on this machine took it, and may keep it
   };
   let reused = await reuse();
   for (let tries = 0; tries < 50 && reused === null; tries += 1) reused = await reuse();
@@ -121,7 +121,7 @@ t.test('a pid that is reused while a handle is open is another process', asRoot,
   t.match((await daemon.signal(id, 'SIGKILL')).body, { errno: 'ESRCH' });
   t.match((await daemon.signal(twin.id, 'SIGKILL', 'group')).body, { errno: 'ESRCH' });
   t.match((await daemon.waitid(id)).body, { errno: 'ECHILD' });
-  // Without an inode the pid is all that names it.
+  // Without an inode only the pid identifies it.
   if (first.inode !== null)
     t.match((await daemon.post('/v1/handles', { open: { pid: first.pid, inode: first.inode } })).body, {
       status: 404,
@@ -148,7 +148,7 @@ t.test('the daemon has as many descriptors as before, and no zombies', async (t)
     readFileSync(`/proc/${daemon.pid}/net/unix`, 'utf8')
       .split('\n')
       .filter((line) => line.endsWith(daemon.socket)).length;
-  // Its connections to us are not of interest.
+  // The test's own connections do not count.
   await eventually(() => daemon.zombies.length === 0);
   daemon.disconnect();
   await eventually(() => sockets() <= 2 && daemon.descriptors <= before);

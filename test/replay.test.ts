@@ -16,7 +16,7 @@ const open = (directory: string, handed?: HandedJournal): Journal =>
 
 type Kind = Change['write'];
 
-/** Makes changes that a daemon could make: each refers to handles, processes and watches that exist. */
+/** Makes changes that a daemon could make: each refers to existing handles, processes and watches. */
 class Model {
   readonly #journal: Journal;
   readonly #handles: Handle[] = [];
@@ -29,12 +29,12 @@ class Model {
     this.#journal = journal;
   }
 
-  /** What a journal that begins anew writes first. */
+  /** The handles that a new journal writes first. */
   get living(): readonly Handle[] {
     return [...this.#handles, ...this.#intents];
   }
 
-  /** A change of each kind, with the changes that must precede it. `n` chooses what it is made of and applied to. */
+  /** A change of each kind, with the changes that must precede it. `n` selects its content and its target. */
   readonly changes: Record<Kind, (n: number) => Change[]> = {
     handle: (n) => (n % 3 === 0 ? this.#intend(n) : this.#open(n)),
     process: (n) => {
@@ -157,7 +157,7 @@ class Model {
     return { write: 'watch', watch: { ...facts, opened } };
   }
 
-  /** What is written when a client opens a process. */
+  /** The changes of an open. */
   #open(n: number): Change[] {
     const handle = this.#make(this.#journal.head, n);
     this.#handles.push(handle);
@@ -166,7 +166,7 @@ class Model {
     return [{ write: 'process', process: handle.process }, { write: 'handle', handle }, key, this.#event(handle)];
   }
 
-  /** What is written before a process is started. */
+  /** The changes before a process is started. */
   #intend(n: number): Change[] {
     const handle = this.#make(-this.#journal.takeNumber(), n);
     this.#intents.push(handle);
@@ -204,10 +204,10 @@ class Model {
 
 type Tables = Record<string, unknown[]>;
 
-/** What a start writes of itself alone: the clock, and the moment of the last write. */
+/** Keys of the meta table that every start changes: the clock, and the time of the last write. */
 const OF_THE_START = ['boot', 'base', 'last', 'marked'];
 
-/** All rows of all tables. */
+/** Reads all rows of all tables. */
 function tablesIn(directory: string): Tables {
   using db = new DatabaseSync(join(directory, 'journal.sqlite'), { readOnly: true });
   const names = db.prepare("SELECT name FROM sqlite_schema WHERE type = 'table' ORDER BY name").all();
@@ -217,7 +217,7 @@ function tablesIn(directory: string): Tables {
   return { ...tables, meta: tables.meta!.filter(({ key }) => !OF_THE_START.includes(String(key))) };
 }
 
-/** The tables once a daemon has started on a state directory and has stopped again. */
+/** Reads the tables after a daemon has started on a state directory and has stopped again. */
 function tablesAfterStart(directory: string): Tables {
   open(directory).close();
   return tablesIn(directory);
@@ -226,12 +226,12 @@ function tablesAfterStart(directory: string): Tables {
 /** Copies a state directory as a daemon leaves it that is killed now. */
 function copy(from: string, to: string): void {
   cpSync(from, to, { recursive: true });
-  // Without its time of birth the copy is not taken for a restored backup.
+  // Without its birth time the copy is not treated as a restored backup.
   const identity = JSON.parse(readFileSync(join(to, 'node.json'), 'utf8'));
   writeFileSync(join(to, 'node.json'), JSON.stringify({ ...identity, birth: undefined }).padEnd(256));
 }
 
-/** Does some work, with a function in the place of the truncation of the log that follows each COMMIT. */
+/** Does some work with a function in place of the log's truncation after each COMMIT. */
 function withTruncation<T>(truncate: (this: Log) => void, work: () => T): T {
   const { clear } = Log.prototype;
   Log.prototype.clear = truncate;
@@ -243,7 +243,7 @@ function withTruncation<T>(truncate: (this: Log) => void, work: () => T): T {
 }
 
 const kinds = Object.keys(new Model({} as Journal).changes) as Kind[];
-/** Commits of some changes each; with `true`, they are brought to the tables at once. */
+/** Commits of some changes each; `true` applies them to the tables at once. */
 const scripts = fc.array(
   fc.tuple(fc.array(fc.tuple(fc.constantFrom(...kinds), fc.nat(1000)), { minLength: 1, maxLength: 3 }), fc.boolean()),
   { minLength: 1, maxLength: 40 },
@@ -262,7 +262,7 @@ t.test('applying a log twice leaves the same tables as applying it once', async 
     const model = new Model(journal);
     journal.addSource(() => model.living.flatMap(changesOfHandle));
     const { clear } = Log.prototype;
-    // A log that cannot be truncated keeps the lines that the tables have, and those of later commits follow them.
+    // A log that cannot be truncated keeps the lines that were applied, and later commits append theirs.
     withTruncation(isTruncated ? clear : () => {}, () => {
       for (const [steps, isApplied] of script) {
         const changes = steps.flatMap(([kind, n]) => model.changes[kind](n));
@@ -300,7 +300,7 @@ t.test('applying a log twice leaves the same tables as applying it once', async 
     );
     assert.deepEqual(tablesAfterStart(directoryOf('stopped twice')), once, 'a stop between COMMIT and truncation');
 
-    // To tables that lack what was applied, what lives is written first, and then the lines that are handed over.
+    // For tables that lack applied changes, live objects are written first, and then the lines of the handover.
     const anew = directoryOf('anew');
     mkdirSync(anew);
     open(anew, { ...handed, applied: 0.5 }).close();

@@ -6,7 +6,7 @@ import { Daemon, temporaryDirectory, withClocks } from './support/harness.ts';
 const RESTORED =
   'the state directory was restored from a backup or copied: readers of events get a gap, and seqs continue far ahead';
 
-/** Two events more. */
+/** Causes two more events. */
 async function work(daemon: Daemon): Promise<void> {
   const { id } = await daemon.spawn(['true']);
   await daemon.post('/v1/poll', { handles: [id] });
@@ -14,7 +14,7 @@ async function work(daemon: Daemon): Promise<void> {
 
 const headOf = async (daemon: Daemon): Promise<number> => (await daemon.get('/v1/node')).body.head;
 
-/** What every reader must be told after older files have come back, whatever cursor it has. */
+/** Checks the gap that every reader must get after older files were restored, with any cursor. */
 async function requireReset(t: Test, daemon: Daemon, seen: number, what: string): Promise<void> {
   const head = await headOf(daemon);
   t.ok(head > seen, `${what}: seqs go on beyond ${seen}`);
@@ -35,7 +35,7 @@ async function requireReset(t: Test, daemon: Daemon, seen: number, what: string)
   t.match((await daemon.get('/readyz')).body, { status: 'ok', checks: { history: /restored/ } });
 }
 
-/** Overwrites files in place, as cp(1) does: they stay the same files. */
+/** Overwrites files in place, as cp(1) does: they keep their inodes. */
 function overwrite(from: string, to: string): void {
   for (const name of readdirSync(from).filter((name) => /^(node|journal)\..*(?<!-shm)$/.test(name)))
     writeFileSync(join(to, name), readFileSync(join(from, name)));
@@ -124,7 +124,7 @@ t.test('on another boot seqs skip far ahead, and only cursors from the time betw
   daemon = await start();
   t.equal((await daemon.get(`/v1/events?since=0`)).body.gap, null, 'nothing was lost');
   t.equal((await daemon.get(`/v1/events?since=${head}`)).body.gap, null);
-  // A snapshot of the disk was put back meanwhile: a reader has seen what the journal does not know.
+  // A disk snapshot was restored in the meantime: a reader has seen events that the journal lacks.
   t.match((await daemon.get(`/v1/events?since=${head + 100}`)).body.gap, { from: head + 101 });
   const { events } = await work(daemon).then(async () => (await daemon.get(`/v1/events?since=${head}`)).body);
   t.ok(events[0].seq > head + 1_000_000);

@@ -96,8 +96,8 @@ t.test('the journal holds only what is retained', async (t) => {
     const daemon = await Daemon.start(t, { args, directory });
     for (let n = 0; n < rounds; n += 1) await round(daemon);
     t.equal(await daemon.stop(), 0);
-    // How far a round comes before its first events go depends on the machine, so the bound is that of 2,000 events, where all
-    // that was written is five times as much.
+    // How far a round gets before its first events expire depends on the machine. Hence the bound is the size of 2,000
+    // events; everything that was written is five times as much.
     const { size } = statSync(journal);
     t.ok(size < 1_500_000, `bytes: ${size}`);
   }
