@@ -13,7 +13,7 @@ import { bodyOf } from '../src/waits/waitid.ts';
 
 const root = join(import.meta.dirname, '..');
 
-/** What makes an answer of a schema, with every field of it. */
+/** A function that makes an answer of a schema, with every field. */
 type MakerOf<S extends z.ZodType> = (...given: never[]) => Filled<z.output<S>>;
 
 const added = { added: z.string().optional() };
@@ -21,12 +21,12 @@ const LongerHandle = HandleView.extend(added);
 const LongerWatch = WatchView.extend(added);
 const LongerResult = WaitidResult.extend(added);
 
-/** These lines are the test: the compiler complains where one of them has no error. */
+/** These lines are the test: the compiler reports each one without an error. */
 export const makers = [
   viewOfHandle satisfies MakerOf<typeof HandleView>,
   viewOfWatch satisfies MakerOf<typeof WatchView>,
   bodyOf satisfies MakerOf<typeof WaitidResult>,
-  // @ts-expect-error an optional field that the schema alone has
+  // @ts-expect-error an optional field that only the schema has
   viewOfHandle satisfies MakerOf<typeof LongerHandle>,
   // @ts-expect-error
   viewOfWatch satisfies MakerOf<typeof LongerWatch>,
@@ -35,7 +35,7 @@ export const makers = [
 ];
 
 const view = {} as Filled<z.output<typeof HandleView>>;
-// @ts-expect-error an optional field that the code alone makes
+// @ts-expect-error an optional field that only the code makes
 export const longer: Filled<z.output<typeof HandleView>> = { ...view, added: undefined };
 
 t.test('schemas/ can be bundled for a browser, and needs no module of Node.js', async (t) => {

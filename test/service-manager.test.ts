@@ -8,7 +8,7 @@ import { Daemon, temporaryDirectory } from './support/harness.ts';
 
 const STORE = join(import.meta.dirname, 'support/store.py');
 
-/** A service manager that hears what it is told. */
+/** A service manager that records its messages. */
 async function listening(t: Test) {
   const directory = temporaryDirectory(t);
   const notify = join(directory, 'notify');
@@ -25,7 +25,7 @@ async function listening(t: Test) {
     said.push(line);
     look();
   });
-  /** The first from a place on that fits. */
+  /** Returns the first matching message from an index on. */
   const hears = async (fits: RegExp, from = 0): Promise<string> => {
     for (;;) {
       const found = said.slice(from).find((line) => fits.test(line));

@@ -3,7 +3,7 @@ import { next, type ServiceEvent, type State } from '../src/lifecycle/service-st
 
 const states: State[] = ['serving', 'rehearsing', 'upgrading', 'failing', 'stopping'];
 
-/** Follows events from `serving`, and returns where they lead. */
+/** Applies events, starting at `serving`, and returns the last state. */
 function after(...events: ServiceEvent[]): State | 'exit' {
   let state: State = 'serving';
   for (const event of events) {

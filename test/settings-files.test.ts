@@ -19,7 +19,7 @@ t.test('a FIFO for the policy, the tokens or a certificate is refused at once', 
   }
 });
 
-/** A user namespace has inotify limits of its own, so that none of the machine's is changed. */
+/** A user namespace has its own inotify limits, so that the machine's stay unchanged. */
 const without = [
   '--user',
   '--map-root-user',

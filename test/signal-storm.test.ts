@@ -14,7 +14,7 @@ t.test('continuous SIGHUPs replace the daemon again and again, and end nothing',
   t.teardown(() => clearInterval(storm));
   for (let image = 1; image <= 3; image += 1) await daemon.ready(daemon.entries.length);
   clearInterval(storm);
-  // One that came late may have it replaced once more.
+  // A late signal may cause one more replacement.
   await eventually(async () => (await daemon.get(`/v1/handles/${id}`).catch(() => null))?.body.state === 'running');
   process.kill(held.pid, 'SIGKILL');
   process.kill(daemon.pid, 'SIGTERM');

@@ -12,7 +12,7 @@ const asRoot =
 const program = buildTwin(daemon.directory);
 const pidsIn = (file: string): number[] => readFileSync(file, 'utf8').trim().split('\n').filter(Boolean).map(Number);
 
-/** A process with descendants that have all written their pids down. */
+/** Starts a process with descendants that have all recorded their pids. */
 async function family(script: string, count: number): Promise<{ id: string; pid: number; pids: number[] }> {
   const file = join(daemon.directory, `family-${Math.random()}`);
   const handle = await daemon.spawn(['sh', '-c', script], {}, { stdout: { file } });
@@ -82,7 +82,7 @@ t.test('SIGKILL ends a tree that forks as fast as it can', async (t) => {
     const { id, pid } = await family(script, 1);
     await daemon.signal(id, 'SIGKILL', 'tree');
     t.match((await daemon.waitid(id)).body.outcome, { signal: 'SIGKILL' });
-    // They have all been killed; the kernel may still be about it.
+    // All have been killed; the kernel may not have finished with them.
     await eventually(() => [...readAll().values()].every((stat) => stat.session !== pid || stat.state === 'Z'));
   }
 });
@@ -123,7 +123,7 @@ for (const chain of ['chain', 'chain-of-groups'])
     for (let round = 0; round < 5; round += 1) {
       const { id, process: own } = await daemon.spawn([program, 'act', chain]);
       await daemon.waitid(id);
-      // On a busy machine new members may come for longer than the daemon looks for them, and then it says so.
+      // On a busy machine new members may appear for longer than the daemon searches; it then reports this.
       await eventually(async () => {
         const { status } = await daemon.signal(id, 'SIGKILL', 'tree');
         if (status !== 204 && status !== 504) throw new Error(`status ${status}`);
@@ -135,8 +135,9 @@ for (const chain of ['chain', 'chain-of-groups'])
   });
 
 t.test('an unrelated process in the group of a member gets no signal', async (t) => {
-  // A job that is a group of its own. The bystander has lost its parent, so only the member ties their group to the shell's session: with
-  // its end the group is orphaned, and the kernel sends SIGHUP and SIGCONT to an orphaned group in which a process is stopped.
+  // The job has its own group. The bystander has lost its parent, so that only the member links their group to the
+  // shell's session. Its end orphans the group, and the kernel sends SIGHUP and SIGCONT to an orphaned group with a
+  // stopped process.
   const file = join(daemon.directory, 'bystander');
   const lines = (): string[] => readFileSync(file, 'utf8').trim().split('\n');
   const pidOf = (name: string): number | undefined =>

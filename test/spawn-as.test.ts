@@ -16,12 +16,12 @@ import {
 } from './support/harness.ts';
 
 const root = process.getuid!() === 0;
-/** What only root can show. */
+/** Options of tests that need root. */
 const asRoot = root ? {} : { skip: 'needs root' };
 
 const ENDED = { prefer: 'wait=30' };
 
-/** Spawns, waits for the end, and gives what was written. */
+/** Spawns, waits for the exit, and returns the output. */
 async function run(
   daemon: Daemon,
   argv: unknown[],
@@ -37,7 +37,7 @@ async function run(
   return { status, text: (await daemon.get(`/v1/handles/${body.id}/stdout`, { tcp })).text, body };
 }
 
-/** What a process sees of itself. */
+/** Returns a process's own view of its attributes. */
 async function look(daemon: Daemon, more: object, tcp = false): Promise<Record<string, string>> {
   const { text, body, status } = await run(daemon, ['cat', '/proc/self/status', '/proc/self/limits'], more, tcp);
   if (status !== 201) throw new Error(JSON.stringify(body));
@@ -49,7 +49,7 @@ async function look(daemon: Daemon, more: object, tcp = false): Promise<Record<s
   );
 }
 
-/** An unprivileged daemon, in a directory of its own. */
+/** Starts an unprivileged daemon in its own directory. */
 async function unprivileged(t: Test, prefix: string[], options: DaemonOptions = {}): Promise<Daemon> {
   const directory = temporaryDirectory(t);
   if (root) chownSync(directory, 65534, 65534);
@@ -266,7 +266,7 @@ t.test(
     await heir.post(`/v1/handles/${first.id}/signal`, { signal: 'SIGKILL' }, tcp);
     const { ready } = (await heir.post('/v1/poll', { handles: [first.id, second.id], until: 'all' }, tcp)).body;
     t.equal(ready.length, 2);
-    await heir.kill(); // as another user it could not leave the test runner its report
+    await heir.kill(); // as another user it could not write its report for the test runner
   },
 );
 
@@ -280,7 +280,7 @@ t.test('a daemon without privileges can lower limits, and cannot switch users', 
   for (const prefix of prefixes) {
     const daemon = await unprivileged(t, prefix);
     const namespaced = prefix.includes('unshare');
-    // Over TCP: by its uid, this test is not let in.
+    // Over TCP, because the policy does not admit this test's uid.
     const own = namespaced ? 0 : root ? 65534 : process.getuid!();
     const seen = await look(
       daemon,

@@ -19,7 +19,7 @@ function compile(t: Test, name: string, source: string): string {
   return join(directory, name);
 }
 
-/** What a program printed, once it has ended. */
+/** Returns a program's output, once it has ended. */
 async function outputOf(daemon: Daemon, argv: string[], more: object = {}): Promise<Response> {
   const spawn = { argv, stdout: 'capture', ...more };
   const answer = await daemon.post('/v1/handles', { spawn }, { headers: ENDED });
@@ -27,7 +27,7 @@ async function outputOf(daemon: Daemon, argv: string[], more: object = {}): Prom
   return { ...(await daemon.get(`/v1/handles/${answer.body.id}/stdout`)), body: answer.body };
 }
 
-/** Somebody with a write lease on files: whoever executes one waits for him (fcntl(2)). */
+/** A process with a write lease on files: an execution of one blocks until the lease is released (fcntl(2)). */
 class LeaseHolder {
   readonly #child: ChildProcess;
 
@@ -50,7 +50,7 @@ sys.stdin.read()`;
     return holder;
   }
 
-  /** Ends, and the kernel gives its leases up. */
+  /** Ends the process, and the kernel releases its leases. */
   async letGo(): Promise<void> {
     const { promise, resolve } = Promise.withResolvers<void>();
     this.#child.once('exit', () => resolve());
@@ -136,7 +136,7 @@ t.test('a child that is stopped before its exec delays no other request', asRoot
   chmodSync(join(program, '..'), 0o755);
   const holder = await LeaseHolder.take(t, [realpathSync(program)]);
   const slow = daemon.post('/v1/handles', { spawn: { argv: [program], user: 'nobody' } });
-  // It waits in its exec, as nobody.
+  // It is blocked in its exec, as the user nobody.
   const childOf = (pid: number): number[] =>
     readFileSync(`/proc/${pid}/task/${pid}/children`, 'utf8').trim().split(' ').filter(Boolean).map(Number);
   await eventually(() =>
@@ -308,7 +308,7 @@ t.test('a program inherits nothing of the daemon: signals, mask, descriptors, se
   t.equal((await outputOf(daemon, ['ls', '-1', '/proc/self/fd'])).text, '0\n1\n2\n3\n');
 });
 
-/** The process that forks for a daemon. */
+/** Returns the pid of a daemon's fork server. */
 const forkServerOf = (daemon: Daemon): number | undefined =>
   childrenOf(daemon.pid).find(
     (pid) => stateOf(pid) !== 'Z' && readFileSync(`/proc/${pid}/comm`, 'utf8') === 'waitd-fork\n',

@@ -14,7 +14,7 @@ import type { LaunchRequest } from '../src/spawn/launch-request.ts';
 
 const PID = 4711;
 
-/** Everything that a spawn does to other parts of the daemon, in the order of the steps that Spawner states. */
+/** A spawn's effects on other parts of the daemon, in the order of the steps that Spawner states. */
 const steps = [
   'take the place of a handle',
   'take the place of output',
@@ -46,7 +46,7 @@ const unforked = ['end the spawn', ...unprepared];
 const killed = ['kill', 'discard the pid', 'end the reservation', ...unprepared];
 const withdrawn = ['kill', 'discard the pid', 'withdraw the intent', 'end the reservation', ...unprepared];
 
-/** What undoes the steps before one that fails. The quotas are given back after that. */
+/** What undoes the steps before a failed one. The quotas are released after that. */
 const undone: [failing: Step, undoing: readonly string[]][] = [
   ['take the place of a handle', []],
   ['take the place of output', []],
@@ -65,7 +65,7 @@ const undone: [failing: Step, undoing: readonly string[]][] = [
 
 const quotasGivenBack = ['give back the place of output', 'give back the place of a handle'];
 
-/** Parts that write down what is done to them, and fail at one step. */
+/** Parts that record their calls, and fail at one step. */
 function fakes(failing: Step | null): { parts: SpawnerParts; done: string[]; client: Client; handles: Set<Handle> } {
   const done: string[] = [];
   const handles = new Set<Handle>();
@@ -204,7 +204,7 @@ for (const [failing, undoing] of undone)
     const taken = quotasGivenBack.slice(2 - Math.min(before.length, 2));
     t.strictSame(done, [...before, ...undoing, ...taken]);
     t.equal(handles.size, 0);
-    // A stop of the daemon waits for no spawn that has failed.
+    // A stop of the daemon does not wait for a failed spawn.
     await spawner.drain(new Problem('ESHUTDOWN', 'stopping'));
   });
 

@@ -6,7 +6,7 @@ import t from 'tap';
 import { Daemon, eventually, temporaryDirectory } from './support/harness.ts';
 
 const MAIN = join(import.meta.dirname, '../src/main.ts');
-/** A start that is refused. */
+/** Runs a start that is expected to fail. */
 function refused(args: string[], env: Record<string, string> = {}): { code: number | null; text: string } {
   const { status, stderr } = spawnSync(process.execPath, [MAIN, ...args], {
     env: { PATH: process.env.PATH, NODE_NO_WARNINGS: '1', ...env },
@@ -142,7 +142,7 @@ t.test('processes of an earlier daemon are found again: live ones as foreign, en
   });
   const { state, outcome } = (await heir.get(`/v1/handles/${lost.id}`)).body;
   t.equal(state, 'exited');
-  // Known only if the new daemon came before init had reaped it; null while it has not.
+  // Known only if the new daemon saw the zombie before init reaped it; null while init has not.
   t.ok(outcome === null || outcome.reason === 'unknown' || outcome.signal === 'SIGKILL', JSON.stringify(outcome));
   t.match((await heir.waitid(known.id)).body, { outcome: { reason: 'exited', exitCode: 5 } }, 'still to be collected');
   t.ok((await heir.get('/v1/node')).body.head >= head);

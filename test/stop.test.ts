@@ -86,7 +86,10 @@ t.test('a second signal stops the daemon at once', async (t) => {
   process.kill(-child.pid, 'SIGKILL');
 });
 
-/** One whose very first module listens by now, without what the test runner loads before that, which listens as well. */
+/**
+ * Starts a daemon, and waits until its first module has installed its handlers. The test runner's modules, which
+ * install some too, are left out.
+ */
 async function aboutToStart(t: Test): Promise<Daemon> {
   const daemon = Daemon.begin(t, { prefix: ['sh', '-c', 'ulimit -c 0; unset NODE_OPTIONS; exec "$0" "$@"'] });
   await eventually(() => caughtBy(daemon.pid).has('SIGHUP'));

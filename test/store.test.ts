@@ -11,7 +11,7 @@ import { Daemon, eventually, stateOf, temporaryDirectory } from './support/harne
 
 const STORE = join(import.meta.dirname, 'support/store.py');
 
-/** A descriptor store, and daemons that are started with what is in it. */
+/** A descriptor store, and daemons that receive its contents. */
 async function withStore(t: Test) {
   const directory = temporaryDirectory(t);
   const notify = join(directory, 'notify');
@@ -33,7 +33,7 @@ async function withStore(t: Test) {
   return { start, said, keeper, notify };
 }
 
-/** A sender to a service manager, there or not. */
+/** Returns a sender to a service manager, which may be absent. */
 function notifierTo(path: string): Notifier {
   process.env.NOTIFY_SOCKET = path;
   const notifier = Notifier.fromEnvironment()!;
@@ -41,7 +41,7 @@ function notifierTo(path: string): Notifier {
   return notifier;
 }
 
-/** A process that this test waits for, and nobody else. */
+/** Starts a child of this test. */
 function sleeper(t: Test): { pid: number; end(): Promise<unknown> } {
   const child = spawn('sleep', ['100'], { stdio: 'ignore' });
   t.teardown(() => child.kill('SIGKILL'));
@@ -73,7 +73,7 @@ t.test('after a crash the outcomes of processes that lost their parent are known
   await daemon.exited;
   process.kill(exits.process.pid, 'SIGTERM');
   process.kill(killed.process.pid, 'SIGKILL');
-  // To be reaped by init, which here and there it leaves undone; then nobody can know how they ended.
+  // Init is expected to reap it, which it sometimes does not do; then the outcome is unknown.
   const areGone = (): boolean => [exits, killed].every(({ process: child }) => stateOf(child.pid) === null);
   const reaped = await eventually(areGone, 'init reaps them', 10_000).then(
     () => true,

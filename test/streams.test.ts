@@ -9,14 +9,14 @@ import { behindSlowReader } from './support/slow-reader.ts';
 
 const root = process.getuid!() === 0;
 const asRoot = root ? {} : { skip: 'needs root' };
-/** A small disk of its own, in a mount namespace or not: a container may forbid either. */
+/** Options of tests that mount a small disk in a mount namespace: a container may forbid either. */
 const mayMount =
   spawnSync('unshare', ['-m', 'mount', '-t', 'tmpfs', 'tmpfs', '/mnt']).status === 0 ? {} : { skip: 'may not mount' };
 const LINES = 20_000;
 const ENDED = { headers: { prefer: 'wait=60' } };
 
-/** Spawns, waits for the end, and gives how it ended and what it wrote. */
-// biome-ignore lint/suspicious/noExplicitAny: tests say what they expect of it
+/** Spawns, waits for the exit, and returns the outcome and the output. */
+// biome-ignore lint/suspicious/noExplicitAny: the tests state the expected values
 async function run(daemon: Daemon, argv: string[], more: object = {}): Promise<any> {
   const { body } = await daemon.post(
     '/v1/handles',
@@ -27,7 +27,7 @@ async function run(daemon: Daemon, argv: string[], more: object = {}): Promise<a
   return { ...body, stdout: await read('stdout'), stderr: await read('stderr') };
 }
 
-/** What is on disk of what was captured, in bytes. */
+/** Returns the disk use of captured output, in bytes. */
 const onDisk = ({ directory }: Daemon, name: string): number =>
   512 * statSync(join(directory, 'state', 'output', name)).blocks;
 
@@ -130,7 +130,7 @@ t.test('no output is lost while the daemon is replaced, killed or absent', async
   await eventually(async () => (await written(second)) === wanted.length);
   second.child.kill('SIGKILL');
   await second.exited;
-  gate.open(); // it ends while there is no daemon
+  gate.open(); // it ends while no daemon runs
   const third = await Daemon.start(t, { directory });
   await eventually(async () => (await third.events(id)).some(({ event }) => event === 'output'));
   t.equal(difference((await third.get(`/v1/handles/${id}/stdout`)).text, `${wanted}last`), null);

@@ -19,7 +19,7 @@ class Log {
   readonly node = 'n_test';
   readonly queries = this;
   readonly events_: Event[] = [];
-  /** How many events a page of it has at most. */
+  /** The largest number of events in a page. */
   readonly #page: number;
 
   constructor(page: number) {
@@ -57,7 +57,7 @@ class Log {
   }
 }
 
-/** A reader that takes what waits for it when it is told to. */
+/** A reader that takes buffered frames only when the test says so. */
 class Reader implements Sink {
   readonly seqs: number[] = [];
   onSubscribed: (handles: string[]) => void = () => {};
@@ -81,7 +81,7 @@ class Reader implements Sink {
     this.cutAt = since;
   }
 
-  /** Takes everything. */
+  /** Takes all buffered frames. */
   read(): boolean {
     this.buffered = 0;
     const flushed = this.#flushing.splice(0);
@@ -95,9 +95,9 @@ interface Range {
   to: number;
 }
 
-/** What the socket should have: for each handle, the cursors between which it is or was followed. */
+/** The model of a socket: for each handle, the ranges of cursors in which it is or was followed. */
 class Model {
-  /** Of all handles, while the socket has not been narrowed. */
+  /** The ranges of all handles, while the socket has not been narrowed. */
   all: Range | null = null;
   readonly ranges = new Map<string, Range[]>();
 
@@ -114,7 +114,7 @@ class Model {
     return [this.all, ...this.ranges.get(handle)!].some((range) => range && seq > range.after && seq <= range.to);
   }
 
-  /** Whether an event must have been sent once nothing is under way. */
+  /** Whether an event must have been sent once no work is pending. */
   mustHave({ handle, seq }: Event): boolean {
     const open = [this.all, this.ranges.get(handle)!.at(-1)].filter((range) => range?.to === Number.POSITIVE_INFINITY);
     return open.some((range) => seq > range!.after);
@@ -151,7 +151,7 @@ const command: fc.Arbitrary<Command> = fc.oneof(
   { weight: 2, arbitrary: fc.record({ do: fc.constant('wait' as const) }) },
 );
 
-/** One socket with its model, and what may be said of it at any time. */
+/** One socket with its model, and the invariants. */
 class Scene {
   readonly log: Log;
   readonly reader = new Reader();
@@ -160,9 +160,9 @@ class Scene {
   readonly model = new Model();
   /** How many handles count against the quota. */
   reserved = 0;
-  /** Where the latest subscription of each handle begins in what was sent. */
+  /** Where the latest subscription of each handle begins among the sent frames. */
   readonly #begun = new Map<string, number>();
-  /** What each subscription follows for which no answer has come. */
+  /** The handles of each subscription that has not been confirmed yet. */
   readonly #awaited: Map<string, Range>[] = [];
 
   constructor(page: number, past: number, handles: string[] | undefined, since: number | undefined) {
@@ -186,7 +186,8 @@ class Scene {
     const beginningOf = (id: string): number | null => (id === UNKNOWN ? null : 0);
     const parts = { client, types: undefined, sink: this.reader, beginningOf };
     this.subscriber = this.feed.attach(parts, () => {});
-    // These frames come in the order of the subscriptions, each after all of its past, and what came during its replay.
+    // These frames have the order of the subscriptions. Each follows its whole replay, and the events that occurred
+    // during it.
     this.reader.onSubscribed = (named) => {
       const ranges = this.#awaited.shift()!;
       if (named.join() !== [...ranges.keys()].join()) throw new Error(`subscribed names ${named}`);
@@ -244,7 +245,7 @@ class Scene {
     this.check();
   }
 
-  /** What holds at any time. */
+  /** Checks what must hold at any time. */
   check(): void {
     const { seqs } = this.reader;
     if (new Set(seqs).size < seqs.length) throw new Error(`an event was sent twice: ${seqs}`);
@@ -259,7 +260,7 @@ class Scene {
     }
   }
 
-  /** What holds once the reader has taken everything, or up to a cursor where it was cut off. */
+  /** Checks what must hold once the reader has taken everything, or up to the cursor where it was cut off. */
   async finish(): Promise<void> {
     const { reader } = this;
     reader.isSlow = false;

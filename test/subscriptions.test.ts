@@ -15,7 +15,7 @@ t.test('repeated subscribing and unsubscribing leaks no memory and delays no oth
   let rounds = 0;
   let looked = 0;
   let replies = 0;
-  // Each frame is looked at once: there are tens of thousands.
+  // Each frame is checked once: there are tens of thousands.
   const isAnswered = (): boolean => {
     for (; looked < socket.frames.length; looked += 1) if (socket.frames[looked]!.type === 'subscribed') replies += 1;
     return replies === rounds;
@@ -33,7 +33,7 @@ t.test('repeated subscribing and unsubscribing leaks no memory and delays no oth
   const before = residentKiB(daemon.pid);
   for (let times = 0; times < 3; times += 1) await round(10_000);
   const more = residentKiB(daemon.pid) - before;
-  // A range remembered for each would be twice as much.
+  // A stored range per subscription would take twice as much.
   t.ok(more < 45_000, `${more} KiB more for 30,000 subscriptions`);
   t.same(
     socket.events.map(({ event }) => event),
