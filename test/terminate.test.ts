@@ -6,7 +6,7 @@ import { Daemon, eventually, stateOf } from './support/harness.ts';
 
 const DAYS_24 = 24 * 24 * 3600 * 1000;
 
-/** Waits until so many calls are parked, or until this one has been answered: an end that comes at once is seen by nobody. */
+/** Waits until this many calls are parked, or this one is answered: an immediate exit is never counted as parked. */
 async function isParked(daemon: Daemon, count: RegExp, call: Promise<unknown>): Promise<void> {
   let isAnswered = false;
   call.finally(() => {
@@ -15,7 +15,7 @@ async function isParked(daemon: Daemon, count: RegExp, call: Promise<unknown>): 
   await eventually(async () => isAnswered || count.test((await daemon.get('/metrics')).text));
 }
 
-/** Asks for a termination and hangs up once the process has got its SIGTERM. */
+/** Sends a terminate, and disconnects once the process has received its SIGTERM. */
 async function hangUp(daemon: Daemon, id: string, graceMs: number): Promise<void> {
   const abort = new AbortController();
   const answer = daemon.post(`/v1/handles/${id}/terminate`, { graceMs }, { signal: abort.signal }).catch(() => null);

@@ -24,11 +24,11 @@ const shown = ({ cert, key }: Pair) => ({ cert: readFileSync(cert), key: readFil
 
 interface Answer {
   status: number;
-  // biome-ignore lint/suspicious/noExplicitAny: tests say what they expect of it
+  // biome-ignore lint/suspicious/noExplicitAny: the tests state the expected values
   body: any;
 }
 
-/** One request by TLS, on a connection of its own. */
+/** Sends one request over TLS, on its own connection. */
 function ask(daemon: Daemon, path: string, options: RequestOptions = {}, body?: string): Promise<Answer> {
   const { promise, resolve, reject } = Promise.withResolvers<Answer>();
   const sent = request(
@@ -238,7 +238,7 @@ t.test('a resumed session has the same rights as before, and no more', async (t)
   const daemon = await Daemon.start(t, { args: withClients });
   const good = shown(ours.issue('again', { names: ['DNS.1=again'] }));
   const bad = shown(theirs.issue('again', { names: ['DNS.1=again'] }));
-  /** What a session answers, and its ticket. */
+  /** Returns a session's answer and its ticket. */
   const talk = (options: ConnectionOptions): Promise<{ text: string; ticket: Buffer | undefined; reused: boolean }> => {
     const { promise, resolve } = Promise.withResolvers<{ text: string; ticket: Buffer | undefined; reused: boolean }>();
     let text = '';
@@ -254,7 +254,7 @@ t.test('a resumed session has the same rights as before, and no more', async (t)
     socket.on('data', (data) => {
       text += data;
     });
-    socket.on('error', () => {}); // told by close as well
+    socket.on('error', () => {}); // close follows an error
     socket.on('close', () => resolve({ text, ticket, reused }));
     return promise;
   };

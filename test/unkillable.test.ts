@@ -40,7 +40,7 @@ t.test('a process that the daemon may not signal is named, and the others are ki
   t.equal(await daemon.stop(), 0);
 });
 
-/** Has a process traced by one that never waits for it: it then cannot be reaped by its parent. */
+/** Makes a tracer that never waits trace a process, so that the parent cannot reap it. */
 async function trace(t: Test, program: string, pid: number): Promise<ChildProcess> {
   const tracer = spawn(program, ['trace', String(pid)], { stdio: ['ignore', 'pipe', 'inherit'] });
   t.teardown(() => tracer.kill('SIGKILL'));

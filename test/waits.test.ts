@@ -6,7 +6,7 @@ const daemon = await Daemon.start(t);
 const again = { status: 409, errno: 'EAGAIN', syscall: 'waitid' };
 const noChild = { status: 410, errno: 'ECHILD', syscall: 'waitid' };
 
-/** Parked, once the daemon counts it. */
+/** Parks a wait, and resolves once the daemon counts it. */
 async function parked(count: number): Promise<void> {
   await eventually(async () => (await daemon.get('/metrics')).text.includes(`waitd_parked_calls ${count}\n`));
 }
@@ -90,7 +90,7 @@ t.test('a stopped child without a handle is still stopped for the next client, w
 
 t.test('a child that its parent traces is stopped, not ended, by a signal', async (t) => {
   const program = buildTwin(daemon.directory);
-  // The look for an exit and the stop race: in many rounds one of them comes first.
+  // The exit check and the stop race: over many rounds each comes first sometimes.
   for (let round = 0; round < 40; round += 1) {
     const { id } = await daemon.spawn([program, 'act', 'traced-stops']);
     const { body } = await daemon.waitid(id);
@@ -170,7 +170,7 @@ t.test('stops and continues: a parked wait for each wakes, and each client has i
   await parked(2);
   await daemon.signal(id, 'SIGCONT');
   t.match((await continued).body, { siginfo: { code: 'CLD_CONTINUED', status: 18 }, outcome: { reason: 'continued' } });
-  // A stop that is followed by a continue before it was read is gone, as in the kernel.
+  // A continue discards an unread stop, as in the kernel.
   process.kill(child.pid, 'SIGSTOP');
   await eventually(() => stateOf(child.pid) === 'T');
   process.kill(child.pid, 'SIGCONT');

@@ -12,13 +12,13 @@ const mark = (): string => {
   return `watch-${process.pid}-${marks}`;
 };
 
-/** Where the kernel tells nobody what processes do: in a user namespace. */
+/** In a user namespace the kernel sends no process events, so that the daemon scans. */
 const ways = [
   { by: 'events', prefix: [] },
   { by: 'scan', prefix: ['unshare', '--user', '--map-root-user'] },
 ] as const;
 
-/** A bash of that name, which ends with an exit code when its gate is opened. */
+/** Starts a bash with that name, which exits with a code when its gate is opened. */
 async function begun(t: Test, name: string, code = 0): Promise<{ pid: number; end(): Promise<unknown> }> {
   const gate = new Gate(t);
   const script = `read -r line < ${gate.path}; exit ${code}`;
@@ -70,7 +70,7 @@ for (const { by, prefix } of ways) {
     t.equal(created.status, 201);
     t.match(created.body, {
       id: /^w_[\w-]{28}$/,
-      // In its namespace whoever started it is root.
+      // In a user namespace, the user who created it is root.
       client: by === 'scan' ? 'uid:0' : `uid:${process.getuid!()}`,
       match: { argv: `${name} *` },
       existing: false,

@@ -12,7 +12,7 @@ const server = authority.issue('server', { names: ['DNS.1=localhost'], usage: 's
 const tls = ['--tls-cert', server.cert, '--tls-key', server.key];
 const ca = readFileSync(authority.cert);
 
-/** A daemon whose times are a twentieth of what they are. */
+/** Starts a daemon with time limits reduced to a twentieth. */
 const quick = (test: Test, args: string[] = []): Promise<Daemon> =>
   Daemon.start(test, {
     args,
@@ -114,7 +114,7 @@ t.test('waiting has no time limit: a parked call, a stream, a socket that answer
     pings += 1;
   });
 
-  // Each of these began later, and is ended by one of the limits.
+  // Each of these started later, and one of the limits ends it.
   const silent = unix(daemon);
   silent.socket.write(head(daemon, 'GET /v1/events', ...UPGRADE));
   const idle = unix(daemon);
@@ -138,7 +138,7 @@ t.test('waiting has no time limit: a parked call, a stream, a socket that answer
   t.equal(await daemon.stop(), 0);
 });
 
-/** Whether the kernel's keep-alive timer runs at the daemon's end of a connection (proc(5), tcp_diag's timer 2). */
+/** Reports whether TCP keep-alive runs at the daemon's end of a connection (proc(5), timer 2 of tcp_diag). */
 function isKeptAlive({ port }: Daemon, { socket }: Wire): boolean {
   const hex = (number: number): string => number.toString(16).toUpperCase().padStart(4, '0');
   const ends = new RegExp(`:${hex(port)} [0-9A-F]+:${hex(socket.localPort!)} 01 \\S+ (\\d\\d):`);
@@ -154,7 +154,7 @@ t.test('TCP keep-alive finds clients that vanished', async (t) => {
     const wire = open(daemon);
     wire.socket.write(head(daemon, 'GET /livez'));
     await wire.until(/"ok"/);
-    await eventually(() => isKeptAlive(daemon, wire)); // while an acknowledgement is due the timer is that one's
+    await eventually(() => isKeptAlive(daemon, wire)); // an unacknowledged segment has the retransmission timer instead
     wire.socket.destroy();
     t.equal(await daemon.stop(), 0);
   }
@@ -210,13 +210,13 @@ t.test('the daemon does no periodic checks without clients', async (t) => {
   daemon.disconnect();
   await eventually(async () => {
     const before = wakes(daemon.pid);
-    // Ten looks' time. Nothing tells of what does not happen.
+    // The time of ten checks. The absence of an effect has no signal to wait for.
     await setTimeout(500);
     return wakes(daemon.pid) - before <= 2;
   });
 });
 
-/** How often the main thread of a process has waited for something and got it. */
+/** Returns how often a process's main thread was woken after a wait. */
 function wakes(pid: number): number {
   return Number(/^voluntary_ctxt_switches:\s*(\d+)$/m.exec(readFileSync(`/proc/${pid}/status`, 'utf8'))?.[1]);
 }
