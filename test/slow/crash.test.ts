@@ -16,16 +16,16 @@ const kills = Number(process.env.CRASH_KILLS ?? 100);
 const upgrades = Number(process.env.CRASH_UPGRADES ?? 100);
 const seed = Number(process.env.CRASH_SEED ?? Date.now() % 1_000_000);
 
-/** When nobody looked after children, as {@link uptime} tells it. */
+/** An interval without a daemon, in the time of {@link uptime}. */
 interface Window {
   from: number;
   to: number;
 }
 
-/** From a program's own look at the clock to its end, and to the write of it, on a machine that is busy. */
+/** Longest time from a program's reading of the clock to its exit, and to the write of that, on a busy machine. */
 const TOLERANCE_MS = 1000;
 
-/** Longer than a start takes, and than a replacement takes. */
+/** Longer than a start or a replacement takes. */
 const START_MS = 700;
 
 interface Result {
@@ -36,7 +36,7 @@ interface Result {
   traces: Map<string, Trace>;
 }
 
-/** One daemon after another in the same place, as long as the client works with them. */
+/** Runs one daemon after another on the same state, while the client works with them. */
 class Ordeal {
   readonly windows: Window[] = [];
   readonly #t: Test;
@@ -51,7 +51,7 @@ class Ordeal {
     this.#draw = draw;
   }
 
-  /** Kills it as it works, in the middle of being replaced, or again in the middle of the start that follows. */
+  /** Kills it during its work, during its replacement, or again during the start that follows. */
   async kill(): Promise<void> {
     const from = uptime();
     const how = this.#draw();
@@ -91,7 +91,7 @@ async function endure(t: Test, { kills, upgrades }: { kills: number; upgrades: n
       throw new Error(`the client ended with ${code ?? signal}`);
     }),
   ]);
-  reported.catch(() => {}); // told below
+  reported.catch(() => {}); // checked below
   for (let left = { kills, upgrades }; left.kills + left.upgrades > 0 && client.connected; ) {
     await setTimeout(draw() ** 2 * 250);
     if (draw() * (left.kills + left.upgrades) < left.kills) {
@@ -107,7 +107,7 @@ async function endure(t: Test, { kills, upgrades }: { kills: number; upgrades: n
   return { daemon: ordeal.daemon, directory, report, windows: ordeal.windows, traces: tracesIn(file) };
 }
 
-/** Resolves as soon as there is a file of this name. */
+/** Resolves as soon as a file with this name exists. */
 function appears(directory: string, name: string): Promise<void> {
   return new Promise((resolve) => {
     const watcher = watch(directory, (_, changed) => {
@@ -118,7 +118,7 @@ function appears(directory: string, name: string): Promise<void> {
   });
 }
 
-/** What each program has become, as the client was told, beside what the program wrote itself. */
+/** Compares the outcome of each program, as the client received it, with the program's own record. */
 function checkPrograms(t: Test, { report, windows, traces }: Result): void {
   const { learnt, heard } = report;
   const reapedAt = new Map(
@@ -160,8 +160,8 @@ function checkPrograms(t: Test, { report, windows, traces }: Result): void {
 }
 
 /**
- * Whether it ended while no daemon was there, or the daemon that was asked to start it was killed over that. An orphan's status
- * is told by the kernel only once init has reaped it, which may take it seconds: it may have ended before the kill, too.
+ * Whether it ended while no daemon ran, or the daemon was killed while it started the program. The kernel reports an
+ * orphan's status only after init has reaped it, which may take seconds: it may have ended before the kill, too.
  */
 function mayHide(
   { from, to }: Window,
@@ -176,7 +176,7 @@ function mayHide(
   return endedUnseen || reapedUnseen || cutShort;
 }
 
-/** What the subscriber heard, which is what it would have heard of one daemon that never died. */
+/** Checks the subscriber's events: they must equal those of a daemon that never died. */
 function checkEvents(t: Test, { learnt, heard, gaps }: Report): void {
   t.ok(
     heard.every(({ seq }, at) => at === 0 || seq > heard[at - 1]!.seq),

@@ -15,7 +15,7 @@ const SEED = Number(process.env.FUZZ_SEED ?? Math.floor(Math.random() * 2 ** 31)
 const ROUND = 500;
 const AT_ONCE = 16;
 
-/** The ids that requests are made of. */
+/** The ids for requests. */
 class Pool {
   readonly #ids: Record<IdChoice['id'], string[]> = {
     mine: [],
@@ -53,15 +53,15 @@ interface Scene {
   daemon: Daemon;
   judge: Judge;
   pool: Pool;
-  /** How often each route was answered with each status. */
+  /** The number of answers per route and status. */
   answered: Map<string, number>;
 }
 
-/** What is answered when something happens, which may be never: its caller hangs up after a while. */
+/** Routes that answer on an event, which may never occur: the caller disconnects after a while. */
 const mayPark = /\/(waitid|terminate|poll|events|handles|stdout|stderr)(\?|$)/;
 const PARKED_MS = 300;
 
-/** All else is answered, or something is wrong. */
+/** Time limit of all other answers. */
 const LATE_MS = 30_000;
 
 async function send({ daemon, judge, pool, answered }: Scene, request: FuzzRequest): Promise<void> {
@@ -101,7 +101,7 @@ async function send({ daemon, judge, pool, answered }: Scene, request: FuzzReque
   }
 }
 
-/** Nothing is left of all that. */
+/** Checks that nothing is left behind. */
 async function settle({ daemon, pool }: Scene, descriptors: number): Promise<void> {
   pool.clear();
   for (const { id } of (await daemon.get('/v1/watches')).body.watches)
@@ -113,7 +113,7 @@ async function settle({ daemon, pool }: Scene, descriptors: number): Promise<voi
       handles.map(({ id }: { id: string }) => daemon.request('DELETE', `/v1/handles/${id}?signal=SIGKILL`)),
     );
   }
-  // Those whose handles were closed live on.
+  // Processes whose handles were closed live on.
   for (const pid of childrenOf(daemon.pid))
     try {
       process.kill(pid, 'SIGKILL');
@@ -155,7 +155,7 @@ t.test(`${RUNS} valid and invalid requests, FUZZ_SEED=${SEED}`, async (t) => {
   const requests = generator.requests();
   for (let done = 0; done < RUNS; done += ROUND) {
     const round = fc.sample(requests, { numRuns: Math.min(ROUND, RUNS - done), seed: SEED + done });
-    // Some to begin with, of each kind.
+    // Some objects of each kind at the start.
     for (const nonblocking of [true, false]) {
       const output = { stdout: 'capture', stderr: 'capture' };
       pool.note('mine', (await daemon.spawn(['sleep', '1000'], { nonblocking }, output)).id);
@@ -170,7 +170,7 @@ t.test(`${RUNS} valid and invalid requests, FUZZ_SEED=${SEED}`, async (t) => {
     assert.equal(daemon.child.exitCode, null);
   }
   await settle(scene, descriptors);
-  // A suite whose requests are all refused would show nothing; a short run has not had them all.
+  // Refusals alone would prove nothing, so each route must succeed; a short run has not covered them all.
   for (const { method, path } of RUNS < 10_000 ? [] : scene.judge.routes)
     t.ok(
       [200, 201, 204].some((status) => scene.answered.has(`${method} ${path} ${status}`)),
@@ -183,7 +183,7 @@ t.test(`${RUNS} valid and invalid requests, FUZZ_SEED=${SEED}`, async (t) => {
   t.equal((await daemon.get('/livez')).status, 200);
 });
 
-/** Sends bytes and listens until the other end is done, or has said something that is whole. */
+/** Sends bytes and reads until the other end closes, or has sent a complete answer. */
 function exchange(target: NetConnectOpts, bytes: Buffer, enough: (heard: Buffer) => boolean): Promise<Buffer> {
   const { promise, resolve } = Promise.withResolvers<Buffer>();
   const socket = connect(target);
@@ -192,7 +192,7 @@ function exchange(target: NetConnectOpts, bytes: Buffer, enough: (heard: Buffer)
     heard = Buffer.concat([heard, data]);
     if (enough(heard)) socket.destroy();
   });
-  socket.on('error', () => {}); // told by close as well
+  socket.on('error', () => {}); // close follows an error
   socket.on('close', () => resolve(heard));
   socket.write(bytes);
   return promise;
@@ -205,7 +205,7 @@ t.test('raw bytes: every listener answers with HTTP or disconnects, and nothing 
   for (const target of listeners)
     await Promise.all(
       rawRequests().map(async ([name, bytes]) => {
-        // What is not whole is waited for by the daemon, for ten seconds, and then it hangs up.
+        // For an incomplete request the daemon waits ten seconds, and then disconnects.
         const heard = (
           await exchange(target, bytes, (text) => /^HTTP\/1\.1 \d{3} [^\r]*\r\n/.test(text.toString('latin1')))
         ).toString('latin1');
@@ -237,7 +237,7 @@ t.test('invalid WebSocket frames get the right close code, or an error frame on 
   const { scene, descriptors } = await begin(t);
   const { daemon } = scene;
   for (const [name, bytes, codes] of wrongFrames()) {
-    // After what does not end it comes a good close, so that each ends.
+    // A valid close follows frames that do not end the connection, so that each one ends.
     const last = codes === null ? frame({ first: 0x88, payload: Buffer.from([0x03, 0xe8]) }) : Buffer.alloc(0);
     const heard = await exchange(
       { path: daemon.socket },
@@ -254,7 +254,7 @@ t.test('invalid WebSocket frames get the right close code, or an error frame on 
   t.equal((await daemon.get('/livez')).status, 200);
 });
 
-/** The code of the close frame among what a server sent; 1005 for one without a code, 0 where there is none. */
+/** Returns the code of the close frame in the server's bytes; 1005 for a frame without a code, 0 without a frame. */
 function closeCodeIn(heard: Buffer): number {
   let at = heard.indexOf('\r\n\r\n') + 4;
   while (at + 2 <= heard.length) {

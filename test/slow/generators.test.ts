@@ -10,7 +10,7 @@ import { type Found, type Generator, generators } from './generators/programs.ts
 const run = promisify(execFile);
 const root = join(import.meta.dirname, '../..');
 
-/** The linters of OpenAPI documents, and the compiler of the clients: openapi-typescript needs one with an API. */
+/** The linters of OpenAPI documents, and a compiler for the clients: openapi-typescript needs one with an API. */
 const linters = { '@stoplight/spectral-cli': '6.16.3', '@redocly/cli': '2.77.0' };
 const compiler = { typescript: '5.9.3' };
 
@@ -35,7 +35,7 @@ const tsconfig = {
 const daemon = await Daemon.start(t);
 const document = (await daemon.get('/openapi.json')).text;
 
-/** A program of a package, run with the same Node. @returns what it prints; it throws with that where the program fails */
+/** Runs a package's program with the same Node.js. @returns its output @throws an error with the output if it fails */
 async function program(directory: string, command: readonly string[]): Promise<string> {
   const [name = '', ...args] = command;
   const path = join(directory, 'node_modules/.bin', name);
@@ -49,8 +49,8 @@ async function program(directory: string, command: readonly string[]): Promise<s
 }
 
 /**
- * A directory with the document and some packages, which are no dependencies of the project.
- * @returns the reason instead where the registry does not answer
+ * Creates a directory with the document and some packages that are not dependencies of the project.
+ * @returns the reason instead if the registry does not answer
  */
 async function install(t: Test, packages: Readonly<Record<string, string>>): Promise<string | { reason: string }> {
   const directory = temporaryDirectory(t);
@@ -101,7 +101,7 @@ async function generate(directory: string, { command, files = {}, program: text 
   writeFileSync(join(directory, 'tsconfig.json'), JSON.stringify(tsconfig));
 }
 
-/** What the program prints, which runs against the daemon. */
+/** Runs the program against the daemon, and returns its output. */
 async function found(directory: string): Promise<Found> {
   const file = join(directory, 'program.mjs');
   const bundle = await rolldown({ input: join(directory, 'src/program.ts'), platform: 'node' });

@@ -8,7 +8,7 @@ import { commandLineOf, eventually } from '../support/harness.ts';
 const containers = Containers.up(t);
 const offline = '--network=none';
 
-/** A daemon in a container that may do nothing, and its socket as the host sees it. */
+/** Starts a daemon in an unprivileged container, with its socket on the host. */
 async function daemon(t: Test, name: string, ...args: string[]): Promise<{ name: string; socket: string }> {
   containers.start(t, name, ...hardened, offline, 'waitd:test', ...args);
   await eventually(() => containers.pidOf(name) > 0);
@@ -36,7 +36,7 @@ t.test('a hardened container is healthy and does its work', async (t) => {
   t.equal((await call(socket, 'GET', '/v1/node')).body.subreaper, true);
 });
 
-/** States of all processes in a container. */
+/** Returns the states of all processes in a container. */
 function statesIn(name: string): string[] {
   const proc = `/proc/${containers.pidOf(name)}/root/proc`;
   return readdirSync(proc)

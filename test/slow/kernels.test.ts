@@ -5,14 +5,14 @@ import t from 'tap';
 const KERNEL = join(import.meta.dirname, '../support/kernel.sh');
 const ALL = join(import.meta.dirname, 'kernels/all.ts');
 
-// Of Debian 12 and of its backports: before pidfs, and between it and PIDFD_GET_INFO.
+// The kernels of Debian 12 and of its backports: one without pidfs, and one with pidfs but without PIDFD_GET_INFO.
 const versions = ['6.1.0', '6.12'];
 
 t.jobs = versions.length;
 for (const version of versions) {
   const { status, stdout } = spawnSync(KERNEL, ['get', version], { encoding: 'utf8' });
   const skip = status !== 0 && `Linux ${version} cannot be booted here: ${stdout.trim()}`;
-  // An import of the first kernel in which some of the file is missing shows as a failure, not as an absence.
+  // If the import of the first kernel is incomplete, the test must fail, not skip.
   const commands = [
     `export PATH=${dirname(process.execPath)}:$PATH KERNEL=${version.replace(/\.0$/, '.')} TAP_TIMEOUT=0`,
     `cd ${process.cwd()}`,

@@ -12,11 +12,11 @@ const ways = ['native', 'plain'] as const;
 interface Manifest {
   apiVersion: string;
   kind: string;
-  // biome-ignore lint/suspicious/noExplicitAny: what is in it is for the type check to say
+  // biome-ignore lint/suspicious/noExplicitAny: the schema check covers the content
   [field: string]: any;
 }
 
-/** What a kustomization is made of, in order. */
+/** Returns the resources of a kustomization, in order. */
 function manifestsOf(directory: string): Manifest[] {
   const { resources, ...rest } = parse(readFileSync(join(directory, 'kustomization.yaml'), 'utf8')) as {
     resources: string[];
@@ -104,7 +104,8 @@ t.test('the manifests run unchanged', async (t) => {
 async function run(t: Test, containers: Containers, way: string): Promise<void> {
   const manifests = structuredClone(manifestsOf(join(DEPLOY, way)));
   const { spec } = manifests.find(({ kind }) => kind === 'Deployment')!.spec.template;
-  // What podman cannot: it starts native sidecars one after the other, as if they ended. And here is no registry.
+  // Adapts what podman lacks: it starts native sidecars one after another, as if they ended. There is also no registry
+  // here.
   spec.containers = [...(spec.initContainers ?? []), ...spec.containers];
   delete spec.initContainers;
   for (const container of spec.containers) {
@@ -125,7 +126,7 @@ async function run(t: Test, containers: Containers, way: string): Promise<void> 
   await eventually(() => containers.attempt('exec', waitd, 'node', '/app/dist/src/health.js', 'ready').status === 0);
   t.equal(containers.attempt('healthcheck', 'run', waitd).status, 0, 'the liveness probe');
 
-  // The app asks for itself, as its own user.
+  // The app asks about itself, as its own user.
   const ask = (method: string, path: string, body?: unknown) => {
     const script = `
       const asked = require('node:http').request({ socketPath: '/run/waitd/waitd.sock', method: '${method}', path: '${path}',

@@ -62,7 +62,7 @@ t.test(
   older === undefined ? { skip: 'no older Node.js is here' } : {},
   (t) => {
     const elsewhere = join(directory, 'older');
-    // The npm that runs this test may have been told to be silent, which this one would inherit.
+    // The npm that runs this test may have a silent log level, which this one would inherit.
     const npm = ['npm', 'install', '-g', '--loglevel=error', '--no-audit', '--no-fund', '--prefix', elsewhere, packed];
     const { status, stderr } = spawnSync('env', ['-u', 'NODE_OPTIONS', `PATH=${dirname(older!)}:/bin`, ...npm], {
       encoding: 'utf8',

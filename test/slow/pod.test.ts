@@ -17,7 +17,7 @@ interface Sidecar {
   capabilities?: string[];
 }
 
-/** A pod whose containers share a pid namespace, and a daemon in it that may do nothing but what is said. */
+/** Starts a pod whose containers share a pid namespace, and in it a daemon with only the given privileges. */
 async function pod(t: Test, name: string, { user = '1000:1000', capabilities = [] }: Sidecar = {}): Promise<string> {
   containers.podman('pod', 'create', '--name', name, '--share', 'pid,ipc,uts', '--network=none');
   t.teardown(() => {
@@ -80,7 +80,7 @@ const signals = [
   'TERM',
 ];
 
-/** A hundred ways to end. */
+/** A hundred ways to exit. */
 const endings = Array.from({ length: 100 }, (_, index) => {
   const signal = signals[index % signals.length];
   return index % 2 === 0
@@ -94,7 +94,7 @@ t.test('an unprivileged sidecar reports how 100 of 100 processes of another cont
   t.match(watch, { status: 201, body: { by: 'scan' } });
   const events = follow(socket);
   await events.first(({ type }) => type === 'hello');
-  // Each waits for a word, so that none ends before it is held.
+  // Each one waits for input, so that none ends before it is held.
   const jobs = endings.map(
     ({ command }, index) => `(exec -a job-${index} bash -c 'read -r line < /tmp/go; ${command}') &`,
   );
@@ -147,7 +147,7 @@ const sidecars: [name: string, sidecar: Sidecar][] = [
   ['CAP_KILL', { capabilities: ['KILL'] }],
 ];
 
-/** What is tried, and whether it works. */
+/** The attempted operations, and whether each works. */
 async function tried(socket: string, container: string): Promise<Record<string, boolean>> {
   const open = (match: object) => call(socket, 'POST', '/v1/handles', { open: { match } });
   const argv = 'the-app *';

@@ -21,7 +21,7 @@ interface Traits {
   impatient: Change;
   /** Whether the proxy notices at once that a client has left. */
   seesLeave: boolean;
-  /** The change after which it does not notice that any more. */
+  /** The change after which it no longer notices that. */
   deaf?: Change;
   /** Whether it checks the daemon's health by itself. */
   checks: boolean;
@@ -184,7 +184,7 @@ for (const { kind, impatient, seesLeave, deaf, checks } of all) {
     t.test('a wait and a stream end when their client leaves, as the document states', async (t) => {
       const are = (name: string, count: number) =>
         eventually(async () => (await metric(daemon, name)) === count, `${name} is ${count}`);
-      /** Parks a wait and leaves it. */
+      /** Parks a wait and disconnects. */
       const leave = async (through: Through, stays: boolean): Promise<void> => {
         await are('parked_calls', 0);
         const leaving = new AbortController();
@@ -297,7 +297,7 @@ for (const { kind, impatient, seesLeave, deaf, checks } of all) {
         const status = async (): Promise<number> => (await plain.ask('GET', '/livez')).status;
         daemon.child.kill('SIGSTOP');
         t.teardown(() => daemon.child.kill('SIGCONT'));
-        // Requests that the proxy passed on before its check failed hang until the daemon continues.
+        // Requests that the proxy forwarded before its check failed hang until the daemon continues.
         await eventually(
           async () => (await Promise.race([status().catch(() => 0), setTimeout(500, 0)])) === 503,
           'it is taken out',

@@ -44,7 +44,7 @@ t.test('the socket unit and the drop-in of the document give the proxy its socke
   const [, commands = ''] = blocks('The daemon', 'sh');
   writeFileSync(join(stage, units, 'waitd-proxy.socket'), socket);
   writeFileSync(join(stage, 'proxy.conf'), dropIn);
-  // The checkout may lie where the unit hides it.
+  // The unit may hide the directory of the checkout.
   writeFileSync(join(stage, units, 'waitd.service.d/checkout.conf'), '[Service]\nProtectHome=no\nPrivateTmp=no\n');
   const command = `exec ${process.execPath} ${join(ROOT, 'src/main.ts')} "$@"`;
   writeFileSync(join(stage, 'usr/local/bin/waitd'), `#!/bin/sh\n${command}\n`, { mode: 0o755 });

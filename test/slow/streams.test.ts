@@ -12,7 +12,7 @@ const LINES = 300_000;
 const wanted = linesTo(LINES);
 const asRoot = process.getuid!() === 0 ? {} : { skip: 'needs root' };
 
-/** Spawns, waits for the end, and gives what was captured. */
+/** Spawns, waits for the exit, and returns the captured output. */
 async function run(daemon: Daemon, argv: string[], more: object): Promise<string> {
   const { id } = await daemon.spawn(argv, {}, more);
   await daemon.waitid(id);

@@ -23,7 +23,7 @@ RestartSec=100ms
 LimitNOFILE=4096
 `;
 
-/** What runs beside the daemon: it prints one line of JSON for each thing that it found. */
+/** The script that runs beside the daemon: it prints one line of JSON for each finding. */
 const script = String.raw`
 set -e
 call() { curl -sS --max-time 20 --unix-socket ${SOCKET} -H 'content-type: application/json' "$@"; }

@@ -11,17 +11,17 @@ import { as, startWithPolicy, tokenOf } from '../support/policies.ts';
 const seconds = Number(process.env.TENANT_SECONDS ?? 60);
 const seed = Number(process.env.TENANT_SEED ?? Date.now() % 1_000_000);
 
-/** What `/livez` may take at p99, beside what a bare server takes on the same machine at the same time. */
+/** How much the p99 of `/livez` may exceed that of a bare server on the same machine at the same time. */
 const LONGEST_MS = 100;
 
-/** Between two looks. */
+/** Interval between two checks. */
 const PAUSE_MS = 20;
 
-/** V8's own code, caches that are full once, pages of SQLite: what a daemon that has worked keeps. */
+/** What a daemon retains after work: compiled code, filled caches, pages of SQLite. */
 const MEMORY_TOLERANCE = 24 * 2 ** 20;
-/** The allocator gives pages back late, and not all. */
+/** The allocator returns pages late, and not all of them. */
 const RESIDENT_TOLERANCE = 160 * 2 ** 20;
-/** The journal's file does not shrink: what is deleted in it is used again. */
+/** The journal's file does not shrink: its free pages are reused. */
 const JOURNAL_TOLERANCE = 64 * 2 ** 20;
 /** Connections of this test. */
 const DESCRIPTOR_TOLERANCE = 4;
@@ -61,15 +61,15 @@ function sizeOf(directory: string): number {
   }, 0);
 }
 
-/** How long the main thread of a process could run and had no processor so far, in milliseconds (the kernel's sched-stats). */
+/** Returns how long a process's main thread was runnable without a processor so far, in milliseconds (sched-stats). */
 function starvedFor(pid: number): number {
   const [, waitedNs] = readFileSync(`/proc/${pid}/task/${pid}/schedstat`, 'utf8').split(' ');
   return Number(waitedNs) / 1e6;
 }
 
 /**
- * How long each answer of a server took, in milliseconds, until it is told to end. The time in which the server or this process had to
- * wait for a processor is not counted: a machine that is busy with something else would be found slow, not the server.
+ * Measures the latency of each answer of a server, in milliseconds, until it is stopped. Time in which the server or
+ * this process waited for a processor is subtracted, because other load on the machine is not the server's fault.
  */
 async function timesOf(socketPath: string, pid: number, ended: AbortSignal): Promise<number[]> {
   const agent = new Agent({ keepAlive: true });
@@ -99,7 +99,7 @@ async function bareServer(t: Test, socketPath: string): Promise<number> {
   return server.pid!;
 }
 
-/** Ends whatever the tenant has left. */
+/** Ends all processes that the tenant left. */
 async function cleanUp(daemon: Daemon): Promise<void> {
   for (;;) {
     const { handles } = (await daemon.get('/v1/handles?limit=1000')).body;
@@ -137,7 +137,7 @@ t.test(`a tenant with the narrowest policy neither leaks nor delays others, seed
       await setTimeout(PAUSE_MS);
       return readdirSync(join(state, 'output')).length === 0;
     });
-    // Until retention has passed over what is left.
+    // Waits until retention has removed the rest.
     await eventually(async () => {
       await setTimeout(PAUSE_MS);
       return (await daemon.get('/v1/events?since=0', as('tenant'))).body?.events?.length === 0;
@@ -147,7 +147,7 @@ t.test(`a tenant with the narrowest policy neither leaks nor delays others, seed
     const output = sizeOf(join(state, 'output'));
     return { descriptors: daemon.descriptors, output, journal: sizeOf(state), memory: await memoryOf(daemon, file) };
   };
-  // Once, so that what is made at the first use is there.
+  // One run first, so that everything allocated at first use exists.
   await attack(2000);
   const before = await settled();
 

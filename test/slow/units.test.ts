@@ -7,10 +7,10 @@ import { installGlobally, pack } from '../support/package.ts';
 
 const SYSTEMD = join(import.meta.dirname, '../support/systemd.sh');
 
-/** `systemd-analyze security`: 10 is wide open. */
+/** The limit of `systemd-analyze security`, where 10 means unprotected. */
 const MOST_EXPOSED = 2.5;
 
-/** What runs in a machine of its own, where waitd lies in /usr/local as npm has put it: a line of JSON for each thing that it finds. */
+/** The script for a machine where npm has installed waitd in /usr/local: it prints a line of JSON for each finding. */
 const script = String.raw`
 set -eu
 exec 2>&1

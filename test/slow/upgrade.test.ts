@@ -29,7 +29,7 @@ t.test(`${UPGRADES} upgrades with ${CHILDREN} children and ${SUBSCRIBERS} subscr
   const lasting = await Promise.all(Array.from({ length: CHILDREN }, (_, n) => spawn(['sleep', '1000'], `child-${n}`)));
   const parked = lasting.slice(0, PARKED).map((id, n) => caller.post(`/v1/handles/${id}/waitid`, {}, `wait-${n}`));
 
-  // Meanwhile others come and go without a pause.
+  // Meanwhile other handles are opened and closed continuously.
   let done = false;
   const coming = Array.from({ length: WORKERS }, async (_, worker) => {
     for (let n = 0; !done; n += 1) {
@@ -48,7 +48,7 @@ t.test(`${UPGRADES} upgrades with ${CHILDREN} children and ${SUBSCRIBERS} subscr
   await eventually(() => listeners.every(({ greeted }) => greeted === UPGRADES + 1));
   done = true;
   await Promise.all(coming);
-  // The process that forks for it goes a moment after the last spawn.
+  // The fork server ends a moment after the last spawn.
   await eventually(() => childrenOf(pid).length === CHILDREN, 'all of them are still its own');
   for (const id of lasting) {
     const { relation, state } = (await caller.get(`/v1/handles/${id}`)).body;

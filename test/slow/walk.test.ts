@@ -12,7 +12,7 @@ const SECONDS = Number(process.env.WALK_SECONDS ?? 40);
 const CLIENTS = ['anna', 'ben', 'clara'] as const;
 type ClientName = (typeof CLIENTS)[number];
 
-/** At most so many processes live at a time, and each client has so many handles. */
+/** Limits of live processes, and of handles per client. */
 const MOST_PROCESSES = 4;
 const MOST_HANDLES = 8;
 
@@ -20,13 +20,13 @@ const bits = { WNOHANG: 1, WSTOPPED: 2, WEXITED: 4, WCONTINUED: 8, WNOWAIT: 0x01
 type Option = keyof typeof bits;
 const codes = ['', 'CLD_EXITED', 'CLD_KILLED', 'CLD_DUMPED', 'CLD_TRAPPED', 'CLD_STOPPED', 'CLD_CONTINUED'];
 
-/** A child of the daemon's, and of every real parent that stands for a client. */
+/** A child of the daemon, and of every real parent that represents a client. */
 interface Target {
   pid: number;
   inode: string | null;
   argv: string[];
   state: 'running' | 'stopped' | 'trapped' | 'ended';
-  /** A parent in C for each client that holds it: what the kernel tells that one, the daemon must tell the client. */
+  /** A parent in C for each client with a handle: the daemon must tell the client what the kernel tells this parent. */
   parents: Map<ClientName, { twin: Twin; pid: number; handles: number }>;
 }
 
@@ -42,7 +42,7 @@ const next = random(SEED);
 const below = (count: number): number => Math.floor(next() * count);
 const choose = <T>(from: readonly T[]): T => from[below(from.length)]!;
 
-/** The daemon, its clients, the parents beside them, and what was done. */
+/** The daemon, its clients, the corresponding parents, and a record of the operations. */
 class Walk {
   readonly steps: string[] = [];
   readonly targets: Target[] = [];
@@ -134,7 +134,10 @@ class Walk {
     await this.#hold(answer.body.id, client, target, { nonblocking });
   }
 
-  /** A client's first handle on a process: from now on a parent in C stands for it, whose child is in the same state. */
+  /**
+   * Registers a client's first handle on a process: from now on a parent in C represents it, whose child is in the same
+   * state.
+   */
   async #hold(id: string, client: ClientName, target: Target, description: HeldHandle['description']): Promise<void> {
     this.handles.push({ id, client, target, description });
     const known = target.parents.get(client);
@@ -152,7 +155,7 @@ class Walk {
     target.parents.set(client, { twin, pid, handles: 1 });
   }
 
-  /** Until /proc shows a process so. */
+  /** Waits until /proc shows a process in this state. */
   async #shows(pid: number, state: Exclude<Target['state'], 'ended'>): Promise<void> {
     const letters = { running: 'S', stopped: 'T', trapped: 't' };
     await eventually(() => stateOf(pid) === letters[state]);
@@ -188,7 +191,7 @@ class Walk {
   }
 
   async #read({ id, client, target, description }: HeldHandle): Promise<void> {
-    // A stop or an end that nobody has waited for is seen as soon as the daemon is told of it.
+    // A stop or an exit without a waiter becomes visible as soon as the daemon receives it.
     this.#log(`${client} reads a handle on ${target.pid}`);
     await eventually(async () => {
       const { body } = await this.#daemon.get(`/v1/handles/${id}`, this.#as(client));

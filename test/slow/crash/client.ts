@@ -1,7 +1,7 @@
 /**
- * A client that does not mind when the daemon dies or is replaced under it: it asks again, with the same key, and resumes its
- * subscription where it was. Started with a socket's path and a file that its programs leave traces in; told to stop, it finishes
- * what is under way and reports.
+ * A client that survives the death or replacement of its daemon: it repeats requests with the same key, and resumes its
+ * subscription. Its arguments are a socket's path and the file that its programs write to. On request it finishes
+ * pending work and reports.
  */
 import { Caller } from '../../support/caller.ts';
 import { type Gap, type Heard, Listener } from '../../support/listener.ts';
@@ -9,17 +9,17 @@ import { traced, uptime } from '../../support/traces.ts';
 
 const WORKERS = 16;
 
-/** What the client learnt of one program. Times as {@link uptime} tells them. */
+/** The client's record of one program. Times are those of {@link uptime}. */
 export interface Learnt {
   token: string;
   id: string;
   pid: number;
   expected: object;
   outcome: { reason: string };
-  /** Whether its status was collected, and by us alone; lost where the daemon gave it to nobody that we know. */
+  /** Whether this client, and no other, collected its status; `lost` if no known client received it. */
   collected: 'once' | 'twice' | 'not ours' | 'lost';
   relation: string;
-  /** When the spawn was first asked for, and when it was answered. */
+  /** The times of the first spawn request and of its answer. */
   askedAt: number;
   answeredAt: number;
 }
@@ -71,8 +71,8 @@ async function live(token: string, n: number): Promise<void> {
 }
 
 /**
- * Waits for the end: parked, parked for a moment at a time, or only when poll tells of it.
- * @returns whether the status was ours to collect
+ * Waits for the exit: parked, parked repeatedly for short times, or only after poll reports it.
+ * @returns whether this client collected the status
  */
 async function collect(id: string, token: string, n: number): Promise<boolean> {
   const poll = () => caller.post('/v1/poll', { handles: [id], for: 'outcome', timeoutMs: 2000 });
@@ -91,7 +91,7 @@ async function collect(id: string, token: string, n: number): Promise<boolean> {
 
 async function close(id: string): Promise<void> {
   const { status, text } = await caller.request('DELETE', `/v1/handles/${id}`);
-  // Closed already, where only the answer was lost.
+  // Already closed, if only the answer was lost.
   if (status !== 204 && status !== 410) throw new Error(`close: ${text}`);
 }
 

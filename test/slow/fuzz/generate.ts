@@ -2,31 +2,31 @@ import fc, { type Arbitrary } from 'fast-check';
 import type { JsonSchema } from '../../../src/http/json-schema.ts';
 import type { Judge, Route } from '../../support/judge.ts';
 
-/** A handle's id, chosen when the request is sent. */
+/** A placeholder for a handle's id, which is chosen when the request is sent. */
 export interface IdChoice {
   id: 'mine' | 'ended' | 'closed' | 'odd' | 'watch';
   index: number;
 }
 
 export interface FuzzRequest {
-  /** `null` where no route is meant. */
+  /** `null` if no route is intended. */
   route: Route | null;
   method: string;
-  /** With `{id}` where an id goes. */
+  /** The path, with `{id}` in the place of an id. */
   path: string;
   /** Texts in which `ID0`, `ID1` … stand for ids. */
   ids: IdChoice[];
   headers: Record<string, string>;
   body: string | undefined;
-  /** Hang up after so many milliseconds. */
+  /** Milliseconds until the caller disconnects. */
   abortAfterMs: number | null;
 }
 
-/** What may be done to this machine: nothing. */
+/** What requests may use, so that they do no harm to this machine. */
 export interface Surroundings {
-  /** A directory of the test's own. */
+  /** A directory of the test. */
   directory: string;
-  /** Of processes that the test started. */
+  /** Pids of processes that the test started. */
   pids: number[];
   /** Their arguments, which no other process has. */
   argv: string;
@@ -82,7 +82,7 @@ const oddValues: unknown[] = [
   Array.from({ length: 1100 }, (_, n) => n),
 ];
 
-/** Makes requests of what a document says, and of what is near to it. */
+/** Generates requests that follow the document, and others that nearly do. */
 export class Generator {
   readonly #api: Judge;
   readonly #surroundings: Surroundings;
@@ -161,7 +161,7 @@ export class Generator {
     return fc.record(headers, { requiredKeys: [] }) as Arbitrary<Record<string, string>>;
   }
 
-  /** A valid one with something wrong about it. */
+  /** A valid request with an error added. */
   #broken(route: Route): Arbitrary<FuzzRequest> {
     return fc
       .record({
@@ -194,7 +194,7 @@ export class Generator {
       });
   }
 
-  /** No route at all, or another method. */
+  /** An unknown route, or another method. */
   #astray(): Arbitrary<FuzzRequest> {
     return fc
       .record({
@@ -222,7 +222,7 @@ export class Generator {
       .map((request) => ({ ...request, route: null, headers: {}, body: undefined, abortAfterMs: null }));
   }
 
-  /** A value that fits a schema, and does no harm where its name says that it could. */
+  /** A value that matches a schema, and is harmless if its name suggests an effect. */
   #value(given: JsonSchema, name: string): Arbitrary<unknown> {
     const harmless = this.#harmless(name);
     if (harmless !== null) return harmless;
@@ -279,7 +279,7 @@ export class Generator {
       limits: seldom(undefined, { nofile: 64 }, { core: 0, cpu: 'unlimited' }, { nofile: { soft: 2, hard: 1 } }, {}),
       stdin: seldom('null', { text: 'some text' }, { base64: 'AAEC' }, { text: '\ud800' }),
       pid: fc.oneof(fc.constantFrom(...pids), fc.constantFrom(2 ** 22 + 1, 2 ** 31 - 1)),
-      // Never a * alone, here and among the odd texts: what is opened may be killed.
+      // Never a single *, here and among the odd texts: opened processes may be killed.
       match: fc.constantFrom(
         { argv },
         { argv: `${argv}*` },
@@ -313,7 +313,7 @@ export class Generator {
   }
 }
 
-/** Mostly the first. */
+/** Picks an element, mostly the first. */
 function seldom(usual: unknown, ...others: unknown[]): Arbitrary<unknown> {
   return fc.oneof({ weight: 12, arbitrary: fc.constant(usual) }, { weight: 1, arbitrary: fc.constantFrom(...others) });
 }
@@ -329,7 +329,7 @@ function queryOf(query: Record<string, unknown>): string {
   return parts.length === 0 ? '' : `?${parts.join('&')}`;
 }
 
-/** Replaces, removes or adds something at a place that a number chooses. */
+/** Replaces, removes or adds a value at a place selected by a number. */
 function mutated(value: unknown, where: number, odd: unknown): unknown {
   if (typeof value !== 'object' || value === null) return odd;
   const keys = Object.keys(value);

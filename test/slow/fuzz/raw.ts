@@ -1,4 +1,4 @@
-/** Bytes that are no request, or not quite one: each with its name. Nobody who sends them is to be waited for. */
+/** Bytes that are not a valid request, each with its name. The daemon must not wait for their sender. */
 export function rawRequests(): [name: string, bytes: Buffer][] {
   const text = (lines: string): Buffer => Buffer.from(lines, 'latin1');
   const request = (line: string, ...headers: string[]): string =>
@@ -72,7 +72,7 @@ export function rawRequests(): [name: string, bytes: Buffer][] {
   ];
 }
 
-/** What a client begins a WebSocket with. */
+/** A client's WebSocket handshake. */
 export const HANDSHAKE = [
   'GET /v1/events HTTP/1.1',
   'Host: localhost',
@@ -89,13 +89,13 @@ interface Frame {
   first: number;
   payload?: Buffer | string;
   masked?: boolean;
-  /** Where it is not the true one. */
+  /** The length in the header, if it differs from the real one. */
   length?: number;
-  /** The length in eight bytes, however small. */
+  /** Whether to encode the length in eight bytes, however small. */
   long?: boolean;
 }
 
-/** RFC 6455 5.2. */
+/** Encodes a frame (RFC 6455 5.2). */
 export function frame({ first, payload = '', masked = true, length, long = false }: Frame): Buffer {
   const data = Buffer.from(payload);
   const said = length ?? data.length;
@@ -108,7 +108,7 @@ export function frame({ first, payload = '', masked = true, length, long = false
     bytes.writeBigUInt64BE(BigInt(said));
     head.push(mask | 127, ...bytes);
   }
-  // Masked with zeros, a payload is what it is.
+  // A zero mask leaves the payload unchanged.
   return Buffer.concat([Buffer.from(head), masked ? Buffer.alloc(4) : Buffer.alloc(0), data]);
 }
 
@@ -117,7 +117,9 @@ const BINARY = 0x82;
 const CLOSE = 0x88;
 const PING = 0x89;
 
-/** What comes after a good handshake, and the close codes of RFC 6455 7.4.1 that fit as an answer; `null` where it goes on. */
+/**
+ * Bytes after a valid handshake, with the acceptable close codes of RFC 6455 7.4.1; `null` if the socket stays open.
+ */
 export function wrongFrames(): [name: string, bytes: Buffer, codes: readonly number[] | null][] {
   const code = (value: number): Buffer => {
     const bytes = Buffer.alloc(2);

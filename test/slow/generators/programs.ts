@@ -1,4 +1,4 @@
-/** What each program does with its client: it spawns, waits, reads the events and the output, and prints what it found. */
+/** Each program uses its client to spawn, wait, and read the events and the output; it prints its findings. */
 export interface Found {
   relation: string;
   exitCode: number;
@@ -6,9 +6,9 @@ export interface Found {
   output: string;
 }
 
-/** A generator of clients, with a program that uses what it generates. */
+/** A client generator, with a program that uses the generated client. */
 export interface Generator {
-  /** The packages that it needs, with their exact versions. */
+  /** Required packages, with exact versions. */
   packages: Readonly<Record<string, string>>;
   /** Its command, which reads `openapi.json` and writes below `src`. */
   command: readonly string[];
@@ -17,7 +17,7 @@ export interface Generator {
   program: string;
 }
 
-/** The same in every program. */
+/** The common part of all programs. */
 const BEGIN = `
 const { BASE = '', TOKEN = '' } = process.env;
 const headers = { authorization: \`Bearer \${TOKEN}\` };
@@ -122,7 +122,7 @@ if (page.status !== 200) throw new Error(String(page.status));
 found.events = page.data.events.map(({ event }) => event);
 const output = await readStdout(id);
 if (output.status !== 200) throw new Error(String(output.status));
-// Its runtime reads as text what its types call a Blob, because the problems of the operation are JSON.
+// The runtime returns text although the type is Blob, because the problems of the operation are JSON.
 found.output = await new Response(output.data).text();
 ${END}`,
   },

@@ -6,7 +6,7 @@ import t, { type Test } from 'tap';
 import { type Features, since } from '../../../src/kernel/features.ts';
 import { Daemon, eventually, stateOf } from '../../support/harness.ts';
 
-// The first line of what runs on another kernel, so that nothing can pass on the wrong one.
+// The first output line from another kernel, so that nothing can pass on the wrong one.
 const wanted = process.env.KERNEL ?? '';
 t.ok(release().startsWith(wanted), `this is Linux ${release()}`);
 
@@ -14,7 +14,10 @@ const number = (version: string): number => {
   const [major = 0, minor = 0] = version.split('.').map((part) => Number.parseInt(part, 10));
   return 1000 * major + minor;
 };
-/** What the reference says: of each kernel everything that it and earlier ones add. Distributions backport none of these to ours. */
+/**
+ * The reference's table: a kernel has the features of its own row and of earlier ones. The tested distributions
+ * backport none.
+ */
 const has = (feature: keyof Features): boolean => number(release()) >= number(since[feature]);
 const inode = has('inode') ? /^\d+$/ : null;
 
@@ -68,7 +71,7 @@ t.test('a missing program, and a secret argument', async (t) => {
   t.match((await daemon.waitid(id)).body, { outcome: { reason: 'exited', exitCode: 0 } });
 });
 
-/** A process of another parent, which reaps it when it is let go on. */
+/** Starts a process with another parent, which reaps it when it is continued. */
 async function foreign(t: Test): Promise<{ pid: number; reap(): void }> {
   const parent = nodeSpawn('sh', ['-c', 'sleep 1000 & echo $!; kill -STOP $$; wait']);
   t.teardown(() => parent.kill('SIGKILL'));

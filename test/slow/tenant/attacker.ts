@@ -1,6 +1,6 @@
 /**
- * One client that means harm, in a process of its own: it attacks in whatever way is drawn, several at a time, until its time is over. Its
- * arguments are the socket's path, the token, the seed and the milliseconds; it sends how often each attack was made.
+ * A malicious client in its own process: it runs several random attacks at a time until its time is over. Its arguments
+ * are the socket's path, the token, the seed and the milliseconds; it reports the number of attacks of each kind.
  */
 import { Agent, request } from 'node:http';
 import { connect, type Socket } from 'node:net';
@@ -12,7 +12,7 @@ const [socketPath = '', token = '', seed = '0', time = '0'] = process.argv.slice
 const draw = random(Number(seed));
 const until = performance.now() + Number(time);
 const agent = new Agent({ keepAlive: true, maxSockets: 8 });
-/** Attacks at a time. */
+/** The number of concurrent attacks. */
 const AT_ONCE = 6;
 
 const upTo = (most: number): number => Math.floor(draw() * most);
@@ -22,11 +22,11 @@ const times = <T>(count: number, make: (at: number) => T): T[] => Array.from({ l
 interface Sent {
   body?: string;
   headers?: Record<string, string>;
-  /** When to hang up, in milliseconds. */
+  /** Milliseconds until it disconnects. */
   leaveAfterMs?: number;
 }
 
-/** What is answered, cut after the first bytes; '' where nothing is. */
+/** Returns the answer, cut after the first bytes; '' without an answer. */
 function ask(method: string, path: string, { body, headers = {}, leaveAfterMs = 5000 }: Sent = {}): Promise<string> {
   const { promise, resolve } = Promise.withResolvers<string>();
   const type =
@@ -63,7 +63,7 @@ async function spawn(spawn: object, sent?: Sent): Promise<string> {
 
 const end = (id: string): Promise<string> => ask('DELETE', `/v1/handles/${id}?signal=SIGKILL`);
 
-/** A handle on a process, for a while. */
+/** Holds a handle on a process for a while. */
 async function withHandle(spawned: object, attack: (id: string) => Promise<unknown>): Promise<void> {
   const id = await spawn(spawned);
   await attack(id);
@@ -73,7 +73,7 @@ async function withHandle(spawned: object, attack: (id: string) => Promise<unkno
 const head = (line: string, ...headers: string[]): string =>
   [`${line} HTTP/1.1`, 'host: localhost', `authorization: Bearer ${token}`, ...headers, '', ''].join('\r\n');
 
-/** A raw connection that is held for a while. */
+/** Holds a raw connection for a while. */
 async function raw(text: string, { reads = true, forMs = 300 } = {}): Promise<void> {
   const socket: Socket = connect(socketPath);
   socket.on('error', () => {});

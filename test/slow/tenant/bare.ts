@@ -1,4 +1,4 @@
-/** A bare server beside the daemon: what its answers take is what the machine takes. Its socket's path is its argument. */
+/** A bare server beside the daemon: its latency is that of the machine. Its argument is the socket's path. */
 import { createServer } from 'node:http';
 
 createServer((_request, response) => response.end('{"status":"ok"}')).listen(process.argv[2], () =>
