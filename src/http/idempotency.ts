@@ -32,8 +32,6 @@ export function idempotency(app: FastifyInstance, keys: IdempotencyKeys): void {
     else if (!(found instanceof Claim)) replay(reply, found);
     else {
       request.claim = found;
-      // An earlier try got as far as its handle before the daemon died: this is its answer.
-      if (found.handle !== null) reply.header('idempotent-replayed', 'true');
       // Ends the claim in every case, also if the caller disconnects before an answer.
       untilClosed(reply.raw, { [Symbol.dispose]: () => found.end() });
       return true;
