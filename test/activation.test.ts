@@ -107,7 +107,7 @@ t.test(
     t.same(await Promise.all(waiting), Array(50).fill(200));
     const served = daemon.lines.filter((line) => line.includes('"listening"')).map((line) => JSON.parse(line).address);
     t.same(served, [`unix:${path}`, `tcp:127.0.0.1:${port}`], 'nothing else is served');
-    t.equal(await answerOf({ socketPath: path }, '/v1/node'), 200, 'a Unix socket tells who is there');
+    t.equal(await answerOf({ socketPath: path }, '/v1/node'), 200, 'a Unix socket identifies the peer');
     t.equal(await answerOf({ port }, '/v1/node'), 401, 'TCP does not');
 
     daemon.child.kill('SIGHUP');
@@ -140,14 +140,14 @@ t.test('a passed socket serves the address that it is bound to, or the listen op
       .split(',')
       .filter((line) => line.includes('00010000')).length,
     1,
-    'it was not bound anew',
+    'it was not bound again',
   );
   daemon.child.kill('SIGTERM');
   await daemon.exited;
   t.same(
     readdirSync(directory).filter((name) => name.endsWith('.sock')),
     ['a.sock', 'b.sock'],
-    'its own is gone',
+    'its own socket file is removed',
   );
 });
 

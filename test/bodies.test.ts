@@ -111,7 +111,7 @@ t.test('an empty body counts as no body, with any Content-Type', async (t) => {
       t.match(
         await raw(tcp(daemon), head(daemon, 'POST /v1/handles', 'connection: close', ...headers) + end),
         /^HTTP\/1.1 400[\s\S]*"EINVAL"/,
-        'where one is needed, it is missing',
+        'a required body is missing',
       );
     }
   }
@@ -139,7 +139,7 @@ t.test('a body is never ignored, with any method', async (t) => {
     for (const other of [[], 'null', '"x"', '{"a":', '{"__proto__":{}}'])
       t.match((await ask(method, path, other)).body, { status: 400, errno: 'EINVAL' });
   }
-  t.equal((await daemon.get(`/v1/handles/${id}`, { body: {} })).status, 200, 'an empty object says nothing');
+  t.equal((await daemon.get(`/v1/handles/${id}`, { body: {} })).status, 200, 'an empty object is ignored');
   t.match((await daemon.get(`/v1/handles/${id}`)).body, { state: 'running' });
   t.equal((await ask('DELETE', `/v1/handles/${id}?signal=SIGKILL`, '')).status, 204);
 });

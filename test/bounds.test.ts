@@ -47,11 +47,15 @@ t.test('a body with many errors is answered with twenty of them at most', async 
     t.ok(answer.text.length < 16_384, `${name}: ${answer.text.length} bytes`);
   }
   const { id } = await daemon.spawn(['sleep', '0']);
-  t.ok(id, 'and the bounds hold after what fits');
+  t.ok(id, 'the limit also holds after valid entries');
   const { errors } = (await daemon.post(...wrong.arguments!)).body;
   t.match(errors[0], { path: '/spawn/argv/0' });
   t.same(errors.at(-1), { path: '', message: 'and more' });
-  t.equal((await daemon.post('/v1/handles', spawnOf('["true",1]'))).body.errors.length, 1, 'one error stands alone');
+  t.equal(
+    (await daemon.post('/v1/handles', spawnOf('["true",1]'))).body.errors.length,
+    1,
+    'a single error is reported alone',
+  );
 });
 
 t.test('a client without rights gets EPERM before its body is checked', async (t) => {
@@ -87,7 +91,7 @@ t.test('a deeply nested body is refused unparsed', async (t) => {
     t.match((await daemon.post('/v1/handles', body)).body, { errno: 'EINVAL', detail: /nests deeper/ });
   const brackets = JSON.stringify(`${'[{:"\\'.repeat(20_000)}`);
   const spawn = spawnOf(`["/bin/true",${brackets}]`);
-  t.equal((await daemon.post('/v1/handles', spawn)).status, 201, 'what stands in a text does not count');
+  t.equal((await daemon.post('/v1/handles', spawn)).status, 201, 'brackets in a string do not count');
 });
 
 t.test('a list of handles accepts as many label filters as a handle has labels', async (t) => {
@@ -99,7 +103,11 @@ t.test('a list of handles accepts as many label filters as a handle has labels',
   t.same((await daemon.get(`/v1/handles?${filters.slice(1).join('&')}&label=k0%3Dno`)).body.handles, []);
   t.match(await daemon.get(`/v1/handles?${filters.join('&')}&label=k%3D1`), { status: 400 });
   const one = (key: string) => daemon.request('PATCH', `/v1/handles/${id}`, { body: { labels: { [key]: 'x' } } });
-  t.match(await one('another'), { status: 400, body: { errno: 'EINVAL', handle: id } }, 'nor does it grow beyond that');
+  t.match(
+    await one('another'),
+    { status: 400, body: { errno: 'EINVAL', handle: id } },
+    'the cache does not grow further',
+  );
   t.match(await one('k0'), { status: 200 });
 });
 

@@ -74,9 +74,9 @@ t.test(
     t.equal(
       (await daemon.get('/v1/handles', { headers: { origin: 'http://evil.example' } })).status,
       403,
-      'by Unix socket',
+      'on the Unix socket',
     );
-    t.equal(await listed(), before, 'nothing was done');
+    t.equal(await listed(), before, 'the request had no effect');
     for (const origin of [own, DASH, 'http://old.example']) {
       t.equal((await spawn(origin)).status, 201, origin);
       t.equal(await upgrade(origin), 'open');
@@ -147,7 +147,7 @@ t.test(
     t.equal(response.headers.get('cache-control'), 'no-store');
     abort.abort();
     const own = await daemon.get('/v1/node', from(`http://127.0.0.1:${daemon.port}`));
-    t.notOk(own.headers['access-control-allow-origin'], 'a page from here needs none');
+    t.notOk(own.headers['access-control-allow-origin'], 'a same-origin page needs none');
   },
 );
 
@@ -178,10 +178,14 @@ t.test('a preflight of a listed origin needs no token, and its answer is always 
   t.equal(
     (await ask('/v1/handles', `http://127.0.0.1:${daemon.port}`, own)).status,
     405,
-    'no browser asks that of its own',
+    'a same-origin browser sends no preflight',
   );
   const noPreflight = { tcp: true, headers: { origin: DASH } };
-  t.equal((await daemon.request('OPTIONS', '/v1/handles', noPreflight)).status, 405, 'OPTIONS alone is none');
+  t.equal(
+    (await daemon.request('OPTIONS', '/v1/handles', noPreflight)).status,
+    405,
+    'OPTIONS without the headers is no preflight',
+  );
 });
 
 t.test('no origin is listed by default', async (t) => {
@@ -225,7 +229,7 @@ t.test('pages have headers against framing and foreign scripts', async (t) => {
     });
   }
   const { text } = await daemon.get('/docs/');
-  t.notMatch(text, /<script(?![^>]*\ssrc=)|\son\w+=|style=/, 'nothing in them that the policy would stop');
+  t.notMatch(text, /<script(?![^>]*\ssrc=)|\son\w+=|style=/, 'they contain nothing that the policy blocks');
 });
 
 t.test('a browser without a token can read the documentation and its assets', async (t) => {
@@ -239,7 +243,7 @@ t.test('a browser without a token can read the documentation and its assets', as
   t.match((await daemon.get('/openapi.json', asBrowser)).body.components, {
     securitySchemes: { bearer: { scheme: 'bearer' } },
   });
-  t.equal((await daemon.get('/v1/node', asBrowser)).status, 401, 'and nothing else');
+  t.equal((await daemon.get('/v1/node', asBrowser)).status, 401, 'other routes require a token');
 });
 
 t.test('unusual Host headers, several Host headers, and a different host in the URL', async (t) => {

@@ -128,7 +128,7 @@ t.test('limits are written where the kernel reads them, and the outcome reports 
   const handle = await daemon.spawn(['sleep', '1000'], {}, { cgroup });
   const [name = ''] = made(directory);
   const read = (file: string): string => readFileSync(join(directory, name, file), 'utf8');
-  t.equal(read('cgroup.procs'), '0', 'the process enters by itself: 0 stands for the writer');
+  t.equal(read('cgroup.procs'), '0', 'the process enters by itself: 0 means the writer');
   t.same(['memory.max', 'memory.swap.max', 'pids.max', 'cpu.max'].map(read), ['67108864', '0', '30', '150000 100000']);
   writeFileSync(join(directory, name, 'memory.events'), 'low 0\noom 1\noom_kill 1\n');
   process.kill(handle.process.pid, 'SIGKILL');
@@ -162,7 +162,7 @@ t.test('limits are written where the kernel reads them, and the outcome reports 
       await noticed();
       process.kill(leader.pid, 'SIGKILL');
     }
-    t.notOk((await outcomeOf(leader.id)).oom, `the OOM killer has killed another process of it before: ${how}`);
+    t.notOk((await outcomeOf(leader.id)).oom, `the OOM killer killed another process of the cgroup before: ${how}`);
   }
 
   const both = await spawned();

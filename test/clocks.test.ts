@@ -95,7 +95,7 @@ t.test('a key lives for a day from its answer, also without its handle', async (
   move({ wallMs: 2 * DAY, bootMs: 23 * HOUR });
   await retained(daemon);
   t.equal((await daemon.post('/v1/handles', body, keyed('k'))).text, first.text);
-  t.equal((await daemon.waitid(id, undefined, keyed('take'))).text, taken.text, 'a status that got lost');
+  t.equal((await daemon.waitid(id, undefined, keyed('take'))).text, taken.text, 'a lost status');
   move({ wallMs: -2 * DAY, bootMs: 25 * HOUR });
   await retained(daemon);
   t.not((await daemon.post('/v1/handles', body, keyed('k'))).body.id, id);

@@ -47,7 +47,11 @@ t.test('an upgrade with damaged or older tables keeps live handles open', async 
     t.equal(await daemon.stop(), 0);
     if (what !== 'written over') continue;
     const heir = await Daemon.start(t, { directory: daemon.directory });
-    t.match((await heir.get(`/v1/handles/${two.id}`)).body, { outcome: { signal: 'SIGKILL' } }, 'all is written down');
+    t.match(
+      (await heir.get(`/v1/handles/${two.id}`)).body,
+      { outcome: { signal: 'SIGKILL' } },
+      'everything is written',
+    );
     t.equal(await heir.stop(), 0);
   }
 });

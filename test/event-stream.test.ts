@@ -23,11 +23,7 @@ t.test('a stream that ends before its first event is resumed without loss', asyn
   const resumed = await stream(/"exited"/, '', lastIdOf(quiet));
   t.match(resumed.text, new RegExp(`"opened","handle":"${id}"`));
   const { head: latest } = (await daemon.get('/v1/node')).body;
-  t.equal(
-    lastIdOf(await stream(/"hello"/, '', '0')) === undefined,
-    false,
-    'its hello has the cursor that was asked for',
-  );
+  t.equal(lastIdOf(await stream(/"hello"/, '', '0')) === undefined, false, 'its hello has the requested cursor');
   t.match((await stream(/"hello"/, `?since=${latest}`)).text, new RegExp(`id: ${latest}\\ndata: {"type":"hello"`));
 });
 
@@ -39,7 +35,7 @@ t.test('so is a stream of one handle, which begins with that handle', async (t) 
   const all = await stream(/"subscribed"/, `?handle=${handle.id}`, String(handle.seq));
   t.match(all.text, /"opened"[\s\S]*"exited"/);
   const done = await stream(/"subscribed"/, `?handle=${handle.id}`, lastIdOf(all));
-  t.notMatch(done.text, /"event"/, 'nothing comes twice');
+  t.notMatch(done.text, /"event"/, 'no event is sent twice');
 });
 
 t.test('the id of a gap is the cursor after it', async (t) => {
@@ -50,7 +46,7 @@ t.test('the id of a gap is the cursor after it', async (t) => {
     new RegExp(`id: ${latest}\\ndata: {"type":"gap","from":${latest + 1},"to":${latest + 100},"reset":true}`),
   );
   t.equal(lastIdOf(reset), String(latest));
-  t.notMatch((await stream(/"hello"/, '', lastIdOf(reset))).text, /"gap"/, 'and it is told once');
+  t.notMatch((await stream(/"hello"/, '', lastIdOf(reset))).text, /"gap"/, 'it is sent once');
 });
 
 t.teardown(() => daemon.stop());

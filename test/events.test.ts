@@ -93,7 +93,7 @@ t.test('pages: limit, next, filters, and waiting for the first event', async (t)
   const first = (await daemon.get(`/v1/events?since=${head}&limit=1`)).body;
   t.match(first, { events: [{ type: 'event', event: 'opened', handle: id }], gap: null, next: head + 1 });
   const filtered = (await daemon.get(`/v1/events?since=${head}&type=exited`)).body;
-  t.match(filtered, { events: [], gap: null, next: head + 1 }, 'next passes over what the filter left out');
+  t.match(filtered, { events: [], gap: null, next: head + 1 }, 'next skips events that the filter excludes');
   const waiting = daemon.get(`/v1/events?since=${head}&type=exited&handle=${id}&timeoutMs=60000`);
   await daemon.signal(id, 'SIGKILL');
   t.match((await waiting).body.events, [{ event: 'exited', handle: id }]);
@@ -184,7 +184,7 @@ t.test('bad credentials, queries and subprotocols are refused before the upgrade
   t.equal(
     await refusal('', ['waitd.v1', right, bearer('wrong-token-0123456789')], true),
     401,
-    'which of two is meant?',
+    'two protocols are ambiguous',
   );
 });
 
@@ -255,7 +255,7 @@ t.test('retention leaves a gap, in pages and on sockets, and seqs continue after
   for (let n = 0; n < 1100; n += 1) await small.request('DELETE', `/v1/handles/${(await small.spawn(['true'])).id}`);
   await small.get('/v1/events?since=0&limit=1'); // a read applies all events to the tables, which removes the oldest
   const { head, oldest } = (await small.get('/v1/node')).body;
-  t.ok(oldest > 1, 'some are gone');
+  t.ok(oldest > 1, 'some events have expired');
   const page = (await small.get('/v1/events?since=0&limit=1')).body;
   t.match(page, { gap: { from: 1, to: oldest - 1 }, events: [{ seq: oldest }] });
   const socket = small.ws('?since=0');

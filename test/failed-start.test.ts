@@ -53,7 +53,7 @@ t.test('a failed start prints the reason in one sentence, and leaves nothing beh
     const ended = waitd(['serve', ...args]);
     t.match(ended, { status, stderr: oneSentence }, what);
     t.match(ended.stderr, says, what);
-    t.same(treeOf(d), before, `${what}: nothing is left`);
+    t.same(treeOf(d), before, `${what}: nothing is left behind`);
   }
 });
 
@@ -86,7 +86,7 @@ t.test('a stop removes only its own socket file, also after an upgrade', async (
     const other = createServer().listen(daemon.socket);
     await once(other, 'listening');
     t.equal(await daemon.stop(), 0);
-    t.ok(existsSync(daemon.socket), 'another daemon has put it there since');
+    t.ok(existsSync(daemon.socket), 'another daemon has created it since');
     other.close();
   }
 });

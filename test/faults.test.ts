@@ -52,9 +52,9 @@ t.test('a daemon that dies before it writes an exit, between the write and the r
     if (step !== 'die before the write') t.match(body, { outcome }, step);
     // Its state as a zombie; or, after init has reaped it, its outcome from the kernel.
     else t.match(body.outcome ?? { exitCode: 5 }, body.outcome?.reason === 'unknown' ? outcome : { exitCode: 5 }, step);
-    t.equal((await namesOf(heir, id)).filter((name) => name === 'exited').length, 1, 'told once');
+    t.equal((await namesOf(heir, id)).filter((name) => name === 'exited').length, 1, 'reported once');
     if (step !== 'die before the write')
-      t.match((await heir.waitid(id)).body, { outcome: { exitCode: 5 } }, 'and still to be collected');
+      t.match((await heir.waitid(id)).body, { outcome: { exitCode: 5 } }, 'its status can still be collected');
     t.equal(await heir.stop(), 0);
   }
 });
@@ -77,10 +77,10 @@ t.test('while the disk is full, statuses wait and are written later; nothing is 
     fail(step);
     const parked = daemon.waitid(first.id);
     for (const { id } of handles) await daemon.signal(id, 'SIGKILL');
-    t.match((await parked).body, { outcome: { signal: 'SIGKILL' } }, 'waitid goes on');
-    t.match((await daemon.waitid(first.id)).body, { errno: 'ECHILD' }, 'and collects once');
+    t.match((await parked).body, { outcome: { signal: 'SIGKILL' } }, 'waitid still works');
+    t.match((await daemon.waitid(first.id)).body, { errno: 'ECHILD' }, 'waitid collects once');
     const all = await daemon.post('/v1/poll', { handles: handles.map(({ id }) => id), until: 'all' });
-    t.equal(all.body.ready.length, 20, 'poll goes on');
+    t.equal(all.body.ready.length, 20, 'poll still works');
     await socket.until(() => socket.events.filter(({ event }) => event === 'exited').length === 20);
     t.match(await daemon.get('/readyz'), { status: 503, body: { checks: { journal: /cannot be written/ } } });
     t.equal((await daemon.get('/livez')).status, 200);
@@ -88,16 +88,16 @@ t.test('while the disk is full, statuses wait and are written later; nothing is 
       t.match(await daemon.post('/v1/handles', body), { status: 503, body: { errno: 'ENOSPC' } });
     // The kernel holds statuses that are not written; a fork server that ends in the meantime is still reaped.
     await eventually(() => daemon.zombies.length === 20);
-    t.equal((await daemon.get(`/v1/events?since=${head}&limit=1000`)).body.events.length, 20, 'pages too');
+    t.equal((await daemon.get(`/v1/events?since=${head}&limit=1000`)).body.events.length, 20, 'pages still work');
     t.equal((await daemon.request('DELETE', `/v1/handles/${others[0].id}`)).status, 204);
     t.match((await daemon.get(`/v1/handles/${others[0].id}`)).body, { errno: 'ESTALE' });
     const output = join(daemon.directory, 'state', 'output');
     t.equal((await daemon.request('DELETE', `/v1/handles/${writer.id}`)).status, 204);
-    t.equal(readdirSync(output).length, 1, 'what is closed makes room');
+    t.equal(readdirSync(output).length, 1, 'a closed handle frees space');
     t.equal((await daemon.request('DELETE', `/v1/handles/${shared.id}`)).status, 204);
     t.equal((await daemon.get(`/v1/handles/${dup.id}/stdout`)).text, 'shared\n');
     t.equal((await daemon.request('DELETE', `/v1/handles/${dup.id}`)).status, 204);
-    t.equal(readdirSync(output).length, 0, 'what another handle needs stays until that is closed too');
+    t.equal(readdirSync(output).length, 0, 'a shared description is kept until its last handle is closed');
     mend();
     await eventually(async () => (await daemon.get('/readyz')).status === 200);
     await eventually(() => daemon.zombies.length === 0);
@@ -106,7 +106,7 @@ t.test('while the disk is full, statuses wait and are written later; nothing is 
     await daemon.exited;
     const heir = await Daemon.start(t, { directory: daemon.directory });
     for (const { id } of others.slice(1))
-      t.match((await heir.get(`/v1/handles/${id}`)).body, { outcome: { signal: 'SIGKILL' } }, 'all of it is on disk');
+      t.match((await heir.get(`/v1/handles/${id}`)).body, { outcome: { signal: 'SIGKILL' } }, 'everything is on disk');
     t.match((await heir.waitid(first.id)).body, { errno: 'ECHILD' });
     t.equal((await heir.get(`/v1/events?since=${head}&type=exited&limit=1000`)).body.events.length >= 20, true);
     t.equal(await heir.stop(), 0);
@@ -197,7 +197,7 @@ t.test('of the log of an earlier daemon, everything is applied except what SQLit
   await daemon.waitid(id);
   t.equal(await daemon.stop(), 0);
   const log = join(daemon.directory, 'state', 'journal.log');
-  t.equal(statSync(log).size, 0, 'nothing is left there by a stop');
+  t.equal(statSync(log).size, 0, 'a stop empties the log');
   const lines = [
     [['INSERT INTO nowhere VALUES (?)', [1]]],
     [['UPDATE handles SET labels = ?', ['{"a":"b"}']]],
@@ -255,7 +255,7 @@ t.test('a seq is never used twice, not even one that was sent from memory only',
   await daemon.exited;
   const heir = await Daemon.start(t, { directory: daemon.directory });
   const resumed = heir.ws(`?since=${told.seq}`);
-  t.match(await resumed.first(({ type }) => type === 'gap'), { from: told.seq + 1 }, 'what came after it may be lost');
+  t.match(await resumed.first(({ type }) => type === 'gap'), { from: told.seq + 1 }, 'later events may be lost');
   const patient = heir.ws(`?since=${told.seq - 1}`);
   await patient.first(({ type }) => type === 'hello');
   await heir.signal(two.id, 'SIGKILL');
@@ -264,7 +264,7 @@ t.test('a seq is never used twice, not even one that was sent from memory only',
   await patient.first(({ event }) => event === 'exited');
   t.notOk(
     patient.frames.some(({ type }) => type === 'gap'),
-    'who saw only what is on disk has missed nothing',
+    'a reader of events on disk has missed nothing',
   );
   t.match((await heir.get(`/v1/events?since=${told.seq}`)).body.gap, { from: told.seq + 1 });
   resumed.close();
@@ -285,7 +285,7 @@ t.test('a damaged journal is set aside, at the start and at run time, and a gap 
   });
   for (const { id } of [living, other]) t.match((await daemon.get(`/v1/handles/${id}`)).body, { state: 'running' });
   t.match((await daemon.get('/v1/handles?label=a=b')).body.handles, [{ id: living.id }]);
-  t.match((await daemon.get(`/v1/handles/${ended.id}`)).body, { errno: 'ESTALE' }, 'it did exist');
+  t.match((await daemon.get(`/v1/handles/${ended.id}`)).body, { errno: 'ESTALE' }, 'the handle existed');
   t.match((await daemon.get('/v1/events?since=0')).body.gap, { from: 1 });
   const state = join(daemon.directory, 'state');
   const aside = (): string[] => readdirSync(state).filter((name) => /damaged-.*Z$/.test(name));
@@ -300,7 +300,7 @@ t.test('a damaged journal is set aside, at the start and at run time, and a gap 
   await heir.logged('the journal was damaged and is replaced by a new one: its records are lost');
   t.equal(aside().length, 2);
   const now = (await heir.get('/v1/node')).body;
-  t.equal(now.node, node, 'it is the same node');
+  t.equal(now.node, node, 'the node id is unchanged');
   t.ok(now.head >= head);
   t.match((await heir.get(`/v1/events?since=${head - 1}`)).body.gap, { from: head });
   t.match((await heir.get(`/v1/handles/${living.id}`)).body, { errno: 'ESTALE' });
@@ -406,7 +406,7 @@ t.test('out of descriptors: handles fail first, then connections, never the prob
     t.match({ status, body }, { status: 503, body: { errno: 'EMFILE' } });
     break;
   }
-  t.equal((await daemon.get(`/v1/handles/${held[0].id}`)).status, 200, 'what is held goes on');
+  t.equal((await daemon.get(`/v1/handles/${held[0].id}`)).status, 200, 'open handles keep working');
   // Each parked wait takes a connection, until none are left. They are opened one at a time, because the daemon closes
   // the oldest of many connections that have not sent a request.
   const parked: Promise<Response>[] = [];

@@ -17,7 +17,7 @@ t.test('the default addresses for an unprivileged user', (t) => {
   t.match(
     of({ HOME, XDG_RUNTIME_DIR: '/run/user/1000', XDG_STATE_HOME: '/s' }),
     { socket: '/run/user/1000/waitd/waitd.sock', stateDir: '/s/waitd' },
-    'those of a login session',
+    'in a login session',
   );
   const stateDir = '/home/a/.local/state/waitd';
   t.match(of({ HOME }), { socket: `${stateDir}/waitd.sock`, stateDir }, 'without XDG_RUNTIME_DIR');
@@ -44,7 +44,7 @@ t.test(
     const env = { PATH: process.env.PATH, HOME: home, NODE_NO_WARNINGS: '1' };
     const prefix = [...ownNetwork, ...asNobody];
     t.match(waitd(['serve', '--check'], { env: { HOME: home }, prefix }), { status: 0, stderr: '' });
-    t.same(treeOf(home), [], '--check leaves nothing');
+    t.same(treeOf(home), [], '--check leaves nothing behind');
     const child = spawn('env', ['-u', 'NODE_OPTIONS', ...prefix, process.execPath, MAIN, 'serve'], {
       env,
       stdio: ['ignore', 'pipe', 'inherit'],
@@ -58,13 +58,13 @@ t.test(
     client.destroy();
     child.kill('SIGTERM');
     t.same(await exit, [0, null]);
-    t.notOk(existsSync(socket), 'its socket goes with it');
+    t.notOk(existsSync(socket), 'its socket file is removed with it');
   },
 );
 
 t.test('help and version have every usual name; an unknown word gets the nearest suggestion', (t) => {
   const help = waitd(['--help']).stdout;
-  t.match(help, /~\/\.local\/state\/waitd/, 'the state directory’s default');
+  t.match(help, /~\/\.local\/state\/waitd/, 'the default of the state directory');
   for (const args of [
     [],
     ['-h'],
@@ -96,7 +96,7 @@ t.test('help and version have every usual name; an unknown word gets the nearest
 t.test('an option of the main program is not parsed as an option of the daemon', async (t) => {
   const d = temporaryDirectory(t);
   const args = ['serve', '--state-dir', d, '--listen', `unix:${d}/s`, '--main', '--', 'test', '--help'];
-  t.match(waitd(args), { status: 0, stdout: '' }, 'to test(1) it is a word');
+  t.match(waitd(args), { status: 0, stdout: '' }, 'test(1) reads it as a word');
   t.end();
 });
 

@@ -19,7 +19,7 @@ for (const [name, open] of [
     const spawned = open(daemon).finish(head(daemon, 'POST /v1/handles', ...json(body)) + body);
     t.match(await spawned.closed, /^HTTP\/1.1 201[\s\S]*"argv":\["true"\]/);
     const two = open(daemon).finish(head(daemon, 'GET /livez') + head(daemon, 'GET /v1/node'));
-    t.match(await two.closed, /^HTTP\/1.1 200[\s\S]*"ok"[\s\S]*HTTP\/1.1 200[\s\S]*"bootId"/, 'of every request');
+    t.match(await two.closed, /^HTTP\/1.1 200[\s\S]*"ok"[\s\S]*HTTP\/1.1 200[\s\S]*"bootId"/, 'for every request');
   });
 
   t.test(`also an answer that it has to wait for, by ${name}`, async (t) => {

@@ -53,9 +53,13 @@ t.test(
     const handle = await daemon.spawn(['sh', '-c', script], {}, { stdout: { file }, env: { A: 'b' }, cwd: '/tmp' });
     await daemon.waitid(handle.id);
     const lines = readFileSync(file, 'utf8').trim().split('\n');
-    t.equal(lines[0]!.trim(), '4', '0, 1, 2, and the one that ls reads by');
+    t.equal(lines[0]!.trim(), '4', '0, 1, 2, and the directory that ls reads');
     t.equal(lines[1], 'SigBlk:\t0000000000000000');
-    t.match(lines[2], /^SigIgn:\t000000018?0000000$|^SigIgn:\t0000000000000000$/, 'glibc keeps its own two ignored');
+    t.match(
+      lines[2],
+      /^SigIgn:\t000000018?0000000$|^SigIgn:\t0000000000000000$/,
+      'the two signals of glibc stay ignored',
+    );
     t.same(lines[3]!.trim().split(/\s+/), [String(handle.process.pid), String(handle.process.pid)]);
     t.same(
       lines
@@ -136,8 +140,8 @@ t.test('open holds any process, refuses a reused pid, and names the process of a
   const opened = await daemon.post('/v1/handles', { open: { pid } });
   t.match(opened.body, { relation: 'foreign', state: 'running', process: { pid, argv: ['sleep', '100'] } });
   const { inode } = opened.body.process;
-  t.equal((await daemon.post('/v1/handles', { open: { pid, inode } })).status, 201, 'as the view has it, null too');
-  t.equal((await daemon.post('/v1/handles', { open: { pid, inode: null } })).status, 201, 'null is not given');
+  t.equal((await daemon.post('/v1/handles', { open: { pid, inode } })).status, 201, 'as in the view, null included');
+  t.equal((await daemon.post('/v1/handles', { open: { pid, inode: null } })).status, 201, 'null means absent');
   const other = await daemon.post('/v1/handles', { open: { pid, inode: '1' } });
   if (features.inode) t.match(other.body, { status: 404, errno: 'ESRCH' });
   else t.match(other.body, { status: 501, errno: 'EOPNOTSUPP', detail: /6\.9/ });
@@ -187,7 +191,7 @@ t.test('dup shares O_NONBLOCK, also after the exit; a second open has its own', 
   await daemon.request('PATCH', `/v1/handles/${twin.id}`, { body: { nonblocking: false } });
   t.equal((await daemon.get(`/v1/handles/${first.id}`)).body.nonblocking, false);
   const flags = readFileSync(`/proc/${daemon.pid}/fdinfo/${await fdOf(first.process.pid)}`, 'utf8');
-  t.notMatch(flags, /flags:\s+0*2004002/, 'it is the descriptor’s real flag');
+  t.notMatch(flags, /flags:\s+0*2004002/, 'the descriptor has the flag');
   await daemon.signal(first.id, 'SIGKILL');
   await daemon.waitid(other.id);
   const { body: late } = await daemon.post('/v1/handles', { dup: first.id });
@@ -260,7 +264,7 @@ t.test('close leaves the process alone, is ESTALE the second time, and EBADF for
   t.equal((await daemon.request('DELETE', path)).status, 204);
   t.match((await daemon.request('DELETE', path)).body, { status: 410, errno: 'ESTALE' });
   t.match((await daemon.get(path)).body, { status: 410, errno: 'ESTALE' });
-  t.ok(stateOf(handle.process.pid), 'it lives on');
+  t.ok(stateOf(handle.process.pid), 'the process lives on');
   t.equal((await daemon.request('DELETE', `/v1/handles/${twin.id}?signal=9`)).status, 204);
   await eventually(() => stateOf(handle.process.pid) === null);
   t.match((await daemon.get('/v1/handles/h_nosuch')).body, { status: 404, errno: 'EBADF', handle: 'h_nosuch' });

@@ -26,14 +26,14 @@ t.test('a request that is repeated with its key has one effect and the same answ
   t.equal(again.headers['idempotent-replayed'], 'true');
   t.notOk(first.headers['idempotent-replayed']);
   t.equal(again.status, 201);
-  t.equal(again.text, first.text, 'word for word');
+  t.equal(again.text, first.text, 'byte for byte');
   t.equal(again.headers.location, first.headers.location);
   t.equal((await daemon.get('/v1/handles')).body.handles.length, 1);
 
   const waited = await daemon.waitid(id, undefined, keyed('wait'));
   t.equal(waited.status, 200);
-  t.equal((await daemon.waitid(id, undefined, keyed('wait'))).text, waited.text, 'a status that got lost');
-  t.match(await daemon.waitid(id), { status: 410 }, 'collected for everybody else');
+  t.equal((await daemon.waitid(id, undefined, keyed('wait'))).text, waited.text, 'a lost status');
+  t.match(await daemon.waitid(id), { status: 410 }, 'collected for other keys');
 
   const live = await daemon.spawn(['sleep', '100']);
   const stop = { signal: 'SIGSTOP' };
@@ -77,7 +77,7 @@ t.test('a key is bound to client, method, path, query and body', async (t) => {
     body: ` ${JSON.stringify(body, null, 2)} `,
     headers: { 'idempotency-key': 'k', 'content-type': 'application/json' },
   });
-  t.equal(spaced.body.id, id, 'spaces do not matter');
+  t.equal(spaced.body.id, id, 'whitespace does not matter');
   const stranger = await fetch(`http://127.0.0.1:${daemon.port}/v1/handles`, {
     method: 'POST',
     body: JSON.stringify(body),
@@ -103,7 +103,7 @@ t.test('a request without an effect frees its key', async (t) => {
   await daemon.post('/v1/poll', { handles: [id] });
   const peek = { options: ['WEXITED', 'WNOWAIT'] };
   t.equal((await daemon.waitid(id, peek, keyed('k'))).status, 200);
-  t.equal((await daemon.waitid(id, undefined, keyed('k'))).status, 200, 'a peek takes nothing');
+  t.equal((await daemon.waitid(id, undefined, keyed('k'))).status, 200, 'WNOWAIT collects nothing');
   t.equal((await daemon.waitid(id, undefined, keyed('k'))).headers['idempotent-replayed'], 'true');
   t.equal(await daemon.stop(), 0);
 });
@@ -140,11 +140,11 @@ t.test('a second request waits for the answer to the first', async (t) => {
   await eventually(parked);
   const others = Array.from({ length: 10 }, () => daemon.waitid(id, undefined, keyed('wait')));
   left.abort();
-  t.equal(await first, 'left', 'the one that was being done goes away');
+  t.equal(await first, 'left', 'the caller of the running request disconnects');
   await eventually(parked);
   await daemon.signal(id, 'SIGKILL');
   const answers = await Promise.all(others);
-  t.equal(new Set(answers.map(({ text }) => text)).size, 1, 'another takes its place, and all get its answer');
+  t.equal(new Set(answers.map(({ text }) => text)).size, 1, 'another request replaces it, and all get its answer');
   t.match(answers[0], { status: 200, body: { outcome: { signal: 'SIGKILL' } } });
   t.equal(await daemon.stop(), 0);
 });
@@ -175,10 +175,10 @@ t.test('after a crash in the middle of a spawn, no second process is started', a
     t.match(handle, { labels: { a: 'b' } });
     t.equal((await heir.post('/v1/handles', body, keyed('k'))).headers['idempotent-replayed'], 'true');
     if (step === 'die before the spawn') {
-      t.match(handle, { state: 'running', relation: 'child' }, 'nothing was begun, so it is begun now');
+      t.match(handle, { state: 'running', relation: 'child' }, 'nothing was started, so it is started now');
       t.equal((await heir.signal(handle.id, 'SIGKILL')).status, 204);
     } else if (step === 'die after the release') {
-      t.match(handle, { state: 'running', relation: 'foreign' }, 'it was found');
+      t.match(handle, { state: 'running', relation: 'foreign' }, 'the started process was found');
       t.match(commandLineOf(handle.process.pid), /sleep\0(78|79)/);
       if (goesOn) t.equal(readFileSync(ran, 'utf8'), '\n', 'it ran once');
       t.equal((await heir.signal(handle.id, 'SIGKILL')).status, 204);
@@ -211,7 +211,7 @@ t.test('Prefer: wait on a spawn answers with the outcome, or with the current st
   await eventually(async () => /^waitd_parked_calls 1$/m.test((await daemon.get('/metrics')).text));
   await daemon.upgrade();
   const answer = await parked;
-  t.match(answer, { status: 201, body: { state: 'running' } }, 'an upgrade hurries the answer, and refuses nothing');
+  t.match(answer, { status: 201, body: { state: 'running' } }, 'an upgrade answers early, and refuses nothing');
   const again = await daemon.post('/v1/handles', { spawn: { argv: ['sleep', '99'] } }, { headers: key });
   t.equal(again.text, answer.text);
   for (const { body } of [running, answer]) await daemon.signal(body.id, 'SIGKILL');
@@ -227,9 +227,9 @@ t.test('--max-keys limits the stored keys, and one client to half of them; a rep
   t.equal((await daemon.post('/v1/handles', body, keyed('2'))).status, 201);
   const { head } = (await daemon.get('/v1/node')).body;
   t.match(await daemon.post('/v1/handles', body, keyed('3')), { status: 429, body: { errno: 'EDQUOT' } });
-  t.match((await daemon.get(`/v1/events?since=${head}&type=opened`)).body.events, [], 'and nothing was done');
+  t.match((await daemon.get(`/v1/events?since=${head}&type=opened`)).body.events, [], 'the request had no effect');
   t.equal((await daemon.post('/v1/handles', body, keyed('1'))).text, first.text);
-  t.equal((await daemon.post('/v1/handles', body)).status, 201, 'nor is anything in the way without a key');
+  t.equal((await daemon.post('/v1/handles', body)).status, 201, 'requests without a key are accepted');
   t.equal(await daemon.stop(), 0);
   const heir = await Daemon.start(t, { directory: daemon.directory, args: ['--max-keys', '4'] });
   t.match(await heir.post('/v1/handles', body, keyed('3')), { status: 429 }, 'after a restart too');

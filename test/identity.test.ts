@@ -37,7 +37,7 @@ t.test('a node.json that is damaged, or has no key, is refused in one sentence',
   t.throws(() => new Identity(join(directory, 'state'), null), /node\.json cannot be read \(EISDIR\)/);
   rmSync(path, { recursive: true });
   const heir = await Daemon.start(t, { directory });
-  t.not((await heir.get('/v1/node')).body.node, good.node, 'a new node, once it was removed');
+  t.not((await heir.get('/v1/node')).body.node, good.node, 'a new node id after the file was removed');
   t.equal(await heir.stop(), 0);
 });
 

@@ -112,11 +112,7 @@ t.test(
     t.equal(socket.events.length, 0);
     socket.close();
 
-    t.equal(
-      (await daemon.get(`/v1/handles/${live}`, as('owner'))).body.state,
-      'running',
-      'nothing of it was disturbed',
-    );
+    t.equal((await daemon.get(`/v1/handles/${live}`, as('owner'))).body.state, 'running', 'nothing of it was changed');
     t.equal((await daemon.get('/v1/node', as('owner'))).body.head, head);
   },
 );
@@ -164,7 +160,7 @@ t.test('an observer sees the handles, events and output of every client, and cha
   t.match(
     (await daemon.waitid(id, {}, as('owner'))).body.outcome,
     { signal: 'SIGTERM' },
-    'which is still the owner’s to collect',
+    'the owner can still collect it',
   );
   await daemon.request('DELETE', `/v1/handles/${id}`, as('owner'));
   t.match((await daemon.get(`/v1/handles/${id}`, as('observer'))).body, { errno: 'ESTALE' });
@@ -189,7 +185,7 @@ t.test('an admin may change what belongs to another client, but collects nothing
   t.match(
     (await daemon.waitid(copy.id, {}, as('admin'))).body.outcome,
     { signal: 'SIGTERM' },
-    'its own handle is its own',
+    'it owns its own handle',
   );
   t.equal((await daemon.request('DELETE', `/v1/handles/${id}`, as('admin'))).status, 204);
   t.match((await daemon.get(`/v1/handles/${id}`, as('owner'))).body, { errno: 'ESTALE' });

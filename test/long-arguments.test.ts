@@ -18,7 +18,7 @@ t.test('a view shows the first 4096 bytes of arguments, and says whether more fo
   ]) {
     const shown = shownArgv(argv);
     t.ok(shown.argvTruncated && bytes(shown.argv) <= 4097 && bytes(shown.argv) > 4090);
-    t.ok(argv.join('\0').startsWith(shown.argv.join('\0')), 'of whole characters');
+    t.ok(argv.join('\0').startsWith(shown.argv.join('\0')), 'it consists of whole characters');
   }
 });
 
@@ -36,7 +36,7 @@ t.test('views and events of a process with megabytes of arguments stay small', a
   }
   const state = join(daemon.directory, 'state');
   const kept = readdirSync(state).reduce((sum, name) => sum + statSync(join(state, name)).size, 0);
-  t.ok(kept < 8 * 2 ** 20, `${kept} bytes are kept of it`);
+  t.ok(kept < 8 * 2 ** 20, `${kept} bytes of it are stored`);
   const short = await daemon.spawn(['true']);
   t.notOk('argvTruncated' in short.process);
   const { body } = await daemon.get('/openapi.json');
@@ -60,7 +60,7 @@ t.test('a page ends after 4 MiB of events or handles, and the next page continue
   }
   t.ok(pages > 1);
   t.equal(new Set(seqs).size, seqs.length);
-  t.ok(seqs.length >= 401, 'none is left out');
+  t.ok(seqs.length >= 401, 'no event is left out');
   const wire = tcp(daemon);
   wire.socket.write(head(daemon, 'GET /v1/events?since=0', 'accept: text/event-stream'));
   await eventually(() => wire.text.split('"type":"event"').length > seqs.length);

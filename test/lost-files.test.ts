@@ -38,11 +38,11 @@ t.test('an upgrade over files that were removed loses nothing', async (t) => {
       t.match(
         await daemon.post('/v1/handles', { spawn }, key),
         { status: 503, body: { errno: 'ENOENT', detail: /^The state directory of the daemon/ } },
-        'what could not be kept is not begun',
+        'a spawn that cannot be recorded is not started',
       );
     await daemon.upgrade();
     t.equal((await daemon.get('/readyz')).status, 200);
-    t.match((await daemon.get('/v1/node')).body, { node, head }, 'it is the same node');
+    t.match((await daemon.get('/v1/node')).body, { node, head }, 'the node id is unchanged');
     t.match((await daemon.get(`/v1/handles/${living.id}`)).body, {
       relation: 'child',
       state: 'running',
@@ -52,10 +52,10 @@ t.test('an upgrade over files that were removed loses nothing', async (t) => {
     gate.open();
     t.match((await daemon.waitid(writing.id)).body, { outcome: { exitCode: 0 } });
     const { text: written } = await daemon.get(`/v1/handles/${writing.id}/stdout`);
-    t.ok(written.length === 300_004 && written.endsWith('end\n'), 'captured output goes on');
+    t.ok(written.length === 300_004 && written.endsWith('end\n'), 'captured output continues');
     t.match((await daemon.get('/v1/events?since=0')).body, { gap: null });
-    t.equal((await daemon.post('/v1/handles', body, keyed('k'))).body.id, ended.id, 'keys are there');
-    t.match((await daemon.waitid(ended.id)).body, { outcome: { exitCode: 5 } }, 'and statuses');
+    t.equal((await daemon.post('/v1/handles', body, keyed('k'))).body.id, ended.id, 'keys are restored');
+    t.match((await daemon.waitid(ended.id)).body, { outcome: { exitCode: 5 } }, 'statuses are restored');
     await daemon.signal(living.id, 'SIGKILL');
     await eventually(async () => (await daemon.get(`/v1/handles/${living.id}`)).body.state === 'exited');
     t.match((await daemon.waitid(living.id)).body, { outcome: { signal: 'SIGKILL' } });

@@ -77,9 +77,9 @@ for (const [what, command, code] of [
   t.test(`the daemon exits as its program does: ${what}`, async (t) => {
     const init = new Init(t, [...command]);
     t.same(await init.exited, [code, null]);
-    t.same(init.lines, [], 'its stdout is the program’s');
+    t.same(init.lines, [], 'its stdout is that of the program');
     if (code === 127 || code === 126) t.match(init.errors.join(''), /^waitd: \S+ cannot be started: .+\n$/);
-    else t.equal(init.errors.join(''), '', 'and so is its stderr while all is well');
+    else t.equal(init.errors.join(''), '', 'without problems its stderr is that of the program too');
   });
 
 t.test('a program that cannot be started leaves no socket', async (t) => {

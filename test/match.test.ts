@@ -50,9 +50,9 @@ t.test('a pattern: * matches any text, every other character matches itself', (t
   ] as const)
     t.equal(new Pattern(pattern).fits(text), fits, `${pattern} and ${text}`);
   const text = 'a'.repeat(1_000_000);
-  t.notOk(new Pattern(`${'a*'.repeat(2000)}b`).fits(text), 'however many there are');
+  t.notOk(new Pattern(`${'a*'.repeat(2000)}b`).fits(text), 'with any number of wildcards');
   const half = 'a'.repeat(2000);
-  t.notOk(new Pattern(`*${half}b${half}*`).fits(text), 'however much of it nearly fits');
+  t.notOk(new Pattern(`*${half}b${half}*`).fits(text), 'with long partial matches');
   t.ok(new Pattern(`*${half}b${half}*`).fits(`${text}b${text}`));
   t.ok(new Pattern(`*abab${half}*abac*`).fits(`${'ab'.repeat(9999)}${text}${'ab'.repeat(99)}ac`));
   t.notOk(new Pattern(`*abab${half}*abad*`).fits(`${'ab'.repeat(9999)}${text}${'ab'.repeat(99)}ac`));
@@ -213,7 +213,7 @@ t.test('secret arguments of a held process neither match for another client nor 
   for (const more of [{}, { umask: '022' }]) {
     const { status } = await daemon.post('/v1/handles', { spawn: { argv, ...more } });
     t.equal(status, 201);
-    t.match(await find({ argv: `*${name} s*` }), { status: 404 }, 'a guess');
+    t.match(await find({ argv: `*${name} s*` }), { status: 404 }, 'a guess does not match');
   }
   const told = await find({ argv: `*${name} *` });
   t.equal(told.status, 409);

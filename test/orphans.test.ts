@@ -107,10 +107,10 @@ t.test('while a spawn has no pid yet, a child that ended after the spawn began i
   const spawn = children.beginSpawn();
   zombies.push(FIRST);
   children.reap();
-  t.same(reaped, [], 'it may be the one that is being made');
+  t.same(reaped, [], 'it may be the child of the pending spawn');
   const later = children.beginSpawn();
   spawn.done();
-  t.same(reaped, [FIRST], 'it was not, and cannot be of a spawn that began after it was seen');
+  t.same(reaped, [FIRST], 'it is not, and cannot belong to a spawn that began later');
   later.done();
   t.equal(children.orphans, 1);
   t.end();
@@ -138,7 +138,7 @@ t.test('the latest stop or continue of a spawned child is stored until it has a 
   const spawn = children.beginSpawn();
   children.keepStop(FIRST, stopped(FIRST));
   const release = children.reserve(FIRST, spawn);
-  t.match(children.stopOf(FIRST), stopped(FIRST), 'also from before its pid was known');
+  t.match(children.stopOf(FIRST), stopped(FIRST), 'also one from before its pid was known');
   children.keepStop(FIRST, event(FIRST, 'CLD_CONTINUED'));
   t.match(children.stopOf(FIRST), event(FIRST, 'CLD_CONTINUED'));
   t.ok(children.keepsStopOf(FIRST));
@@ -150,7 +150,7 @@ t.test('the latest stop or continue of a spawned child is stored until it has a 
   t.same(
     stops.all.map(({ siginfo: { pid } }) => pid),
     [FIRST],
-    'an unknown child’s stop is kept for whoever opens it',
+    'the stop of an unknown child is stored for its first handle',
   );
   t.end();
 });
@@ -188,7 +188,7 @@ t.test('a discarded child is reaped when it has ended, and does not count as an 
   t.same([taken, others.orphans], [[FIRST], 0]);
   theirs.push(FIRST);
   others.reap();
-  t.equal(others.orphans, 1, 'the next process of that pid is an orphan again');
+  t.equal(others.orphans, 1, 'the next process with that pid is an orphan again');
   t.end();
 });
 

@@ -74,7 +74,7 @@ t.test('output can be read whole, in ranges, and by lines', async (t) => {
   ] as const)
     t.equal((await daemon.get(`${url}?tail=${tail}`)).text, text, `tail=${tail}`);
   t.equal((await daemon.get(`/v1/handles/${id}/stderr?tail=1`)).text, 'oops\n');
-  t.equal((await daemon.get(`${url}?follow=1`)).text, whole.text, 'of an ended one nothing more comes');
+  t.equal((await daemon.get(`${url}?follow=1`)).text, whole.text, 'an ended stream sends nothing more');
   const head = await daemon.request('HEAD', `${url}?follow=1`);
   t.match(head, { status: 200, text: '', headers: { 'content-length': String(size), 'accept-ranges': 'bytes' } });
   for (const query of ['tail=-1', 'tail=x', 'follow=2', 'follow=true', 'tial=3', 'tail=100001'])
@@ -83,7 +83,7 @@ t.test('output can be read whole, in ranges, and by lines', async (t) => {
     t.match(await daemon.get(`${url}?${query}`, { headers: { range: 'bytes=0-' } }), { status: 400 }, query);
   daemon.disconnect();
   await eventually(() => !filesOf(daemon).some((path) => path.endsWith('.stdout')));
-  t.pass('no answer, not to HEAD either, leaves the file open');
+  t.pass('no answer leaves the file open, HEAD included');
   t.equal(await daemon.stop(), 0);
   const heir = await Daemon.start(t, { directory: daemon.directory });
   t.equal((await heir.get(url)).text, whole.text, 'after a restart');
@@ -116,19 +116,23 @@ t.test('output belongs to its description, and only its client can read it', asy
   t.equal((await daemon.get(`/v1/handles/${twin.id}/stdout`)).text, 'mine\n', 'a dup shares it');
   t.match((await daemon.get(`/v1/handles/${one.id}/stderr`)).body, { errno: 'ENODATA' }, 'not captured');
   const opened = (await daemon.post('/v1/handles', { open: { pid: one.process.pid } })).body;
-  t.match((await daemon.get(`/v1/handles/${opened.id}/stdout`)).body, { errno: 'ENODATA' }, 'not of this description');
+  t.match(
+    (await daemon.get(`/v1/handles/${opened.id}/stdout`)).body,
+    { errno: 'ENODATA' },
+    'the output belongs to another description',
+  );
   const stranger = await fetch(`http://127.0.0.1:${daemon.port}${url}`);
   t.match(await stranger.json(), { errno: 'EBADF' });
   t.match((await daemon.get('/v1/handles/h_x/stdout')).body, { errno: 'EBADF' });
   const output = join(daemon.directory, 'state', 'output');
   await daemon.request('DELETE', `/v1/handles/${one.id}`);
   t.match((await daemon.get(url)).body, { errno: 'ESTALE' });
-  t.equal((await daemon.get(`/v1/handles/${twin.id}/stdout`)).text, 'mine\n', 'while one is left');
+  t.equal((await daemon.get(`/v1/handles/${twin.id}/stdout`)).text, 'mine\n', 'while one handle is left');
   await daemon.request('DELETE', `/v1/handles/${twin.id}`);
-  t.same(readdirSync(output), [], 'with the last one its file goes, though it can still be written to');
+  t.same(readdirSync(output), [], 'the file is removed with the last handle, although it is still writable');
   await daemon.post(`/v1/handles/${opened.id}/terminate`);
   t.match(await daemon.post('/v1/handles', { spawn: { argv: ['/nonexistent'], ...capture } }), { status: 422 });
-  t.same(readdirSync(output), [], 'a spawn that fails leaves nothing');
+  t.same(readdirSync(output), [], 'a failed spawn leaves nothing behind');
   t.equal(await daemon.stop(), 0);
 });
 
@@ -150,7 +154,7 @@ t.test('following continues until the process has ended, byte by byte, for many 
     expected += letter;
   }
   await eventually(() => followers.every(({ text }) => text() === expected));
-  t.pass('each letter came when it was written');
+  t.pass('each letter arrived when it was written');
   const [leaver, ...others] = followers;
   leaver!.response.destroy();
   gate.open('end');
@@ -159,7 +163,7 @@ t.test('following continues until the process has ended, byte by byte, for many 
   t.equal(late.text(), 'waitid');
   daemon.disconnect();
   await eventually(() => daemon.descriptors <= before);
-  t.pass('nothing is left open');
+  t.pass('no descriptor is left open');
   t.equal(await daemon.stop(), 0);
 });
 
@@ -182,16 +186,16 @@ t.test('a grandchild keeps the output open: exited is sent at once, output when 
   t.same(
     (await daemon.events(id)).map(({ event }) => event),
     ['opened', 'exited'],
-    'nor by an upgrade',
+    'nor after an upgrade',
   );
   gate.open();
   await eventually(async () => (await daemon.events(id)).length === 3);
   t.match((await daemon.events(id)).at(-1), { event: 'output', outcome: { reason: 'exited', exitCode: 0 } });
-  t.match((await daemon.events(twin.id)).at(-1), { event: 'output' }, 'one for each handle');
+  t.match((await daemon.events(twin.id)).at(-1), { event: 'output' }, 'one event per handle');
   t.equal((await daemon.get(`/v1/handles/${id}/stdout`)).text, 'one\ntwo\n');
   t.equal(await daemon.stop(), 0);
   const heir = await Daemon.start(t, { directory: daemon.directory });
-  t.equal((await heir.events(id)).length, 3, 'told once');
+  t.equal((await heir.events(id)).length, 3, 'reported once');
   t.equal(await heir.stop(), 0);
 });
 
@@ -231,7 +235,7 @@ t.test(
     const offset = Number(headers['waitd-offset']);
     t.ok(offset > 0);
     t.ok(text.length >= limit && text.length === total - offset);
-    t.ok(/^x+$/.test(text), 'no zero of a hole is given out');
+    t.ok(/^x+$/.test(text), 'no zero bytes of a hole are sent');
     t.match(await daemon.get(`/v1/handles/${id}/stdout`, { headers: { range: 'bytes=0-99' } }), {
       status: 416,
       headers: { 'content-range': `bytes */${total}` },

@@ -56,7 +56,7 @@ t.test('a tenant may narrow its spawns, and widen only what the policy lists', a
     { cgroup: { memoryMax: 1_000_000 } },
   ])
     t.match(await spawn('plain', more), refused, JSON.stringify(more));
-  t.match(await spawn('wide', { limits: { msgqueue: 2000 } }), { status: 201 }, 'as far as the list says');
+  t.match(await spawn('wide', { limits: { msgqueue: 2000 } }), { status: 201 }, 'within the listed bounds');
   t.match(await spawn('wide', { umask: '0022' }, 'umask'), { status: 201, shown: '0022' });
   for (const more of [
     { nice: -6 },
@@ -69,7 +69,7 @@ t.test('a tenant may narrow its spawns, and widen only what the policy lists', a
     t.match(await spawn('wide', { nice: -5 }, 'ps -o nice= -p $$'), {
       shown: '-5',
     });
-    t.match(await spawn('everything', { nice: -20 }), { status: 201 }, 'spawn: true is all that the daemon can');
+    t.match(await spawn('everything', { nice: -20 }), { status: 201 }, 'spawn: true allows all that the daemon can do');
   } else t.pass('a lower nice value', { skip: 'only root may have one' });
 });
 

@@ -93,7 +93,7 @@ t.test('waitd token makes a token and its hash', async (t) => {
   const options = { headers: { authorization: `Bearer ${stdout.trim()}` } };
   t.equal((await daemon.get('/v1/handles', options)).status, 200);
   const hash = { headers: { authorization: `Bearer ${hashOf(stdout.trim())}` } };
-  t.equal((await daemon.get('/v1/handles', hash)).status, 401, 'the hash is no token');
+  t.equal((await daemon.get('/v1/handles', hash)).status, 401, 'the hash is not a token');
 });
 
 t.test('a start is refused with an invalid policy, or one that others may write', async (t) => {
@@ -115,12 +115,12 @@ t.test('a client outside the policy is refused; a client in it has the rights th
   t.match(
     (await daemon.get('/v1/handles')).body,
     { status: 403, errno: 'EPERM' },
-    'the user who runs it is no exception',
+    'the user who runs the daemon is no exception',
   );
   t.match(
     (await daemon.get('/v1/handles', as('none'))).body,
     { status: 401, errno: 'EACCES' },
-    'its token has gone too',
+    'its token was removed too',
   );
   write(file, policyOf({ none: {}, opener: { open: 'any' }, spawner: { spawn: true } }));
   await daemon.logged('policy reloaded', daemon.entries.length);
@@ -145,7 +145,11 @@ t.test('a client outside the policy is refused; a client in it has the rights th
     });
     t.match(answer.body, { status: 403, errno: 'EPERM' }, path);
   }
-  t.equal((await daemon.get(`/v1/handles/${opened.id}`, as('opener'))).body.state, 'running', 'and it is still held');
+  t.equal(
+    (await daemon.get(`/v1/handles/${opened.id}`, as('opener'))).body.state,
+    'running',
+    'the handle is still open',
+  );
   t.equal((await daemon.request('DELETE', `/v1/handles/${opened.id}`, as('opener'))).status, 204);
   t.equal((await daemon.post('/v1/handles', spawn, as('spawner'))).status, 201);
   await daemon.signal(sleeper.id, 'SIGKILL');
@@ -297,10 +301,14 @@ t.test('quotas limit concurrent use and rates, and released units are free again
   t.equal(
     (await daemon.get(`/v1/handles/${waiting}`, as('parked'))).body.state,
     'running',
-    'what is refused does nothing',
+    'a refused request has no effect',
   );
   const prefer = { headers: { ...as('parked').headers!, prefer: 'wait=60' } };
-  t.equal((await daemon.post('/v1/handles', { spawn: { argv: ['true'] } }, prefer)).status, 201, 'a mere preference');
+  t.equal(
+    (await daemon.post('/v1/handles', { spawn: { argv: ['true'] } }, prefer)).status,
+    201,
+    'Prefer is only a preference',
+  );
   caller.abort();
   await parked;
   await eventually(async () => !(await parkedNow()));
@@ -388,7 +396,7 @@ t.test('captured output: over its quota a client loses the oldest, then may capt
   );
   const { handles } = (await daemon.get('/v1/handles', as('writer'))).body;
   for (const { id } of handles) await daemon.request('DELETE', `/v1/handles/${id}`, as('writer'));
-  t.equal((await write()).status, 201, 'what is let go makes room');
+  t.equal((await write()).status, 201, 'a closed handle frees its place');
 });
 
 t.test('a new version takes effect at once, also for connected clients; an invalid one is refused', async (t) => {
@@ -415,8 +423,8 @@ t.test('a new version takes effect at once, also for connected clients; an inval
   t.match(await first.closed, { code: 1008, reason: 'credentials revoked' });
   t.equal(await parked, 'ECONNRESET', 'it is not answered');
   t.equal((await daemon.get(`/v1/handles/${id}`, as('a'))).status, 401);
-  t.equal((await daemon.get(`/v1/handles/${id}`, as('b'))).status, 200, 'what it may now');
-  t.equal(second.ws.readyState, second.ws.OPEN, 'and nothing was taken from it');
+  t.equal((await daemon.get(`/v1/handles/${id}`, as('b'))).status, 200, 'it may do what the new policy allows');
+  t.equal(second.ws.readyState, second.ws.OPEN, 'its socket stays open');
   t.match((await daemon.get('/metrics')).text, /waitd_policy_stale 0/);
 
   const observing = daemon.ws('', bearer('b'));
@@ -424,7 +432,7 @@ t.test('a new version takes effect at once, also for connected clients; an inval
   const from = daemon.entries.length;
   write(file, policyOf({ b: full }));
   await daemon.logged('policy reloaded', from);
-  t.match(await observing.closed, { code: 1008 }, 'who saw everybody, and may not any more');
+  t.match(await observing.closed, { code: 1008 }, 'a former observer is disconnected');
   await daemon.request('DELETE', `/v1/handles/${id}?signal=SIGKILL`);
 });
 
@@ -444,7 +452,7 @@ t.test('a policy behind a symbolic link is read again when the link changes', as
   const from = daemon.entries.length;
   writeFileSync(join(directory, 'two', 'policy'), JSON.stringify(policyOf({})));
   await daemon.logged('policy reloaded', from);
-  t.equal((await daemon.get('/v1/handles', as('late'))).status, 401, 'written in place too');
+  t.equal((await daemon.get('/v1/handles', as('late'))).status, 401, 'also when it is written in place');
 });
 
 t.test('the audit states client, verb, result and request', async (t) => {
@@ -507,7 +515,7 @@ t.test('other users may use the Unix socket if its mode, its group and the polic
     return spawnSync('setpriv', [...identity, ...curl], { encoding: 'utf8' }).stdout;
   };
   t.match(ask(65534), '"handles":[]');
-  t.match(ask(1), '"errno":"EPERM"', 'it can connect, and is not let in');
+  t.match(ask(1), '"errno":"EPERM"', 'it can connect, and is refused');
   t.match(ask(65534, '-H', 'content-type: application/json', '-d', '{"open":{"pid":1}}'), '"errno":"EPERM"');
   for (const wrong of [
     ['--socket-mode', '9'],

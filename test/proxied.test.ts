@@ -36,22 +36,18 @@ t.test(
       await new Promise((resolve) => ws.once('unexpected-response', (_, { statusCode }) => resolve(statusCode))),
       403,
     );
-    t.equal((await daemon.get('/v1/handles')).body.handles.length, 0, 'nothing was done');
+    t.equal((await daemon.get('/v1/handles')).body.handles.length, 0, 'the request had no effect');
 
     t.equal((await post({ origin: DASH })).status, 201, 'a listed page');
     t.equal(
       (await get({ 'sec-fetch-site': 'same-origin', host: 'dash.example' })).status,
       200,
-      'which reads what it was served from',
+      'which reads from its own origin',
     );
-    t.equal((await get({ 'sec-fetch-mode': 'cors' })).status, 200, 'what fetch() outside browsers sends');
+    t.equal((await get({ 'sec-fetch-mode': 'cors' })).status, 200, 'as fetch() outside browsers sends it');
     const authorization = `Bearer ${token}`;
-    t.equal((await get({ referer: 'https://x.example/', authorization })).status, 200, 'a token tells who asks');
-    t.match(
-      await post({ origin: 'http://localhost', authorization }),
-      refused,
-      'but not for a page that is not listed',
-    );
+    t.equal((await get({ referer: 'https://x.example/', authorization })).status, 200, 'a token identifies the client');
+    t.match(await post({ origin: 'http://localhost', authorization }), refused, 'but not for an unlisted page');
     t.equal(await daemon.stop(), 0);
   },
 );
@@ -69,7 +65,7 @@ t.test('a Unix socket with ,token ignores the peer’s uid', async (t) => {
     const headers = { authorization: `Bearer ${daemon.token}` };
     t.equal((await daemon.get('/v1/handles', { headers, socket: path })).status, 200);
     t.equal((await daemon.get('/livez', { socket: path })).status, 200, 'probes need none');
-    t.equal((await daemon.get('/v1/handles')).status, 200, 'the other socket is as it was');
+    t.equal((await daemon.get('/v1/handles')).status, 200, 'the other socket is unchanged');
   };
   await check();
   await daemon.upgrade();

@@ -57,15 +57,15 @@ t.test('of a hundred concurrent requests as many succeed as the quota allows', a
   const held = await spawns('held');
   t.match([count(held, 201), count(held, 429)], [5, 95], 'handles');
   t.match(held.find(({ status }) => status === 429)!, { body: { errno: 'EDQUOT' }, headers: { 'retry-after': '1' } });
-  t.equal((await daemon.get('/v1/handles', as('held'))).body.handles.length, 5, 'what is refused has done nothing');
+  t.equal((await daemon.get('/v1/handles', as('held'))).body.handles.length, 5, 'refused requests had no effect');
 
   const writing = await spawns('writer', { stdout: 'capture' });
-  t.match([count(writing, 201), count(writing, 429)], [5, 95], 'captured streams, each with room for a block');
+  t.match([count(writing, 201), count(writing, 429)], [5, 95], 'captured streams, each with space for one block');
 
   const missing = { spawn: { argv: ['/nonexistent'], stdout: 'capture' } };
   for (const _ of times(4, () => null))
     await Promise.all(times(5, () => daemon.post('/v1/handles', missing, as('failing'))));
-  t.equal((await daemon.post('/v1/handles', missing, as('failing'))).status, 422, 'what fails gives its place back');
+  t.equal((await daemon.post('/v1/handles', missing, as('failing'))).status, 422, 'a failed spawn releases its place');
 
   const deaf = {
     spawn: { argv: ['sh', '-c', 'trap "" TERM; echo ready; while :; do sleep 1000; done'], stdout: 'capture' },
@@ -117,7 +117,7 @@ t.test('followed output counts against the socket quota until its reader leaves 
   await eventually(() => readers.every(({ text }) => text.includes('begun')));
   t.equal(await status(`/v1/handles/${id}/stdout?follow=1`), 429);
   t.equal(await status('/v1/events', { accept: 'text/event-stream' }), 429);
-  t.equal(await status(`/v1/handles/${id}/stdout`), 200, 'what does not follow takes none');
+  t.equal(await status(`/v1/handles/${id}/stdout`), 200, 'a read without follow takes none');
   readers[0]!.destroy();
   const again = (): Promise<Response> => daemon.get(`/v1/handles/${id}/stdout?follow=1&tail=0`, as('reader'));
   await eventually(async () => {
@@ -182,7 +182,7 @@ t.test('a client that disconnects is noticed, whatever it has pipelined', async 
       const begun = (await gauge(daemon, 'waitd_parked_calls')) + (await gauge(daemon, 'waitd_subscribers'));
       return begun === 3 || hasBegun(connections) || (what === 'a page that waits' && (await areParked()));
     });
-    t.ok((await idle()) < before + 20, `${what}: a request that waits for its turn holds nothing`);
+    t.ok((await idle()) < before + 20, `${what}: a queued request holds nothing`);
     for (const connection of connections) connection.destroy();
     await eventually(async () => (await idle()) <= before);
     t.equal(await gauge(daemon, 'waitd_subscribers'), 0, what);
@@ -230,7 +230,7 @@ t.test('a burst on the Unix socket is answered; connections without a request ma
     });
     return false;
   });
-  t.equal(first!.text, '', 'before its time for a request is over, which is answered');
+  t.equal(first!.text, '', 'it is closed before its request timeout');
 });
 
 t.test('waits with one idempotency key count as parked, and end in a row when they are left', async (t) => {
@@ -264,7 +264,7 @@ t.test('waits with one idempotency key count as parked, and end in a row when th
   left.abort();
   await Promise.all(most);
   await eventually(async () => (await gauge(daemon, 'waitd_repeated_calls')) === 0);
-  t.equal(await gauge(daemon, 'waitd_parked_calls'), 1, 'the one that stays has the key');
+  t.equal(await gauge(daemon, 'waitd_parked_calls'), 1, 'the remaining request has the key');
   await daemon.signal(id, 'SIGKILL');
   t.equal(await one, 200);
 });

@@ -42,10 +42,10 @@ t.test('--check beside a running daemon reports the conflict, and disturbs nothi
   const endpoints = ['--listen', `unix:${daemon.socket}`, '--listen', `tcp:127.0.0.1:${daemon.port}`];
   const { status, stderr } = waitd(['serve', '--check', '--state-dir', state, ...endpoints]);
   t.equal(status, 1);
-  t.match(stderr.split('\n'), [/uses the state directory/, /is serving/, /is in use/, ''], 'a sentence for each');
+  t.match(stderr.split('\n'), [/uses the state directory/, /is serving/, /is in use/, ''], 'one sentence per reason');
   t.same(treeOf(daemon.directory), before);
   await daemon.upgrade();
-  t.equal((await daemon.get('/livez')).status, 200, 'its own rehearsal knows what it holds');
+  t.equal((await daemon.get('/livez')).status, 200, 'its own rehearsal accepts what the daemon holds');
   t.same(treeOf(daemon.directory), before);
   t.equal(await daemon.stop(), 0);
   t.match(waitd(['serve', '--check', '--state-dir', state, ...endpoints]), {

@@ -17,7 +17,7 @@ const headOf = async (daemon: Daemon): Promise<number> => (await daemon.get('/v1
 /** Checks the gap that every reader must get after older files were restored, with any cursor. */
 async function requireReset(t: Test, daemon: Daemon, seen: number, what: string): Promise<void> {
   const head = await headOf(daemon);
-  t.ok(head > seen, `${what}: seqs go on beyond ${seen}`);
+  t.ok(head > seen, `${what}: seqs continue beyond ${seen}`);
   for (const since of [0, 2, seen - 1, seen]) {
     const { gap, events } = (await daemon.get(`/v1/events?since=${since}`)).body;
     t.strictSame({ gap, events }, { gap: { from: since + 1, to: head, reset: true }, events: [] }, `${what}: ${since}`);
@@ -30,7 +30,7 @@ async function requireReset(t: Test, daemon: Daemon, seen: number, what: string)
   t.equal(gap, null);
   t.ok(
     events.every(({ seq }: { seq: number }) => seq > head),
-    'and none is used twice',
+    'no seq is used twice',
   );
   t.match((await daemon.get('/readyz')).body, { status: 'ok', checks: { history: /restored/ } });
 }
@@ -83,13 +83,13 @@ t.test('an older copy of the state directory is detected, whenever and however i
       await requireReset(t, heir, seen, what);
     } else {
       const { gap } = (await heir.get(`/v1/events?since=${seen}`)).body;
-      t.match(gap, { from: seen + 1 }, 'a directory that was removed is known by what this machine has seen');
+      t.match(gap, { from: seen + 1 }, 'a removed directory is recognized by the machine’s own record');
     }
     const head = await headOf(heir);
     t.equal(await heir.stop(), 0);
     if (what !== 'the tables alone') continue;
     const next = await Daemon.start(t, { directory });
-    t.equal(await headOf(next), head, 'it is told once');
+    t.equal(await headOf(next), head, 'it is reported once');
     t.equal(await next.stop(), 0);
     t.equal(readdirSync(join(directory, 'waitd-journals')).length, 1);
   }

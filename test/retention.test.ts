@@ -37,7 +37,7 @@ t.test('handles expire: collected ones first, others later, never live ones; EST
   t.same(
     (await daemon.events(collected.id)).map(({ event }) => event),
     ['opened', 'exited', 'expired'],
-    'its events are kept as all are',
+    'its events are retained like all others',
   );
   t.same(
     (await daemon.get('/v1/handles')).body.handles.map(({ id }: { id: string }) => id),
@@ -65,12 +65,12 @@ t.test('events expire after their time, and a gap reports it', async (t) => {
   await eventually(async () => (await daemon.get('/v1/node')).body.oldest > 3);
   const { head } = (await daemon.get('/v1/node')).body;
   t.match((await daemon.get('/v1/events?since=0')).body, { events: [], gap: { from: 1, to: head }, next: head });
-  t.match(await daemon.get(`/v1/handles/${id}`), { body: { errno: 'ESTALE' } }, 'nothing is left of it but its id');
+  t.match(await daemon.get(`/v1/handles/${id}`), { body: { errno: 'ESTALE' } }, 'only its id is left');
   t.match((await daemon.get(`/v1/events?handle=${id}`)).body, { events: [] });
   t.equal(await daemon.stop(), 0);
   const heir = await Daemon.start(t, { directory: daemon.directory });
   t.match(await heir.get(`/v1/handles/${id}`), { body: { errno: 'ESTALE' } }, 'after a restart too');
-  t.equal((await heir.get('/v1/node')).body.head, head, 'and cursors go on where they were');
+  t.equal((await heir.get('/v1/node')).body.head, head, 'cursors stay valid');
   t.equal(await heir.stop(), 0);
 });
 
@@ -173,13 +173,13 @@ t.test(
       (await daemon.events(first.id)).map(({ event }) => event),
       ['opened', 'exited', 'expired'],
     );
-    t.match((await daemon.get(`/v1/handles/${second.id}`)).body, { state: 'running' }, 'one that lives is kept');
+    t.match((await daemon.get(`/v1/handles/${second.id}`)).body, { state: 'running' }, 'a live one is retained');
     daemon.child.kill('SIGKILL');
     await daemon.exited;
     process.kill(pids[1], 'SIGKILL');
     const heir = await Daemon.start(t, { args, directory: daemon.directory });
     await eventually(async () => (await heir.get(`/v1/handles/${second.id}`)).status === 410);
-    t.equal(stateOf(pids[1]), 'Z', 'also where it ended while no daemon was there');
+    t.equal(stateOf(pids[1]), 'Z', 'also if it ended while no daemon ran');
     await eventually(() => heir.descriptors <= before);
     t.equal(await heir.stop(), 0);
   },

@@ -55,7 +55,7 @@ t.test('schemas/ can be bundled for a browser, and needs no module of Node.js', 
   t.same(
     imported.filter((name) => !names.has(name)),
     [],
-    'nothing is left to be loaded from elsewhere',
+    'no import is left',
   );
   const text = chunks.map(({ code }) => code).join('\n');
   t.match(text, /ZodObject/, 'zod is in it');

@@ -56,7 +56,7 @@ t.test('the service manager is notified of readiness, held processes and the sto
   t.match(said.at(-1), /^STOPPING=1 STATUS=stopping$/);
   t.notOk(
     said.some((line) => /WATCHDOG/.test(line)),
-    'which nobody asked for',
+    'without a request',
   );
 });
 
@@ -70,7 +70,7 @@ t.test('an upgrade is reported as a reload, whether it succeeds or is refused', 
   const before = monotonic();
   await daemon.upgrade();
   const usec = BigInt(/^RELOADING=1 MONOTONIC_USEC=(\d+)$/.exec(await hears(/^RELOADING/))![1]!);
-  t.ok(before <= usec && usec <= monotonic(), 'of the clock that the manager compares it with');
+  t.ok(before <= usec && usec <= monotonic(), 'by the manager’s clock');
   t.match(await hears(/^READY=1/, said.findIndex((line) => line.startsWith('RELOADING')) + 1), /STATUS=0 live/);
 
   const from = said.length;

@@ -18,7 +18,7 @@ t.test('continuous SIGHUPs replace the daemon again and again, and end nothing',
   await eventually(async () => (await daemon.get(`/v1/handles/${id}`).catch(() => null))?.body.state === 'running');
   process.kill(held.pid, 'SIGKILL');
   process.kill(daemon.pid, 'SIGTERM');
-  t.equal(await daemon.exited, 0, 'and it stops when it is asked to');
+  t.equal(await daemon.exited, 0, 'it stops on SIGTERM');
 });
 
 t.test('after an upgrade the daemon and its children have no leftover signal mask or variable', async (t) => {
@@ -38,7 +38,7 @@ t.test('after an upgrade the daemon and its children have no leftover signal mas
   process.kill(child.pid, 'SIGKILL');
   await daemon.upgrade();
   await daemon.upgrade();
-  t.ok(daemon.descriptors <= descriptors + 2, 'no descriptor stays with each upgrade');
+  t.ok(daemon.descriptors <= descriptors + 2, 'upgrades leak no descriptors');
 });
 
 const skip = process.arch === 'x64' ? false : 'only the code for x64 can be assembled here';

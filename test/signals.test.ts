@@ -111,7 +111,7 @@ t.test(
     t.equal(
       (await daemon.signal(handle.id, 'SIGKILL', 'tree')).status,
       204,
-      'it is a member of the session, of another group',
+      'it belongs to the session, and to another group',
     );
     await eventually(() => stateOf(job!) === null);
     t.match((await daemon.signal(handle.id, 'SIGKILL', 'tree')).body, { status: 404, errno: 'ESRCH' });
@@ -190,7 +190,7 @@ t.test('terminate sends SIGTERM, then SIGKILL, and answers when the process has 
     outcome: { reason: 'killed', signal: 'SIGTERM' },
   });
   t.match((await daemon.waitid(polite.id)).body, { outcome: { signal: 'SIGTERM' } }, 'nothing was collected');
-  t.equal((await daemon.post(`/v1/handles/${polite.id}/terminate`, {})).status, 200, 'an ended one is fine');
+  t.equal((await daemon.post(`/v1/handles/${polite.id}/terminate`, {})).status, 200, 'an ended process is accepted');
   const stopped = await daemon.spawn(['sleep', '100']);
   await daemon.signal(stopped.id, 'SIGSTOP');
   t.match((await daemon.post(`/v1/handles/${stopped.id}/terminate`)).body, { outcome: { signal: 'SIGTERM' } });

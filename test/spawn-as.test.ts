@@ -72,7 +72,7 @@ t.test('a spawn as a user has its ids, groups and home, and nothing of the daemo
   t.match(await look(daemon, { user: 4242, group: 4243 }), { Uid: '4242 4242 4242 4242', Gid: '4243 4243 4243 4243' });
   const home = execFileSync('getent', ['passwd', 'daemon'], { encoding: 'utf8' }).split(':')[5];
   t.equal((await run(daemon, ['sh', '-c', 'echo $HOME'], { user: 'daemon' })).text, `${home}\n`);
-  t.same((await look(daemon, { user: 'root' })).Uid, '0 0 0 0', 'which is no other');
+  t.same((await look(daemon, { user: 'root' })).Uid, '0 0 0 0', 'it is the same user');
 });
 
 t.test('limits, nice, umask and noNewPrivileges', asRoot, async (t) => {
@@ -105,7 +105,7 @@ t.test('a child has only its own descriptors, environment and signals', async (t
   ];
   for (const context of contexts) {
     const files = await run(daemon, ['ls', '-1', '/proc/self/fd'], context);
-    t.same(files.text.trim().split('\n').slice(0, 4), ['0', '1', '2', '3'], 'the last is of the look itself');
+    t.same(files.text.trim().split('\n').slice(0, 4), ['0', '1', '2', '3'], 'the last belongs to the listing itself');
     t.equal(files.text.trim().split('\n').length, 4);
     const env = await run(daemon, ['env'], { ...context, env: { GIVEN: 'it\'s\n$HOME `x` \\ "y"' } });
     const home = 'user' in context ? '/nonexistent' : /^HOME=(.*)$/m.exec(env.text)?.[1];
@@ -125,7 +125,7 @@ t.test('a child has only its own descriptors, environment and signals', async (t
     );
     const seen = await look(daemon, context);
     t.equal(seen.SigBlk, '0000000000000000');
-    t.ok([0n, 0x180000000n].includes(BigInt(`0x${seen.SigIgn}`)), 'but for the two that glibc keeps to itself');
+    t.ok([0n, 0x180000000n].includes(BigInt(`0x${seen.SigIgn}`)), 'except the two signals of glibc');
     const { text, body } = await run(daemon, ['sh', '-c', 'echo $$; cut -d" " -f5,6 /proc/$$/stat'], context);
     t.equal(
       text,
@@ -297,7 +297,11 @@ t.test('a daemon without privileges can lower limits, and cannot switch users', 
     const refused = { status: 403, body: { errno: 'EPERM' } };
     const spawn = (more: object): Promise<Response> =>
       daemon.post('/v1/handles', { spawn: { argv: ['true'], ...more } }, { tcp: true });
-    t.match(await spawn({ user: namespaced ? 'daemon' : 'root' }), refused, 'in a namespace too: it has no such user');
+    t.match(
+      await spawn({ user: namespaced ? 'daemon' : 'root' }),
+      refused,
+      'also in a namespace, which has no such user',
+    );
     t.match(await spawn({ nice: -20 }), refused);
     t.match(await spawn({ limits: { nofile: 2 ** 30 } }), refused);
     t.equal((await daemon.get('/v1/handles', { tcp: true })).body.handles.length, 1);
@@ -358,7 +362,7 @@ t.test('a daemon that dies or is replaced while a program starts leaves no half-
   for (const pid of left)
     t.ok(
       found.some((handle: { process: { pid: number } }) => handle.process.pid === pid),
-      `${pid} is held`,
+      `${pid} has a handle`,
     );
   const upgraded = Array.from({ length: 30 }, () =>
     heir.post('/v1/handles', { spawn: { argv: ['sleep', '1000'], user: 'nobody' } }).catch(() => null),

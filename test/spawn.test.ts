@@ -100,7 +100,7 @@ t.test('a slow exec delays only its own request', async (t) => {
     }),
   );
   const { text } = await outputOf(daemon, ['echo', 'quick']);
-  t.equal(text, 'quick\n', 'others start, end, and are read');
+  t.equal(text, 'quick\n', 'other processes start, end, and are read');
   const orphans = await daemon.spawn(['sh', '-c', '(sleep 0.1 &) ; exit 0']);
   await daemon.post('/v1/poll', { handles: [orphans.id] });
   await eventually(() => daemon.zombies.length === 0);
@@ -122,7 +122,7 @@ t.test('an upgrade and a stop do not wait for an exec', async (t) => {
     t.match(await slow, { status: 503 }, way);
     if (way === 'upgrade') {
       t.match((await daemon.get(`/v1/handles/${other.id}`)).body, { state: 'running', relation: 'child' });
-      t.equal((await daemon.get('/v1/handles')).body.handles.length, 1, 'the one that was given up is no handle');
+      t.equal((await daemon.get('/v1/handles')).body.handles.length, 1, 'the abandoned spawn has no handle');
     }
     process.kill(other.process.pid, 'SIGKILL');
     await holder.letGo();
@@ -190,7 +190,7 @@ t.test('arguments and variables have the limits of execve(2)', async (t) => {
     t.match(
       await daemon.post('/v1/handles', { spawn: { argv: ['true', ...new Array(650_000).fill('x')], ...way } }),
       { status: 413, body: { errno: 'E2BIG' } },
-      'each has eight bytes for its pointer',
+      'each pointer takes eight bytes',
     );
     const env = {
       OPTIND: '7',
@@ -290,7 +290,7 @@ t.test('a program starts in the permitted working directory, however fast its pa
       }
   }
   t.notOk(places.has(realpathSync(outside)));
-  t.ok(places.size > 0 && refused > 0, 'both were met');
+  t.ok(places.size > 0 && refused > 0, 'both cases occurred');
 });
 
 t.test('reported memory is that of the program, not of the daemon', async (t) => {

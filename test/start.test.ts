@@ -36,7 +36,7 @@ t.test('usage errors exit with 2 and name the nearest valid flag', async (t) => 
     const { code, text: said } = refused(args);
     t.equal(code, 2, args.join(' '));
     t.match(said, text);
-    t.equal(said.trim().split('\n').length, 1, 'in one line');
+    t.equal(said.trim().split('\n').length, 1, 'one line');
   }
   t.match(refused(['serve'], { WAITD_INSECURE_NO_AUTH: 'perhaps' }), { code: 2, text: /WAITD_INSECURE_NO_AUTH/ });
 });
@@ -62,7 +62,7 @@ t.test(
     t.equal(mode(join(daemon.directory, 'state', 'journal.sqlite')), '600');
     const { token } = daemon;
     t.equal(await daemon.stop(), 0);
-    t.notOk(existsSync(daemon.socket), 'the socket goes with it');
+    t.notOk(existsSync(daemon.socket), 'the socket file is removed with it');
     const again = await Daemon.start(t, { directory: daemon.directory });
     t.equal(again.token, token, 'the token is kept');
     await again.stop();
@@ -144,7 +144,11 @@ t.test('processes of an earlier daemon are found again: live ones as foreign, en
   t.equal(state, 'exited');
   // Known only if the new daemon saw the zombie before init reaped it; null while init has not.
   t.ok(outcome === null || outcome.reason === 'unknown' || outcome.signal === 'SIGKILL', JSON.stringify(outcome));
-  t.match((await heir.waitid(known.id)).body, { outcome: { reason: 'exited', exitCode: 5 } }, 'still to be collected');
+  t.match(
+    (await heir.waitid(known.id)).body,
+    { outcome: { reason: 'exited', exitCode: 5 } },
+    'its status can still be collected',
+  );
   t.ok((await heir.get('/v1/node')).body.head >= head);
   const ended = heir.post('/v1/poll', { handles: [alive.id] });
   process.kill(alive.process.pid, 'SIGKILL');
@@ -236,7 +240,7 @@ t.test('a log that has no reader, or does not fit on its disk, does not stop the
   const daemon = await Daemon.start(t);
   const { id } = await daemon.spawn(['sleep', '100']);
   daemon.child.stdout!.destroy();
-  t.equal(await daemon.stop(), 0, 'and it says that it stops');
+  t.equal(await daemon.stop(), 0, 'it logs that it stops');
   const heir = await Daemon.start(t, { directory: daemon.directory });
   await heir.signal(id, 'SIGKILL');
   t.equal(await heir.stop(), 0);

@@ -38,7 +38,7 @@ t.test(
       const ended = waitd(['serve', '--state-dir', directory!, ...listen, ...check], { prefix: asNobody });
       t.match(ended, { status: 1, stderr: oneSentence });
       t.match(ended.stderr, /uid 65534 may not write to the state directory .*: give it to that user/);
-      t.same([treeOf(d), treeOf(own)], before, 'nothing is left');
+      t.same([treeOf(d), treeOf(own)], before, 'nothing is left behind');
     }
   },
 );

@@ -51,9 +51,13 @@ t.test('--stop-children ends children first, and all clients receive the outcome
     if (grace) {
       await daemon.logged('stopping');
       const refused = await daemon.post('/v1/handles', { spawn: { argv: ['true'] } });
-      t.match(refused, { status: 503, body: { errno: 'ESHUTDOWN' } }, 'nothing new meanwhile');
+      t.match(refused, { status: 503, body: { errno: 'ESHUTDOWN' } }, 'no new spawns in the meantime');
     }
-    t.match((await parked).body, { outcome: { reason: 'killed', signal: 'SIGTERM' } }, 'it is served until then');
+    t.match(
+      (await parked).body,
+      { outcome: { reason: 'killed', signal: 'SIGTERM' } },
+      'requests are served until then',
+    );
     t.equal(await daemon.exited, 0);
     t.match(await socket.closed, { code: 1001 });
     const told = socket.events.filter(({ event }) => event === 'exited');
@@ -63,7 +67,7 @@ t.test('--stop-children ends children first, and all clients receive the outcome
     t.same(await outcome(orderly.id), { reason: 'exited', exitCode: 3 });
     t.same(await outcome(stopped.id), { reason: 'killed', signal: 'SIGTERM' });
     if (deaf) t.same(await outcome(deaf.id), { reason: 'killed', signal: 'SIGKILL' });
-    t.equal(await outcome(foreign.id), null, 'what was only opened is left alone');
+    t.equal(await outcome(foreign.id), null, 'a process that was only opened is left alone');
     t.equal(await heir.stop(), 0);
   }
 });

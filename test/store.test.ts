@@ -67,7 +67,7 @@ t.test('after a crash the outcomes of processes that lost their parent are known
   const before = await daemon.spawn(['sh', '-c', 'exit 2']);
   await daemon.waitid(before.id);
   await eventually(() => said.some((line) => line.includes('FDSTOREREMOVE')));
-  t.equal(said.filter((line) => line.includes('FDSTORE=1')).length, 4, 'one for each process');
+  t.equal(said.filter((line) => line.includes('FDSTORE=1')).length, 4, 'one per process');
   t.ok(said.filter((line) => line.includes('FDSTORE=1')).every((line) => line.includes('FDPOLL=0')));
   daemon.child.kill('SIGKILL');
   await daemon.exited;
@@ -94,7 +94,7 @@ t.test('after a crash the outcomes of processes that lost their parent are known
   const names = (await heir.events(exits.id)).map(({ event }) => event);
   t.same(names, reaped ? ['opened', 'exited', 'reaped'] : ['opened', 'exited']);
   t.equal((await heir.request('PATCH', `/v1/handles/${twin.id}`, { body: { nonblocking: true } })).status, 200);
-  t.match(await outcome(killed.id), { nonblocking: false }, 'descriptions of their own');
+  t.match(await outcome(killed.id), { nonblocking: false }, 'separate descriptions');
   await heir.upgrade();
   t.match(await outcome(living.id), { state: 'running', relation: 'foreign' }, 'and an upgrade after that');
   await heir.request('DELETE', `/v1/handles/${living.id}`);
@@ -170,7 +170,7 @@ t.test('stored pidfds without a handle, or of another process, are removed and c
   const ofThisTest = readdirSync(`/proc/${heir.pid}/fdinfo`).filter((fd) =>
     readFileSync(`/proc/${heir.pid}/fdinfo/${fd}`, 'utf8').includes(`\nPid:\t${process.pid}\n`),
   );
-  t.equal(ofThisTest.length, 2, 'what has none of our names is left alone');
+  t.equal(ofThisTest.length, 2, 'descriptors with other names are left alone');
   await heir.upgrade();
   heir.child.kill('SIGKILL');
   await heir.exited;
@@ -178,7 +178,7 @@ t.test('stored pidfds without a handle, or of another process, are removed and c
   const last = await start();
   t.match((await last.get(`/v1/handles/${id}`)).body, { outcome: { reason: 'killed', signal: 'SIGKILL' } });
   await eventually(() => said.length === 11);
-  t.equal(said[10], `FDSTOREREMOVE=1 FDNAME=${name}`, 'nothing is sent twice');
+  t.equal(said[10], `FDSTOREREMOVE=1 FDNAME=${name}`, 'no descriptor is sent twice');
   t.equal(await last.stop(), 0);
 });
 
@@ -223,7 +223,7 @@ t.test('a full queue delays nothing and loses nothing', async (t) => {
     return names;
   };
   await eventually(() => stored().size === 40);
-  t.pass('what came and went meanwhile is not there');
+  t.pass('short-lived processes are not stored');
   for (const { id } of handles.slice(20)) await daemon.signal(id, 'SIGKILL');
   await eventually(() => stored().size === 0);
   t.equal(await daemon.stop(), 0);

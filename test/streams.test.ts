@@ -50,7 +50,7 @@ t.test('a program that runs as another user may too', asRoot, async (t) => {
   const file = join(daemon.directory, 'made');
   const again = 'echo one; echo two >> /dev/stdout';
   await run(daemon, ['sh', '-c', again], { user: 'nobody', stdout: { file, append: true } });
-  t.equal(readFileSync(file, 'utf8'), 'one\ntwo\n', 'a file that is made for it is its own');
+  t.equal(readFileSync(file, 'utf8'), 'one\ntwo\n', 'a file created for it belongs to it');
   await run(daemon, ['sh', '-c', again], { user: 'nobody', stdout: { file, append: true } });
   t.equal(readFileSync(file, 'utf8'), 'one\ntwo\none\ntwo\n', 'and is appended to');
   t.equal(await daemon.stop(), 0);
@@ -104,7 +104,7 @@ t.test('lines through every kind of stream stay whole', async (t) => {
   const captured = await run(daemon, writing(LINES));
   t.equal(difference(captured.stdout, wanted), null, 'captured');
   const reopened = await run(daemon, writing(LINES, '/dev/stderr'), { stdout: 'null' });
-  t.equal(difference(reopened.stderr, wanted), null, 'captured, and opened anew by name');
+  t.equal(difference(reopened.stderr, wanted), null, 'captured, and reopened by name');
   const file = join(daemon.directory, 'lines');
   writeFileSync(file, 'before\n');
   await run(daemon, writing(LINES), { stdout: { file, append: true } });
@@ -134,7 +134,7 @@ t.test('no output is lost while the daemon is replaced, killed or absent', async
   const third = await Daemon.start(t, { directory });
   await eventually(async () => (await third.events(id)).some(({ event }) => event === 'output'));
   t.equal(difference((await third.get(`/v1/handles/${id}/stdout`)).text, `${wanted}last`), null);
-  t.same(third.keepers, [], 'the keepers ended with what they held');
+  t.same(third.keepers, [], 'the keepers ended with the pipes that they held');
   t.equal(await third.stop(), 0);
 });
 

@@ -41,7 +41,7 @@ t.test('… although the daemon is killed: the next daemon sends it, at once if 
     await hangUp(daemon, id, 3000);
     daemon.child.kill('SIGKILL');
     await daemon.exited;
-    t.not(stateOf(pid), null, 'the crash itself ends nothing');
+    t.not(stateOf(pid), null, 'the crash itself ends no process');
     if (hasPassed) await new Promise((resolve) => setTimeout(resolve, 3000));
     const heir = await Daemon.start(t, { directory: daemon.directory });
     await eventually(() => stateOf(pid) === null);
@@ -108,5 +108,5 @@ t.test('500 calls that disconnect use no descriptors and leave nothing behind', 
   process.kill(pid, 'SIGKILL');
   await warm;
   t.equal(await daemon.stop(), 0);
-  t.equal(written(), 0, 'the promise is given up with the process');
+  t.equal(written(), 0, 'the deadline is dropped with the process');
 });

@@ -76,7 +76,7 @@ t.test('with a certificate TCP accepts only TLS, 1.2 or newer; the Unix socket s
   const headers = bearer(daemon);
   t.match(await ask(daemon, '/v1/handles', { headers }), { status: 200, body: { handles: [] } });
   t.match(await ask(daemon, '/livez', { headers: { host: 'evil.example' } }), { status: 421 });
-  t.equal((await daemon.get('/livez')).status, 200, 'by the Unix socket');
+  t.equal((await daemon.get('/livez')).status, 200, 'on the Unix socket');
 
   const plain = new Promise((resolve) => {
     httpRequest({ host: '127.0.0.1', port: daemon.port, path: '/livez' }, (response) => resolve(response.statusCode))
@@ -165,17 +165,17 @@ t.test('a certificate identifies its client: by the first DNS, URI or email name
     const { status, body } = await ask(daemon, '/v1/handles', pair);
     t.equal(status, 401, what);
     t.match(body.detail, /subjectAltName/);
-    t.equal((await ask(daemon, '/v1/handles', { ...pair, headers: bearer(daemon) })).status, 200, 'a token will do');
+    t.equal((await ask(daemon, '/v1/handles', { ...pair, headers: bearer(daemon) })).status, 200, 'a token suffices');
   }
   const known = shown(ours.issue('known', { names: ['DNS.1=known'] }));
   t.match(await spawn(daemon, { ...known, headers: bearer(daemon) }), {
     body: { client: `uid:${process.getuid!()}` },
   });
   const wrong = { authorization: 'Bearer wrong-0123456789abcdef' };
-  t.equal((await ask(daemon, '/v1/handles', { ...known, headers: wrong })).status, 401, 'no fall-back');
+  t.equal((await ask(daemon, '/v1/handles', { ...known, headers: wrong })).status, 401, 'no fallback');
   t.equal((await ask(daemon, '/v1/handles')).status, 401, 'without a certificate a token is needed');
   const evil = { ...known, headers: { host: 'evil.example' } };
-  t.equal((await ask(daemon, '/v1/handles', evil)).status, 421, 'the Host is looked at all the same');
+  t.equal((await ask(daemon, '/v1/handles', evil)).status, 421, 'the Host is still checked');
   t.equal(await daemon.stop(), 0);
 });
 
@@ -267,13 +267,13 @@ t.test('a resumed session has the same rights as before, and no more', async (t)
       t.match(first.text, says);
       const { ticket: session } = first;
       if (session === undefined) {
-        t.equal(pair, bad, 'only a connection that is refused may end before it is given a session');
+        t.equal(pair, bad, 'only a refused connection may end without a session');
         continue;
       }
       t.match((await talk({ ...pair, maxVersion, session })).text, says, 'with the same certificate');
       const bare = await talk({ maxVersion, session });
       if (pair === bad) t.notMatch(bare.text, /^HTTP\/1.1 200/);
-      else t.match(bare, { reused: true, text: says }, 'the session bears the certificate');
+      else t.match(bare, { reused: true, text: says }, 'the session contains the certificate');
     }
   t.equal(await daemon.stop(), 0);
 });

@@ -19,7 +19,7 @@ t.test('a process that the daemon may not signal is named, and the others are ki
   const refused = await daemon.post(`/v1/handles/${member.id}/terminate`, { graceMs: 100 });
   t.match(refused.body, { status: 403, errno: 'EPERM', handle: member.id });
   t.match(refused.body.detail, new RegExp(`process ${member.pids[0]} \\(sleep\\)`));
-  t.not(stateOf(member.pids[0]!), 'T', 'it is left as it was');
+  t.not(stateOf(member.pids[0]!), 'T', 'it is left unchanged');
   await eventually(() => stateOf(member.pid) === null);
   const leader = await deaf(daemon, `sh -c '${ignoresTerm}' & sleep 0.2; exec ${other}`);
   await eventually(() => isOther(leader.pid));
@@ -70,7 +70,7 @@ t.test(
     t.match(answer.body.detail, `its tracer, process ${tracer.pid} (twin)`);
     const wait = daemon.waitid(id);
     tracer.kill('SIGKILL');
-    t.match((await wait).body, { outcome: { reason: 'killed' } }, 'its end is seen once the tracer lets go');
+    t.match((await wait).body, { outcome: { reason: 'killed' } }, 'its exit is reported once the tracer detaches');
     t.equal(await daemon.stop(), 0);
   },
 );

@@ -28,7 +28,7 @@ t.test('an upgrade preserves pid, children, flags, stops, groups and cursors', a
   t.match(await parked, { status: 503, body: { errno: 'ESHUTDOWN' }, headers: { 'retry-after': '0' } });
   t.match(await socket.closed, { code: 1012 });
   t.equal(daemon.pid, pid);
-  t.equal(daemon.port, port, 'the port that was picked is kept');
+  t.equal(daemon.port, port, 'the chosen port is kept');
   t.match(daemon.entries.at(-1), { msg: 'ready', upgraded: true });
   for (const { id } of [living, ending, stopped])
     t.match((await daemon.get(`/v1/handles/${id}`)).body, { relation: 'child', outcome: null });
@@ -42,7 +42,7 @@ t.test('an upgrade preserves pid, children, flags, stops, groups and cursors', a
   t.match(
     (await daemon.waitid(stopped.id, { options: ['WSTOPPED', 'WNOHANG'] })).body,
     { siginfo: null },
-    'which is read once',
+    'it is read once',
   );
   await daemon.request('PATCH', `/v1/handles/${twin.id}`, { body: { nonblocking: false } });
   t.match((await daemon.get(`/v1/handles/${living.id}`)).body, { nonblocking: false }, 'a dup still shares');

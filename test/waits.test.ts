@@ -165,7 +165,7 @@ t.test('stops and continues: a parked wait for each wakes, and each client has i
     outcome: { reason: 'stopped', signal: 'SIGSTOP' },
   });
   t.match((await daemon.get(`/v1/handles/${id}`)).body, { state: 'stopped' });
-  t.match((await daemon.waitid(id, { options: ['WSTOPPED', 'WNOHANG'] })).body, { siginfo: null }, 'read once');
+  t.match((await daemon.waitid(id, { options: ['WSTOPPED', 'WNOHANG'] })).body, { siginfo: null }, 'it is read once');
   const continued = daemon.waitid(id, { options: ['WCONTINUED'] });
   await parked(2);
   await daemon.signal(id, 'SIGCONT');
@@ -251,6 +251,6 @@ t.test('a stop answers parked calls with 503, and nothing is left behind', async
     t.equal(answer.headers['retry-after'], '1');
   }
   t.equal(await code, 0);
-  t.ok(stateOf(child.pid), 'what was spawned lives on');
+  t.ok(stateOf(child.pid), 'the spawned process lives on');
   process.kill(child.pid, 'SIGKILL');
 });

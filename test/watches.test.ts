@@ -103,7 +103,7 @@ for (const { by, prefix } of ways) {
     const codes = socket.events.filter(({ event }) => event === 'reaped').map(({ outcome }) => outcome.exitCode);
     t.same(codes.sort(), [3, 4]);
     t.equal((await daemon.get(`/v1/watches/${id}`)).body.opened, 2);
-    t.equal(socket.events.filter(({ event }) => event === 'opened').length, 2, 'and no other');
+    t.equal(socket.events.filter(({ event }) => event === 'opened').length, 2, 'no other process');
     socket.close();
   });
 
@@ -280,7 +280,7 @@ t.test('a watch opens what its client may open, up to its quota, and tries again
   const second = await begun(t, name);
   await daemon.request('DELETE', `/v1/handles/${handle}`, as('one'));
   const next = await socket.first(({ event, handle: other }) => event === 'opened' && other !== handle);
-  t.equal(next.process.pid, second.pid, 'as soon as there is room');
+  t.equal(next.process.pid, second.pid, 'once the quota allows it');
   const from = daemon.entries.length;
   write(policy, { observer });
   await daemon.logged('policy reloaded', from);
@@ -290,7 +290,7 @@ t.test('a watch opens what its client may open, up to its quota, and tries again
   t.equal(
     (await socket.first(({ event, process }) => event === 'opened' && process.pid === third.pid)).watch,
     id,
-    'when it is let in again',
+    'when it is allowed again',
   );
   socket.close();
 });
@@ -350,7 +350,7 @@ t.test('a request that is repeated with its key creates one watch', async (t) =>
   t.equal(again.headers.location, first.headers.location);
   await daemon.kill();
   const heir = await Daemon.start(t, { directory });
-  t.equal((await heir.post('/v1/watches', body, keyed)).body.id, first.body.id, 'over a restart too');
+  t.equal((await heir.post('/v1/watches', body, keyed)).body.id, first.body.id, 'after a restart too');
   t.equal((await heir.get('/v1/watches')).body.watches.length, 1);
   t.equal((await heir.post('/v1/watches', { match: { argv: mark() } }, keyed)).status, 422);
 });

@@ -40,16 +40,16 @@ t.test('the limits of a request, to the byte', async (t) => {
   const json = 'content-type: application/json';
   const announced = tcp(daemon);
   announced.socket.write(head(daemon, 'POST /v1/handles', json, `content-length: ${limits.bodyBytes + 1}`));
-  t.match(await announced.closed, /^HTTP\/1.1 413[\s\S]*"errno":"E2BIG"/, 'a body that is too long is not read');
+  t.match(await announced.closed, /^HTTP\/1.1 413[\s\S]*"errno":"E2BIG"/, 'a body over the limit is not read');
   const chunked = tcp(daemon);
   chunked.socket.write(head(daemon, 'POST /v1/handles', json, 'transfer-encoding: chunked'));
   const chunk = Buffer.alloc(2 ** 16, ' ');
   const framed = Buffer.concat([Buffer.from(`${chunk.length.toString(16)}\r\n`), chunk, Buffer.from('\r\n')]);
   const send = (): boolean => chunked.socket.writable && chunked.socket.write(framed, () => send());
   send();
-  t.match(await chunked.closed, /^HTTP\/1.1 413/, 'one that does not say how long it is neither');
+  t.match(await chunked.closed, /^HTTP\/1.1 413/, 'nor one without a length');
   const body = JSON.stringify('x'.repeat(limits.bodyBytes - 2));
-  t.equal((await daemon.request('POST', '/v1/handles', { body })).status, 400, 'the longest is read');
+  t.equal((await daemon.request('POST', '/v1/handles', { body })).status, 400, 'the longest allowed body is read');
 
   const path = `/v1/handles?label=a=${'x'.repeat(limits.urlBytes - '/v1/handles?label=a='.length)}`;
   t.not((await daemon.get(path)).status, 414);
@@ -75,12 +75,12 @@ t.test('the limits of a request, to the byte', async (t) => {
 t.test('a client that sends slowly, or sends nothing, is disconnected', async (t) => {
   const daemon = await quick(t);
   const asking = 'GET /livez HTTP/1.1\r\nhost: localhost\r\nx: ';
-  t.match(await tcp(daemon).drip(asking).closed, TIMED_OUT, 'headers, a byte now and then');
+  t.match(await tcp(daemon).drip(asking).closed, TIMED_OUT, 'slow headers');
   t.match(await unix(daemon).drip(asking).closed, TIMED_OUT);
-  t.match(await tcp(daemon).closed, TIMED_OUT, 'not a byte');
+  t.match(await tcp(daemon).closed, TIMED_OUT, 'no bytes');
   t.match(await unix(daemon).closed, TIMED_OUT);
   const posting = head(daemon, 'POST /v1/handles', 'content-type: application/json', 'content-length: 100000');
-  t.match(await tcp(daemon).drip(posting).closed, TIMED_OUT, 'a body, a byte now and then');
+  t.match(await tcp(daemon).drip(posting).closed, TIMED_OUT, 'a slow body');
   const again = tcp(daemon);
   again.socket.write(head(daemon, 'GET /livez'));
   await again.until(/"ok"/);
@@ -93,7 +93,7 @@ t.test('the same over TLS, where the handshake has a time limit too', async (t) 
   const daemon = await quick(t, tls);
   const hello = '\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03';
   t.notMatch(await tcp(daemon).closed, /HTTP/, 'no handshake');
-  t.notMatch(await tcp(daemon).drip(hello).closed, /HTTP/, 'a handshake, a byte now and then');
+  t.notMatch(await tcp(daemon).drip(hello).closed, /HTTP/, 'a slow handshake');
   t.match(await secure(daemon).closed, TIMED_OUT, 'a handshake and nothing more');
   t.match(await secure(daemon).drip('GET /livez HTTP/1.1\r\nx: ').closed, TIMED_OUT);
   t.equal(await daemon.stop(), 0);
@@ -125,7 +125,7 @@ t.test('waiting has no time limit: a parked call, a stream, a socket that answer
   const last = (await silent.closed).slice(-2);
   t.equal(last, '\x89\x00', 'a socket is dropped that does not answer a ping (RFC 6455 5.5.2)');
   t.match(await slow.closed, TIMED_OUT);
-  t.match(await idle.closed, /^HTTP\/1.1 200/, 'a connection that is not used any more');
+  t.match(await idle.closed, /^HTTP\/1.1 200/, 'an idle connection');
 
   t.ok(pings > 0);
   t.match((await daemon.get('/metrics')).text, /^waitd_parked_calls 1$/m);
@@ -196,7 +196,7 @@ t.test('unauthenticated connections take a quarter at most, and the oldest is cl
     await silent[0]!.closed;
     t.notOk(silent[1]!.socket.destroyed);
     await connectOne();
-    t.equal((await daemon.get('/v1/node')).status, 200, 'by Unix socket');
+    t.equal((await daemon.get('/v1/node')).status, 200, 'on the Unix socket');
     await asked(known, head(daemon, 'GET /v1/node'), /^HTTP\/1.1 200/);
     await asked(comer, head(daemon, 'GET /v1/node'), /^HTTP\/1.1 200/);
     for (const { socket } of [known, comer, ...silent]) socket.destroy();

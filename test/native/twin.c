@@ -4,7 +4,8 @@
 //   wait b|n OPTIONS     waitid on the blocking or the nonblocking pidfd; answers
 //                        event CODE STATUS PID UID | zero | blocks | an errno
 // As `twin act NAME` it is a child with a behaviour that a shell cannot have: leader-exits, leader-leaves,
-// thread-executes, traced-stops, traced-executes, chain, chain-of-groups. `twin trace PID` traces another process, and never waits for it.
+// thread-executes, traced-stops, traced-executes, chain, chain-of-groups.
+// `twin trace PID` traces another process, and never waits for it.
 #define _GNU_SOURCE
 #include <errno.h>
 #include <pthread.h>

@@ -12,7 +12,7 @@ t.test('a browser without credentials reads /docs under the project’s name, wi
   await page.until(`document.querySelectorAll('.opblock').length >= 20`);
   t.equal(await page.evaluate('document.title'), 'waitd');
   t.equal(await page.evaluate(`document.querySelector('.info .title').firstChild.textContent.trim()`), 'waitd');
-  t.notOk(await page.evaluate(`document.querySelector('.topbar') !== null`), 'and under no other name');
+  t.notOk(await page.evaluate(`document.querySelector('.topbar') !== null`), 'no other name appears');
   // The details of an operation, with its schemas and examples.
   await page.evaluate(`document.querySelector('.opblock-post .opblock-summary-control').click()`);
   await page.until(`document.querySelector('.opblock.is-open .responses-table') !== null`);

@@ -138,7 +138,7 @@ function checkPrograms(t: Test, { report, windows, traces }: Result): void {
     );
   none(
     (one) => !isUnknown(one) && JSON.stringify(one.outcome) !== JSON.stringify(one.expected),
-    'every outcome is the right one, or not known',
+    'every outcome is right or unknown',
   );
   none((one) => !isUnknown(one) && !traces.has(one.token), 'nothing has an outcome that never ran');
   none(
@@ -153,7 +153,7 @@ function checkPrograms(t: Test, { report, windows, traces }: Result): void {
   none(
     (one) =>
       isUnknown(one) && !windows.some((window) => mayHide(window, one, traces.get(one.token), reapedAt.get(one.id))),
-    'unknown is only what ended while no daemon was there, or was cut short in its beginning',
+    'an outcome is unknown only after an exit without a daemon or an interrupted start',
   );
   none(({ collected }) => collected === 'twice', 'no status is collected twice');
   none(({ collected }) => collected === 'lost', 'no status is collected by an answer that nobody got');
@@ -185,7 +185,7 @@ function checkEvents(t: Test, { learnt, heard, gaps }: Report): void {
   t.same(
     gaps.filter(({ from, to }) => heard.some(({ seq }) => seq >= from && seq <= to)),
     [],
-    'a gap is told only where there was no event',
+    'a gap covers no events',
   );
   const byHandle = Map.groupBy(heard, ({ handle }) => handle);
   t.same(
@@ -197,7 +197,7 @@ function checkEvents(t: Test, { learnt, heard, gaps }: Report): void {
   t.same(
     heard.filter(({ handle }) => !asked.has(handle)),
     [],
-    'no spawn made a handle that its caller was not given',
+    'every handle was returned to its caller',
   );
 }
 
@@ -221,7 +221,7 @@ async function checkRest(t: Test, { daemon, directory, report }: Result): Promis
   const heard = new Set(report.heard.map(({ seq }) => seq));
   const missed: Heard[] = [];
   for await (const event of caller.events()) if (!heard.has(event.seq)) missed.push(event);
-  t.same(missed, [], 'whatever the journal holds was heard');
+  t.same(missed, [], 'the subscriber received all events of the journal');
   t.same((await caller.get('/v1/handles')).body.handles, []);
   caller.close();
   await eventually(() => daemon.zombies.length === 0);
@@ -270,7 +270,7 @@ t.test('a daemon that is killed during its first start can start again', async (
     await made;
     await short.kill();
     const daemon = await Daemon.start(t, { directory });
-    t.equal((await daemon.spawn(['true'])).relation, 'child', `killed when it had made ${name}`);
+    t.equal((await daemon.spawn(['true'])).relation, 'child', `killed after it created ${name}`);
     t.equal(await daemon.stop(), 0);
   }
 });

@@ -89,7 +89,7 @@ for (const [name, generator] of Object.entries(generators))
       return;
     }
     await generate(directory, generator);
-    t.equal(await program(directory, ['tsc', '--project', '.']), '', 'the compiler has nothing to say');
+    t.equal(await program(directory, ['tsc', '--project', '.']), '', 'the compiler reports nothing');
     t.same(await found(directory), { relation: 'child', exitCode: 3, events: ['opened', 'exited'], output: 'hello\n' });
   });
 

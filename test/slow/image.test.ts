@@ -72,7 +72,11 @@ t.test('a stop ends spawned processes within the grace, also one that ignores SI
   await make('exec sleep 1000');
   await make('trap "" TERM; while :; do sleep 1; done');
   containers.podman('stop', '-t', '10', name);
-  t.equal(containers.podman('inspect', '--format', '{{.State.ExitCode}}', name), '0', '137 would be a killed one');
+  t.equal(
+    containers.podman('inspect', '--format', '{{.State.ExitCode}}', name),
+    '0',
+    '137 would mean that it was killed',
+  );
 });
 
 for (const [script, code] of [
@@ -109,7 +113,7 @@ t.test('the init of one program forwards signals and reaps orphans', async (t) =
     containers.podman('kill', '-s', signal, name);
     await said(`got ${signal}`);
   }
-  t.equal(containers.attempt('healthcheck', 'run', name).status, 0, 'with the API beside it');
+  t.equal(containers.attempt('healthcheck', 'run', name).status, 0, 'the API is served beside it');
   await eventually(() => !statesIn(name).includes('Z'));
   containers.podman('kill', '-s', 'ALRM', name);
   t.equal(containers.podman('wait', name), '5');
@@ -178,7 +182,7 @@ t.test('the image has labels and contains the expected files', (t) => {
     const name = path.slice(path.lastIndexOf('node_modules/') + 'node_modules/'.length);
     t.ok(listed.has(`${name}@${lock.packages[path].version}`), `${path} is in the bill of materials`);
   }
-  t.match(cat('/app/docs/reference/errors.md'), /^## EAGAIN$/m, 'what /problems/EAGAIN answers');
+  t.match(cat('/app/docs/reference/errors.md'), /^## EAGAIN$/m, 'the text of /problems/EAGAIN');
   const unwanted = containers.podman(
     'run',
     '--rm',
@@ -188,7 +192,7 @@ t.test('the image has labels and contains the expected files', (t) => {
     '-c',
     'ls -d /usr/local/lib/node_modules /app/src /app/test /app/node_modules/typescript 2>/dev/null || true',
   );
-  t.equal(unwanted, '', 'and nothing that only builds it');
+  t.equal(unwanted, '', 'it contains no build tools');
   t.end();
 });
 

@@ -139,7 +139,7 @@ async function run(t: Test, containers: Containers, way: string): Promise<void> 
     return JSON.parse(containers.podman('exec', app, 'node', '-e', script));
   };
   t.match(ask('GET', '/v1/node'), { status: 200 });
-  t.match(ask('POST', '/v1/handles', { spawn: { argv: ['true'] } }), { status: 403 }, 'the policy is there');
+  t.match(ask('POST', '/v1/handles', { spawn: { argv: ['true'] } }), { status: 403 }, 'the policy is in place');
   containers.podman('exec', '-d', app, 'sh', '-c', 'sh -c "sleep 1000; exit 3" the-job');
   const opened = (): { status: number; body: { id: string; process: { pid: number } } } =>
     ask('POST', '/v1/handles', { open: { match: { argv: 'sh -c sleep 1000; exit 3 the-job' } } });

@@ -118,7 +118,7 @@ t.test('the install script only copies files below DESTDIR, and removes them aga
     spawnSync('env', ['-u', 'NODE_OPTIONS', `DESTDIR=${root}`, `NODE=${process.execPath}`, script, ...args], {
       encoding: 'utf8',
     });
-  for (let times = 0; times < 2; times += 1) t.equal(run().status, 0, 'twice is as once');
+  for (let times = 0; times < 2; times += 1) t.equal(run().status, 0, 'a second run changes nothing');
   const service = readFileSync(join(root, 'etc/systemd/system/waitd.service'), 'utf8');
   t.match(service, /^ExecStart=\/.*node.* \/.*\/waitd\/dist\/src\/main\.js serve /m);
   t.match(service, /^Environment=NODE_OPTIONS=--disable-sigusr1$/m);

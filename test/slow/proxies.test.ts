@@ -300,7 +300,7 @@ for (const { kind, impatient, seesLeave, deaf, checks } of all) {
         // Requests that the proxy forwarded before its check failed hang until the daemon continues.
         await eventually(
           async () => (await Promise.race([status().catch(() => 0), setTimeout(500, 0)])) === 503,
-          'it is taken out',
+          'it is taken out of service',
         );
         daemon.child.kill('SIGCONT');
         await eventually(async () => (await status()) === 200, 'it is back');

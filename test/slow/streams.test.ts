@@ -26,10 +26,10 @@ t.test('300,000 lines, captured', async (t) => {
   const stdout = 'capture';
   t.equal(difference(await run(daemon, writing(LINES), { stdout }), wanted), null);
   const byName = writing(LINES, '/dev/stdout');
-  t.equal(difference(await run(daemon, byName, { stdout }), wanted), null, 'opened anew by name');
+  t.equal(difference(await run(daemon, byName, { stdout }), wanted), null, 'reopened by name');
   const [shell, option, loop] = writing(LINES, '/dev/stderr');
   const both = await run(daemon, [shell!, option!, loop!], { stdout, stderr: 'stdout' });
-  t.equal(difference(both, wanted), null, 'by way of stderr, which is stdout');
+  t.equal(difference(both, wanted), null, 'through stderr, which is stdout');
   t.equal(await daemon.stop(), 0);
 });
 

@@ -91,7 +91,7 @@ t.test('under systemd the descriptor store restores pidfds, and exits in the mea
       .filter((line) => / [{\d]/.test(line))
       .map((line) => [line.slice(0, line.indexOf(' ')), JSON.parse(line.slice(line.indexOf(' ') + 1))] as const),
   );
-  t.equal(found.get('stored'), 3, 'the living ones');
+  t.equal(found.get('stored'), 3, 'the live processes');
   t.match(found.get('code'), { state: 'exited', outcome: { reason: 'exited', exitCode: 7 } });
   t.match(found.get('victim'), { state: 'exited', outcome: { reason: 'killed', signal: 'SIGKILL' } });
   t.match(found.get('living'), { state: 'running', relation: 'foreign' });
@@ -102,8 +102,8 @@ t.test('under systemd the descriptor store restores pidfds, and exits in the mea
   t.same(names('victim'), ['opened', 'exited', 'reaped']);
   t.same(names('living'), ['opened']);
   t.same(names('early'), ['opened', 'exited']);
-  t.match(found.get('again'), { outcome: { reason: 'killed', signal: 'SIGTERM' } }, 'over a restart');
+  t.match(found.get('again'), { outcome: { reason: 'killed', signal: 'SIGTERM' } }, 'after a restart');
   t.match(found.get('living-still'), { state: 'running' });
   t.match(found.get('living-ended'), { outcome: { reason: 'killed', signal: 'SIGKILL' } });
-  t.equal(found.get('stored-at-last'), 0, 'and the store is empty again');
+  t.equal(found.get('stored-at-last'), 0, 'the store is empty again');
 });

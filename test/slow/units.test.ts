@@ -131,9 +131,9 @@ t.test('the installed units work on a machine of their own', (t) => {
       .filter((line) => /^[a-z-]+ [{\d"]/.test(line))
       .map((line) => [line.slice(0, line.indexOf(' ')), JSON.parse(line.slice(line.indexOf(' ') + 1))] as const),
   );
-  t.equal(found.get('verify'), ' ', 'systemd finds nothing to say of them');
+  t.equal(found.get('verify'), ' ', 'systemd reports nothing');
   t.ok(Number(found.get('exposure')) <= MOST_EXPOSED, `exposure ${found.get('exposure')}`);
-  t.equal(found.get('started'), 'dead ', 'nobody has asked yet');
+  t.equal(found.get('started'), 'dead ', 'no client has connected yet');
   t.equal(found.get('cold'), 50);
   t.match(found.get('status'), /^\d+ live handles on \d+ processes, \d+ subscribers/);
   t.equal(found.get('user'), 'waitd ');
@@ -143,9 +143,9 @@ t.test('the installed units work on a machine of their own', (t) => {
     t.match(found.get(`${name}-kept`), { state: 'running' }, name);
   }
   t.equal(found.get('stopped'), 'dead ');
-  t.match(found.get('again'), { state: 'running' }, 'who asks starts it again');
+  t.match(found.get('again'), { state: 'running' }, 'a client starts it again');
   t.match(found.get('ended'), { outcome: { reason: 'killed', signal: 'SIGKILL' } });
-  t.match(found.get('dynamic'), { relation: 'child' }, 'which may have ended by then');
+  t.match(found.get('dynamic'), { relation: 'child' }, 'it may have ended by then');
   t.equal(found.get('dynamic-user'), 'yes ');
   t.equal(found.get('privileged'), 'nobody ');
   t.equal(found.get('left'), '/var/lib/waitd ');

@@ -61,11 +61,11 @@ t.test(`${UPGRADES} upgrades with ${CHILDREN} children and ${SUBSCRIBERS} subscr
   const { askedAgain } = caller;
   t.ok(
     (askedAgain['503 ESHUTDOWN, Retry-After 0'] ?? 0) >= UPGRADES * (PARKED - WORKERS),
-    'what was parked is sent back each time (some of it may have been of the short ones)',
+    'each upgrade answers all parked waits (some may belong to short-lived handles)',
   );
   t.notOk(
     Object.keys(askedAgain).some((why) => why === 'ECONNREFUSED' || why === 'ENOENT'),
-    'nobody is refused',
+    'no request is refused',
   );
 
   const last = await caller.lastSeq();
@@ -77,7 +77,7 @@ t.test(`${UPGRADES} upgrades with ${CHILDREN} children and ${SUBSCRIBERS} subscr
   );
   t.ok(listeners.every(({ gaps }) => gaps.length === 0));
   t.ok(listeners.every(({ codes }) => codes.length === UPGRADES && codes.every((code) => code === 1012)));
-  t.equal(last, 2 * ids.length, 'opened and exited of each');
+  t.equal(last, 2 * ids.length, 'opened and exited for each');
   let unknown = 0;
   for await (const { outcome } of caller.events()) if (outcome?.reason === 'unknown') unknown += 1;
   t.equal(unknown, 0);

@@ -29,7 +29,7 @@ t.test('the daemon finds the features that the kernel table states', async (t) =
   const features = await daemon.features();
   for (const feature of Object.keys(since) as (keyof Features)[]) {
     t.equal(features[feature], has(feature), `${feature}, which ${since[feature]} adds`);
-    t.match(limits, `| ${since[feature].padEnd(5)} | `, 'which has its row');
+    t.match(limits, `| ${since[feature].padEnd(5)} | `, 'the table has a row for it');
   }
 });
 
@@ -86,7 +86,7 @@ t.test('a foreign process: by pid and inode, and its outcome if the kernel repor
   t.match(handle, { relation: 'foreign', process: { inode } });
   const { process: view } = handle;
   const again = await daemon.post('/v1/handles', { open: { pid: view.pid, inode: view.inode } });
-  t.equal(again.status, 201, 'by what the view shows, null too');
+  t.equal(again.status, 201, 'by the values of the view, null included');
   const wrong = (await daemon.post('/v1/handles', { open: { pid: view.pid, inode: '1' } })).body;
   t.match(wrong, has('inode') ? { errno: 'ESRCH' } : { status: 501, errno: 'EOPNOTSUPP', detail: since.inode });
   process.kill(other.pid, 'SIGKILL');
