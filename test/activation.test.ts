@@ -153,7 +153,7 @@ t.test('a passed socket serves the address that it is bound to, or the listen op
 
 for (const [what, sockets, args, sentence] of [
   [
-    'a socket that nobody wants',
+    'an unused passed socket',
     ['x=tcp'],
     ['--listen', 'tcp:127.0.0.1:0'],
     /no --listen uses the passed socket fd:x, tcp:127\.0\.0\.1:\d+: add --listen fd:x/,
@@ -165,18 +165,18 @@ for (const [what, sockets, args, sentence] of [
     /--listen fd:y: the service manager did not pass a socket of this name/,
   ],
   [
-    'a socket that is wanted twice by its name',
+    'a socket that is named twice',
     ['x=tcp'],
     ['--listen', 'fd:x', '--listen', 'fd:x'],
     /^waitd: --listen fd:x and --listen fd:x are the same passed socket: give one of them\n$/,
   ],
   [
-    'a socket that is wanted by its name and by its path',
+    'a socket that is given by name and by path',
     ['x=unix:PATH'],
     ['--listen', 'unix:PATH', '--listen', 'fd:x'],
     /^waitd: --listen unix:\/.*\/s and --listen fd:x are the same passed socket: give one of them\n$/,
   ],
-  ['a socket of datagrams', ['x=udp'], [], /descriptor x .* is not a listening stream socket/],
+  ['a datagram socket', ['x=udp'], [], /descriptor x .* is not a listening stream socket/],
   ['a file', ['x=file'], [], /descriptor x .* is not a listening stream socket/],
 ] as const)
   t.test(`${what} is refused in one sentence`, async (t) => {

@@ -15,7 +15,7 @@ function writable(): boolean {
     return false;
   }
 }
-const real = writable() ? {} : { skip: 'no cgroup (v2) can be made here' };
+const real = writable() ? {} : { skip: 'no cgroup (v2) can be created here' };
 
 /** Creates a cgroup for the test. */
 function cgroupFor(t: Test): string {
@@ -102,7 +102,7 @@ t.test('--cgroup must be a cgroup', async (t) => {
 
 /** The kernel assigns a controller to one cgroup version only, on some machines to version 2. */
 const hasMemory = TREE !== undefined && readFileSync(join(TREE, 'cgroup.subtree_control'), 'utf8').includes('memory');
-const withoutMemory = hasMemory ? { skip: 'the memory controller is handed down here' } : real;
+const withoutMemory = hasMemory ? { skip: 'this machine assigns the memory controller to version 2' } : real;
 
 t.test('without a required controller nothing is started', withoutMemory, async (t) => {
   const directory = cgroupFor(t);

@@ -37,14 +37,14 @@ const states: Record<string, { argv: string[]; steps: Step[] }> = {
   'killed by SIGTERM': { argv: sleeper, steps: kill('SIGTERM') },
   'killed by a real-time signal': { argv: sleeper, steps: kill(37) },
   'ended by SIGSEGV, no core': { argv: ['sh', '-c', 'ulimit -c 0; kill -SEGV $$'], steps: ended },
-  'ended by SIGSEGV, with a core if there may be one': {
+  'ended by SIGSEGV, with a core if allowed': {
     argv: ['sh', '-c', 'ulimit -c 1000; kill -SEGV $$'],
     steps: ended,
   },
   stopped: { argv: sleeper, steps: stop },
   'stopped by SIGTSTP': { argv: sleeper, steps: [{ signal: 'SIGSTOP' }, { until: 'T' }, { signal: 'SIGTSTP' }] },
   'stopped, read': { argv: sleeper, steps: [...stop, { read: ['WSTOPPED'] }] },
-  'stopped, peeked at': { argv: sleeper, steps: [...stop, { read: ['WSTOPPED', 'WNOWAIT'] }] },
+  'stopped, read with WNOWAIT': { argv: sleeper, steps: [...stop, { read: ['WSTOPPED', 'WNOWAIT'] }] },
   'stopped, read, and another stop signal': {
     argv: sleeper,
     steps: [...stop, { read: ['WSTOPPED'] }, { signal: 'SIGSTOP' }],
@@ -72,8 +72,11 @@ const states: Record<string, { argv: string[]; steps: Step[] }> = {
     steps: [{ until: 't' }, ...kill('SIGKILL')],
   },
   collected: { argv: ['sh', '-c', 'exit 7'], steps: [...ended, { read: ['WEXITED'] }] },
-  'its leader exited with 3 before a thread ended it with 7': { argv: [program, 'act', 'leader-exits'], steps: ended },
-  'a thread that does not lead executed a program': { argv: [program, 'act', 'thread-executes'], steps: ended },
+  'ended by a thread with 7 after its leader exited with 3': { argv: [program, 'act', 'leader-exits'], steps: ended },
+  'executing a program from a thread other than its leader': {
+    argv: [program, 'act', 'thread-executes'],
+    steps: ended,
+  },
 };
 
 const events: Option[][] = [

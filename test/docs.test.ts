@@ -11,24 +11,22 @@ import { Daemon, temporaryDirectory } from './support/harness.ts';
 
 /** Command blocks that are not run here: the document, the first line and the reason. */
 const NOT_RUN: Record<string, string> = {
-  'README.md: npm ci && npm start     # serves a Unix socket and 127.0.0.1:7411':
-    'is what starts this test, by .ci/run',
-  'CONTRIBUTING.md: npm ci': 'is what runs this test',
+  'README.md: npm ci && npm start     # serves a Unix socket and 127.0.0.1:7411': '.ci/run runs it before this test',
+  'CONTRIBUTING.md: npm ci': 'it runs this test',
   'docs/explanation/performance.md: npm run bench                # builds the C floors, runs everything 5 times, prints medians and spreads; --help lists the options':
-    'takes half an hour',
+    'it takes half an hour',
   'docs/how-to/container.md: docker build -t waitd:0.1.0 --build-arg VERSION=0.1.0 --build-arg REVISION=$(git rev-parse HEAD) --build-arg CREATED=$(git log -1 --format=%cI) .':
-    'test:image builds the image and runs it so',
+    'test:image builds and runs the image this way',
   'docs/how-to/container.md: docker run --read-only my-image serve --main -- /srv/app --port 80':
-    'test:image runs programs so',
+    'test:image runs programs this way',
   'docs/how-to/proxies.md: waitd serve --listen unix:/run/waitd/waitd.sock --listen unix:/run/waitd/proxy.sock,token --socket-group www-data --allowed-origin https://waitd.example':
-    'test:proxies starts it so for each proxy',
+    'test:proxies starts it this way for each proxy',
   'docs/how-to/proxies.md: systemctl daemon-reload': 'test:proxies does it where systemd runs',
   'docs/how-to/sidecar.md: kubectl apply -k deploy/kubernetes/native   # an init container with restartPolicy: Always, Kubernetes 1.29 or later':
-    'needs a cluster; test:kubernetes checks the manifests',
+    'it needs a cluster; test:kubernetes checks the manifests',
   'docs/how-to/systemd.md: npm install -g ./waitd-0.1.0.tgz': 'test:systemd does it where systemd runs',
-  'docs/tutorial.md: npm ci && npm pack && npm install -g ./waitd-0.1.0.tgz': 'test:package installs it so',
-  'docs/tutorial.md: npm ci && export PATH=$PWD/node_modules/node/bin:$PATH':
-    'is what runs this test, and test:package',
+  'docs/tutorial.md: npm ci && npm pack && npm install -g ./waitd-0.1.0.tgz': 'test:package installs it this way',
+  'docs/tutorial.md: npm ci && export PATH=$PWD/node_modules/node/bin:$PATH': 'it runs this test and test:package',
 };
 
 /** Flags of other programs. */

@@ -29,23 +29,23 @@ t.test('a failed start prints the reason in one sentence, and leaves nothing beh
     ],
     ['a live socket', [...state, '--listen', `unix:${d}/live`], /another daemon is serving .*live: stop it/],
     [
-      'a file where the socket goes',
+      'a file in the place of the socket',
       [...state, '--listen', `unix:${d}/file`],
       /is not a socket: give another --listen/,
     ],
     ['a file on the way to the socket', [...state, '--listen', `unix:${d}/file/s`], /cannot be created: .*ENOTDIR/],
     ['a state directory that is a file', ['--state-dir', `${d}/file`, ...socket], /is not a directory: remove/],
-    ['a state directory with too long a name', ['--state-dir', `${d}/${'x'.repeat(300)}`, ...socket], /ENAMETOOLONG/],
+    ['a state directory with an overlong name', ['--state-dir', `${d}/${'x'.repeat(300)}`, ...socket], /ENAMETOOLONG/],
     ['no tokens file', [...state, ...socket, '--tokens', `${d}/none`], /none: no such file or directory/],
     ['a tokens file that others read', [...state, ...socket, '--tokens', `${d}/open`], /chmod 0600/],
     ['a directory as audit', [...state, ...socket, '--audit', d], /--audit .* cannot be opened for writing/],
     [
-      'no main program',
+      'a missing main program',
       [...state, ...socket, '--audit', `${d}/a`, '--main', '--', '/no/such'],
       /cannot be started/,
       127,
     ],
-    ['a main program in no format', [...state, ...socket, '--main', '--', `${d}/text`], /cannot be started/, 126],
+    ['a main program in no known format', [...state, ...socket, '--main', '--', `${d}/text`], /cannot be started/, 126],
   ];
   writeFileSync(join(d, 'text'), 'nothing that a kernel executes', { mode: 0o755 });
   const before = treeOf(d);

@@ -219,7 +219,7 @@ t.test('of the log of an earlier daemon, everything is applied except what SQLit
 t.test('a damaged log is set aside, the tables stay in use, and a gap reports the loss', async (t) => {
   for (const [what, spoil] of [
     ['a line', (log: string) => writeFileSync(log, '[["nonsense\n[]\n')],
-    ['a directory in its place', (log: string) => mkdirSync(log)],
+    ['a directory instead of the log', (log: string) => mkdirSync(log)],
   ] as const) {
     const daemon = await Daemon.start(t);
     const { id } = await daemon.spawn(['true']);

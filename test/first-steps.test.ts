@@ -119,7 +119,7 @@ t.test('the daemon can be profiled', (t) => {
 
 t.test(
   'the daemon starts in an unusual environment',
-  { skip: isRoot ? closedToOthers : 'root becomes a user without an entry' },
+  { skip: isRoot ? closedToOthers : 'only root can become a user without a passwd entry' },
   async (t) => {
     const d = homeOf(t);
     const stray = ['setpriv', '--reuid', '4000000', '--regid', '4000000', '--clear-groups'];
@@ -127,9 +127,9 @@ t.test(
     const shell = (script: string): string[] => ['sh', '-c', `${script} exec "$@"`, 'sh'];
     const cases: [string, string[], Record<string, string>][] = [
       ['no HOME, no PATH, no entry in the password database', [...stray, 'env', '-i'], {}],
-      ['no directory for temporary files', [], { TMPDIR: '/no/such' }],
+      ['no temporary directory', [], { TMPDIR: '/no/such' }],
       ['a closed stdin and stdout', shell('exec <&- >&-;'), {}],
-      ['everything closed', shell('exec <&- >&- 2>&-;'), {}],
+      ['all streams closed', shell('exec <&- >&- 2>&-;'), {}],
       ['umask 077', shell('umask 077;'), {}],
       ['umask 0', shell('umask 0;'), {}],
       ['the C locale', [], { LANG: 'C', LC_ALL: 'C' }],

@@ -68,11 +68,11 @@ for (const [what, command, code] of [
   ['0', ['true'], 0],
   ['another exit code', ['sh', '-c', 'exit 7'], 7],
   ['an exit code that looks like a signal', ['sh', '-c', 'exit 137'], 137],
-  ['128 and its signal', ['sh', '-c', 'kill -KILL $$'], 137],
-  ['the same of one that dumps core', ['sh', '-c', 'ulimit -c 0; kill -SEGV $$'], 139],
-  ['127 where it is not found', ['/no/such/program'], 127],
-  ['127 where it is not in the PATH', ['no-such-program'], 127],
-  ['126 where it cannot be executed', ['/etc/passwd'], 126],
+  ['128 plus the signal', ['sh', '-c', 'kill -KILL $$'], 137],
+  ['the same for a core dump', ['sh', '-c', 'ulimit -c 0; kill -SEGV $$'], 139],
+  ['127 if it does not exist', ['/no/such/program'], 127],
+  ['127 if it is not in the PATH', ['no-such-program'], 127],
+  ['126 if it cannot be executed', ['/etc/passwd'], 126],
 ] as const)
   t.test(`the daemon exits as its program does: ${what}`, async (t) => {
     const init = new Init(t, [...command]);

@@ -127,7 +127,7 @@ t.test('the daemon itself, zombies and kernel threads do not match', async (t) =
   t.equal((await open(daemon, { argv: `*${name}*` })).status, 404);
   const kernel = readFileSync('/proc/2/comm', 'utf8') === 'kthreadd\n';
   if (kernel) t.equal(Facts.of(2, new Map()), null);
-  else t.pass('kernel threads are not shown', { skip: 'there are none in this pid namespace' });
+  else t.pass('kernel threads are not shown', { skip: 'this pid namespace has none' });
 });
 
 const asRoot = process.getuid!() === 0 ? {} : { skip: 'only root can start a process of another user' };
@@ -153,7 +153,7 @@ t.test('a program that the daemon may not inspect does not match, and the answer
 });
 
 const hierarchy = ['/sys/fs/cgroup/unified', '/sys/fs/cgroup'].find((path) => existsSync(join(path, 'cgroup.procs')));
-const unified = isWritable(hierarchy) ? {} : { skip: 'no cgroup (v2) can be made here' };
+const unified = isWritable(hierarchy) ? {} : { skip: 'no cgroup (v2) can be created here' };
 
 function isWritable(directory: string | undefined): boolean {
   if (directory === undefined) return false;

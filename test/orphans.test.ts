@@ -27,7 +27,7 @@ function kernel() {
   const ask: typeof askWaitid = (idtype, id, options) => {
     if ((options & WEXITED) === 0 || (options & WNOHANG) === 0) throw new Error(`waitid with options ${options}`);
     if (idtype === P_ALL) {
-      if ((options & WNOWAIT) === 0) throw new Error('an exit was taken before anything was known of it');
+      if ((options & WNOWAIT) === 0) throw new Error('an exit was collected before it was identified');
       if (traps[0] !== undefined) return event(traps[0], 'CLD_TRAPPED');
       return zombies[0] === undefined ? 'ECHILD' : event(zombies[0], 'CLD_EXITED');
     }

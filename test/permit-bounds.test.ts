@@ -70,7 +70,7 @@ t.test('a tenant may narrow its spawns, and widen only what the policy lists', a
       shown: '-5',
     });
     t.match(await spawn('everything', { nice: -20 }), { status: 201 }, 'spawn: true allows all that the daemon can do');
-  } else t.pass('a lower nice value', { skip: 'only root may have one' });
+  } else t.pass('a lower nice value', { skip: 'only root may lower it' });
 });
 
 t.test('waitd policy check accepts the bounds', async (t) => {

@@ -498,7 +498,7 @@ t.test('the audit states client, verb, result and request', async (t) => {
   t.notMatch(text, tokenOf('a'));
 });
 
-const asRoot = process.getuid!() === 0 ? {} : { skip: 'only root can be other users' };
+const asRoot = process.getuid!() === 0 ? {} : { skip: 'only root can become other users' };
 
 t.test('other users may use the Unix socket if its mode, its group and the policy allow it', asRoot, async (t) => {
   const directory = temporaryDirectory(t);

@@ -92,7 +92,7 @@ t.test('handles are closed while waits are parked on them', async (t) => {
   );
 });
 
-const asRoot = process.getuid!() === 0 ? {} : { skip: 'only root chooses the next pid' };
+const asRoot = process.getuid!() === 0 ? {} : { skip: 'only root can choose the next pid' };
 
 t.test('a pid that is reused while a handle is open is another process', asRoot, async (t) => {
   const reuse = async (): Promise<{
@@ -116,7 +116,7 @@ t.test('a pid that is reused while a handle is open is another process', asRoot,
   };
   let reused = await reuse();
   for (let tries = 0; tries < 50 && reused === null; tries += 1) reused = await reuse();
-  if (reused === null) throw new Error('no pid could be had again: this machine starts too many processes');
+  if (reused === null) throw new Error('no pid could be reused: this machine starts too many processes');
   const { id, twin, first } = reused;
   t.match((await daemon.signal(id, 'SIGKILL')).body, { errno: 'ESRCH' });
   t.match((await daemon.signal(twin.id, 'SIGKILL', 'group')).body, { errno: 'ESRCH' });

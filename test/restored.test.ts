@@ -43,9 +43,9 @@ function overwrite(from: string, to: string): void {
 
 t.test('an older copy of the state directory is detected, whenever and however it was made', async (t) => {
   for (const [what, isRunning, restore] of [
-    ['a copy of a running daemon’s', true, (backup, state) => cpSync(backup, state, { recursive: true })],
-    ['files written over in place', false, overwrite],
-    ['files written over in place, of a running daemon’s', true, overwrite],
+    ['a copy of a running daemon’s directory', true, (backup, state) => cpSync(backup, state, { recursive: true })],
+    ['files overwritten in place', false, overwrite],
+    ['files of a running daemon, overwritten in place', true, overwrite],
     [
       'the tables alone',
       false,
@@ -78,7 +78,7 @@ t.test('an older copy of the state directory is detected, whenever and however i
       t.match(
         (await heir.get(`/v1/handles/${kept.id}`)).body,
         { outcome: { exitCode: 4 } },
-        `${what}: handles are back`,
+        `${what}: handles are restored`,
       );
       await requireReset(t, heir, seen, what);
     } else {

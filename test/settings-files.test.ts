@@ -28,7 +28,7 @@ const without = [
   'echo 0 > /proc/sys/user/max_inotify_instances; exec "$@"',
   'sh',
 ];
-const skip = spawnSync('unshare', [...without, 'true']).status === 0 ? false : 'no user namespace can be made here';
+const skip = spawnSync('unshare', [...without, 'true']).status === 0 ? false : 'no user namespace can be created here';
 
 t.test('without an inotify instance a policy is still read again, and the log names the sysctl', { skip }, (t) => {
   const directory = temporaryDirectory(t);

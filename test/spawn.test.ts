@@ -7,7 +7,7 @@ import { hashOf } from '../src/clients/tokens.ts';
 import { childrenOf, Daemon, eventually, type Response, stateOf, temporaryDirectory } from './support/harness.ts';
 
 const root = process.getuid!() === 0;
-const asRoot = { skip: !root && 'only root starts programs as somebody else' };
+const asRoot = { skip: !root && 'only root starts programs as another user' };
 const ENDED = { prefer: 'wait=60' };
 
 /** Compiles a program of one file. */

@@ -16,9 +16,9 @@ const PID = 4711;
 
 /** A spawn's effects on other parts of the daemon, in the order of the steps that Spawner states. */
 const steps = [
-  'take the place of a handle',
-  'take the place of output',
-  'take from the rate',
+  'reserve a handle',
+  'reserve output',
+  'take from the rate limit',
   'make the cgroup',
   'announce a spawn',
   'make the pipes',
@@ -33,11 +33,11 @@ const steps = [
   'add the handle',
   'write the handle',
   'send opened',
-  'give back the place of a handle',
-  'give back the place of output',
+  'release the reservation of a handle',
+  'release the reservation of output',
   'attach to the reaper',
   'end the reservation',
-  'tell of the program',
+  'notify the listeners',
 ] as const;
 type Step = (typeof steps)[number];
 
@@ -48,9 +48,9 @@ const withdrawn = ['kill', 'discard the pid', 'withdraw the intent', 'end the re
 
 /** What undoes the steps before a failed one. The quotas are released after that. */
 const undone: [failing: Step, undoing: readonly string[]][] = [
-  ['take the place of a handle', []],
-  ['take the place of output', []],
-  ['take from the rate', []],
+  ['reserve a handle', []],
+  ['reserve output', []],
+  ['take from the rate limit', []],
   ['make the cgroup', unprepared],
   ['make the pipes', unforked],
   ['fork', ['close the write ends', ...unforked]],
@@ -63,7 +63,7 @@ const undone: [failing: Step, undoing: readonly string[]][] = [
   ['add the handle', withdrawn],
 ];
 
-const quotasGivenBack = ['give back the place of output', 'give back the place of a handle'];
+const quotasReleased = ['release the reservation of output', 'release the reservation of a handle'];
 
 /** Parts that record their calls, and fail at one step. */
 function fakes(failing: Step | null): { parts: SpawnerParts; done: string[]; client: Client; handles: Set<Handle> } {
@@ -77,7 +77,7 @@ function fakes(failing: Step | null): { parts: SpawnerParts; done: string[]; cli
     let isTaken = true;
     return {
       [Symbol.dispose]: () => {
-        if (isTaken) done.push(`give back the place of ${what}`);
+        if (isTaken) done.push(`release the reservation of ${what}`);
         isTaken = false;
       },
     };
@@ -103,7 +103,7 @@ function fakes(failing: Step | null): { parts: SpawnerParts; done: string[]; cli
   const table = {
     makeId: () => 'h_1',
     reserve: () => {
-      step('take the place of a handle');
+      step('reserve a handle');
       return reservation('a handle');
     },
     countOf: () => 0,
@@ -141,7 +141,7 @@ function fakes(failing: Step | null): { parts: SpawnerParts; done: string[]; cli
     descriptors: 1024,
     outputs: {
       reserve: () => {
-        step('take the place of output');
+        step('reserve output');
         return reservation('output');
       },
       open: async () => {
@@ -167,7 +167,7 @@ function fakes(failing: Step | null): { parts: SpawnerParts; done: string[]; cli
     name: 'uid:1',
     rights: { spawn: true },
     quotas: {},
-    spawns: { take: () => step('take from the rate') },
+    spawns: { take: () => step('take from the rate limit') },
   } as unknown as Client;
   return { parts, done, client, handles };
 }
@@ -186,7 +186,7 @@ const options = { nonblocking: false, labels: {} };
 t.test('a spawn takes its steps in the stated order', async (t) => {
   const { parts, done, client, handles } = fakes(null);
   const spawner = new Spawner(parts);
-  spawner.onBegun((pid) => void done.push(pid === PID ? 'tell of the program' : String(pid)));
+  spawner.onBegun((pid) => void done.push(pid === PID ? 'notify the listeners' : String(pid)));
   const handle = await spawner.spawn(client, request, options);
   t.strictSame(done, steps);
   t.strictSame([...handles], [handle]);
@@ -201,7 +201,7 @@ for (const [failing, undoing] of undone)
     const errno = failing === 'write the intent' ? 'ENOSPC' : 'ENOMEM';
     await t.rejects(spawner.spawn(client, request, options), { errno } as never);
     const before = steps.slice(0, steps.indexOf(failing));
-    const taken = quotasGivenBack.slice(2 - Math.min(before.length, 2));
+    const taken = quotasReleased.slice(2 - Math.min(before.length, 2));
     t.strictSame(done, [...before, ...undoing, ...taken]);
     t.equal(handles.size, 0);
     // A stop of the daemon does not wait for a failed spawn.

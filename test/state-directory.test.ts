@@ -18,7 +18,7 @@ import { temporaryDirectory } from './support/harness.ts';
 
 t.test(
   'a state directory that is not writable',
-  { skip: isRoot ? closedToOthers : 'only root gives a directory away' },
+  { skip: isRoot ? closedToOthers : 'only root changes the owner of a directory' },
   async (t) => {
     const d = temporaryDirectory(t);
     chmodSync(d, 0o755);
@@ -45,7 +45,7 @@ t.test(
 
 t.test(
   'a state directory on a full or a read-only file system',
-  { skip: isRoot ? false : 'only root mounts' },
+  { skip: isRoot ? false : 'only root can mount' },
   async (t) => {
     const d = temporaryDirectory(t);
     const script = `

@@ -112,9 +112,9 @@ for (const signal of ['SIGQUIT', 'SIGUSR2', 'SIGALRM'] as const)
 
 for (const [when, begin] of [
   ['a running daemon', (t: Test): Promise<Daemon> => Daemon.start(t)],
-  ['one that is only about to start', aboutToStart],
+  ['a starting daemon', aboutToStart],
   [
-    'one that Node.js itself shields',
+    'a daemon with --disable-sigusr1',
     (t: Test): Promise<Daemon> => Daemon.start(t, { env: { NODE_OPTIONS: '--disable-sigusr1' } }),
   ],
 ] as const)

@@ -11,7 +11,9 @@ const root = process.getuid!() === 0;
 const asRoot = root ? {} : { skip: 'needs root' };
 /** Options of tests that mount a small disk in a mount namespace: a container may forbid either. */
 const mayMount =
-  spawnSync('unshare', ['-m', 'mount', '-t', 'tmpfs', 'tmpfs', '/mnt']).status === 0 ? {} : { skip: 'may not mount' };
+  spawnSync('unshare', ['-m', 'mount', '-t', 'tmpfs', 'tmpfs', '/mnt']).status === 0
+    ? {}
+    : { skip: 'mounting is not permitted here' };
 const LINES = 20_000;
 const ENDED = { headers: { prefer: 'wait=60' } };
 

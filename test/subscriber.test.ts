@@ -278,7 +278,7 @@ class Scene {
     if (this.reserved !== 0) throw new Error(`${this.reserved} reservations are left`);
     const count = reader.seqs.length;
     this.feed.push(HANDLES.map((each) => this.log.add(each)));
-    if (reader.seqs.length > count) throw new Error('it is still followed after its end');
+    if (reader.seqs.length > count) throw new Error('an ended handle is still followed');
   }
 
   #requireAll(isMeant: (event: Event) => boolean, when: string): void {

@@ -156,7 +156,7 @@ t.test('a certificate identifies its client: by the first DNS, URI or email name
     );
   const nameless: [string, string[]][] = [
     ['no name', []],
-    ['an address is no name', ['IP.1=10.0.0.1']],
+    ['an address, which does not count as a name', ['IP.1=10.0.0.1']],
     ['with a space', ['DNS.1=x\\, DNS:admin', 'DNS.2=admin']],
     ['with a space, in a URI', ['URI.1=http://x\\, DNS:admin']],
   ];
@@ -216,8 +216,8 @@ t.test('the TLS command in the how-to gets an answer', async (t) => {
 t.test('a certificate that does not verify ends the connection before any request', async (t) => {
   const daemon = await Daemon.start(t, { args: withClients });
   const cases: [string, Pair, string][] = [
-    ['of somebody else', theirs.issue('stranger', { names: ['DNS.1=admin'] }), 'UNABLE_TO_'],
-    ['of yesterday', ours.issue('old', { names: ['DNS.1=admin'], expired: true }), 'CERT_HAS_EXPIRED'],
+    ['of another authority', theirs.issue('stranger', { names: ['DNS.1=admin'] }), 'UNABLE_TO_'],
+    ['expired', ours.issue('old', { names: ['DNS.1=admin'], expired: true }), 'CERT_HAS_EXPIRED'],
     ['of a server', server, 'INVALID_PURPOSE'],
   ];
   for (const [what, pair, reason] of cases)

@@ -45,7 +45,7 @@ async function trace(t: Test, program: string, pid: number): Promise<ChildProces
   const tracer = spawn(program, ['trace', String(pid)], { stdio: ['ignore', 'pipe', 'inherit'] });
   t.teardown(() => tracer.kill('SIGKILL'));
   const [said] = await Promise.race([once(tracer.stdout, 'data'), once(tracer, 'exit').then(() => [''])]);
-  if (String(said).trim() !== 'traced') throw new Error('ptrace is not allowed here');
+  if (String(said).trim() !== 'traced') throw new Error('ptrace is not permitted here');
   return tracer;
 }
 

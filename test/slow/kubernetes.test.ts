@@ -22,7 +22,7 @@ function manifestsOf(directory: string): Manifest[] {
     resources: string[];
   };
   if (Object.keys(rest).sort().join() !== 'apiVersion,kind')
-    throw new Error(`${directory} does more than name resources`);
+    throw new Error(`${directory} has fields other than resources`);
   return resources.flatMap((resource) => {
     const path = join(directory, resource);
     return existsSync(join(path, 'kustomization.yaml'))

@@ -48,7 +48,7 @@ const older = ['/usr/bin/node', '/usr/bin/nodejs'].find(
 );
 t.test(
   'an older Node.js gets a one-sentence error',
-  older === undefined ? { skip: 'no older Node.js is here' } : {},
+  older === undefined ? { skip: 'no older Node.js is installed' } : {},
   (t) => {
     const { status, stderr } = spawnSync('env', ['-u', 'NODE_OPTIONS', older!, waitd, 'serve'], { encoding: 'utf8' });
     t.equal(status, 1);
@@ -59,7 +59,7 @@ t.test(
 
 t.test(
   'npm install -g with an older Node.js fails with the reason',
-  older === undefined ? { skip: 'no older Node.js is here' } : {},
+  older === undefined ? { skip: 'no older Node.js is installed' } : {},
   (t) => {
     const elsewhere = join(directory, 'older');
     // The npm that runs this test may have a silent log level, which this one would inherit.

@@ -156,15 +156,15 @@ for (const { kind, impatient, seesLeave, deaf, checks } of all) {
       await once(node.stream, 'end');
       t.equal(JSON.parse(node.text).pid, daemon.pid);
       const events = begin('/v1/events', { accept: 'text/event-stream' });
-      await eventually(() => events.text.includes('"hello"'), 'hello comes');
+      await eventually(() => events.text.includes('"hello"'), 'hello is received');
       const { id } = await daemon.spawn(['true']);
-      await eventually(() => events.text.includes(id), 'the event comes');
+      await eventually(() => events.text.includes(id), 'the event is received');
       events.stream.close();
       t.equal(session.remoteSettings.enableConnectProtocol, kind === haproxy, 'WebSockets over HTTP/2 (RFC 8441)');
       if (kind !== haproxy) return;
       const websocket = { ':method': 'CONNECT', ':protocol': 'websocket', ':scheme': 'https' };
       const socket = begin('/v1/events', { ...websocket, 'sec-websocket-version': '13' });
-      await eventually(() => socket.text.includes('"hello"'), 'hello comes');
+      await eventually(() => socket.text.includes('"hello"'), 'hello is received');
       socket.stream.close();
     });
 
@@ -303,7 +303,7 @@ for (const { kind, impatient, seesLeave, deaf, checks } of all) {
           'it is taken out of service',
         );
         daemon.child.kill('SIGCONT');
-        await eventually(async () => (await status()) === 200, 'it is back');
+        await eventually(async () => (await status()) === 200, 'it is back in service');
       },
     );
 
@@ -313,7 +313,7 @@ for (const { kind, impatient, seesLeave, deaf, checks } of all) {
       const status = async (): Promise<number> => (await plain.ask('GET', '/livez')).status;
       await eventually(async () => (await status()) === away, `clients get ${away}`);
       await daemonFor(t, kind, directory);
-      if (checks) await eventually(async () => (await status()) === 200, 'it is back');
+      if (checks) await eventually(async () => (await status()) === 200, 'it is back in service');
       else t.equal(await status(), 200, 'it is back at once');
       t.equal((await secure.ask('GET', '/v1/node')).status, 200);
     });

@@ -49,7 +49,7 @@ t.test(`${UPGRADES} upgrades with ${CHILDREN} children and ${SUBSCRIBERS} subscr
   done = true;
   await Promise.all(coming);
   // The fork server ends a moment after the last spawn.
-  await eventually(() => childrenOf(pid).length === CHILDREN, 'all of them are still its own');
+  await eventually(() => childrenOf(pid).length === CHILDREN, 'all children are still its own');
   for (const id of lasting) {
     const { relation, state } = (await caller.get(`/v1/handles/${id}`)).body;
     if (relation !== 'child' || state !== 'running') t.fail(`${id} is ${relation} and ${state}`);

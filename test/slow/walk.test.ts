@@ -67,7 +67,7 @@ class Walk {
   }
 
   #expect(what: string, actual: unknown, expected: unknown): void {
-    if (actual !== expected) throw new Error(`${what}: the daemon says ${actual}, and ${expected} is right`);
+    if (actual !== expected) throw new Error(`${what}: the daemon answers ${actual}, the kernel ${expected}`);
   }
 
   async step(): Promise<void> {

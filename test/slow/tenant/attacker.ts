@@ -109,7 +109,7 @@ const attacks: Record<string, () => Promise<unknown>> = {
     }),
   'a body of the limit': () => post('/v1/handles', { spawn: { argv: ['true'], env: { A: 'x'.repeat(4_000_000) } } }),
   'a body over the limit': () => ask('POST', '/v1/handles', { body: 'x'.repeat(6_000_000) }),
-  'a body that is deep': () => ask('POST', '/v1/handles', { body: deep(1_000_000) }),
+  'a deeply nested body': () => ask('POST', '/v1/handles', { body: deep(1_000_000) }),
   'many labels': () =>
     post('/v1/handles', {
       spawn: { argv: ['true'] },
@@ -119,7 +119,7 @@ const attacks: Record<string, () => Promise<unknown>> = {
     const ids = await Promise.all(times(50, () => spawn(pick([sleeping, { argv: ['true'] }, { argv: ['nosuch'] }]))));
     await Promise.all(ids.map(end));
   },
-  'spawns that are left': () => Promise.all(times(20, () => spawn(sleeping, { leaveAfterMs: 1 + upTo(20) }))),
+  'abandoned spawns': () => Promise.all(times(20, () => spawn(sleeping, { leaveAfterMs: 1 + upTo(20) }))),
   'a flood of output': () =>
     withHandle({ argv: ['yes'], stdout: 'capture', stderr: 'capture', nice: 19 }, () => setTimeout(300)),
   'large stdin': () => spawn({ argv: ['true'], stdin: { text: 'x'.repeat(3_000_000) } }),
@@ -152,8 +152,8 @@ const attacks: Record<string, () => Promise<unknown>> = {
         ),
       );
     }),
-  'polls of many': () => post('/v1/poll', { handles: times(10_000, (at) => `h_${at}`), timeoutMs: 1000 }),
-  'frames to subscribe': () =>
+  'polls of many handles': () => post('/v1/poll', { handles: times(10_000, (at) => `h_${at}`), timeoutMs: 1000 }),
+  'subscribe frames': () =>
     withSocket('', async (socket) => {
       const id = await spawn({ argv: ['true'] });
       for (const type of times(2000, () => pick(['subscribe', 'unsubscribe', 'nonsense'])))
@@ -199,7 +199,7 @@ const attacks: Record<string, () => Promise<unknown>> = {
   'slow reading': () => raw(head('GET /v1/events?since=0&limit=1000').repeat(50), { reads: false, forMs: 1000 }),
   'event streams': () =>
     Promise.all(times(20, () => raw(head('GET /v1/events?since=0', 'accept: text/event-stream'), { reads: false }))),
-  'upgrades that are left': () =>
+  'abandoned upgrades': () =>
     Promise.all(
       times(50, () =>
         raw(
