@@ -6,7 +6,7 @@ import { request } from 'node:http';
 import { join } from 'node:path';
 import { createInterface } from 'node:readline';
 import t, { type Test } from 'tap';
-import { Gate, temporaryDirectory } from './support/harness.ts';
+import { compileCache, Gate, temporaryDirectory } from './support/harness.ts';
 
 const ACTIVATE = join(import.meta.dirname, 'support/activate.py');
 const MAIN = join(import.meta.dirname, '../src/main.ts');
@@ -45,7 +45,13 @@ async function activated(
     ...args,
   ];
   const child = spawn('python3', [ACTIVATE, gate.path, ...sockets, '--', ...command], {
-    env: { PATH: process.env.PATH ?? '', HOME: directory, XDG_RUNTIME_DIR: directory, NODE_NO_WARNINGS: '1' },
+    env: {
+      PATH: process.env.PATH ?? '',
+      HOME: directory,
+      XDG_RUNTIME_DIR: directory,
+      NODE_NO_WARNINGS: '1',
+      ...compileCache,
+    },
     stdio: ['ignore', 'pipe', 'pipe'],
   });
   const exited = once(child, 'exit');

@@ -10,6 +10,7 @@ import { signalNumber } from '../schemas/signal-names.ts';
 import {
   caughtBy,
   childrenOf,
+  compileCache,
   eventually,
   Gate,
   Socket,
@@ -39,7 +40,7 @@ class Init {
     this.socket = join(this.directory, 'waitd.sock');
     const options = ['--listen', `unix:${this.socket}`, '--state-dir', join(this.directory, 'state'), ...args];
     this.child = spawn(process.execPath, [MAIN, 'serve', '--main', ...options, '--', ...command], {
-      env: { PATH: process.env.PATH ?? '', NODE_NO_WARNINGS: '1', ...env },
+      env: { PATH: process.env.PATH ?? '', NODE_NO_WARNINGS: '1', ...compileCache, ...env },
       cwd: this.directory,
       stdio: ['pipe', 'pipe', 'pipe'],
     });

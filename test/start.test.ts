@@ -3,13 +3,13 @@ import { chmodSync, existsSync, mkdirSync, readFileSync, statSync, writeFileSync
 import { createServer } from 'node:net';
 import { join } from 'node:path';
 import t from 'tap';
-import { Daemon, eventually, temporaryDirectory } from './support/harness.ts';
+import { compileCache, Daemon, eventually, temporaryDirectory } from './support/harness.ts';
 
 const MAIN = join(import.meta.dirname, '../src/main.ts');
 /** Runs a start that is expected to fail. */
 function refused(args: string[], env: Record<string, string> = {}): { code: number | null; text: string } {
   const { status, stderr } = spawnSync(process.execPath, [MAIN, ...args], {
-    env: { PATH: process.env.PATH, NODE_NO_WARNINGS: '1', ...env },
+    env: { PATH: process.env.PATH, NODE_NO_WARNINGS: '1', ...compileCache, ...env },
     encoding: 'utf8',
     timeout: 240_000,
   });

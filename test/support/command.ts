@@ -2,7 +2,7 @@ import { spawnSync } from 'node:child_process';
 import { chownSync, readdirSync } from 'node:fs';
 import { join } from 'node:path';
 import type { Test } from 'tap';
-import { temporaryDirectory } from './harness.ts';
+import { compileCache, temporaryDirectory } from './harness.ts';
 
 export const MAIN = join(import.meta.dirname, '../../src/main.ts');
 export const isRoot = process.getuid!() === 0;
@@ -45,7 +45,7 @@ export interface CommandOptions {
 export function waitd(args: string[], { env = {}, prefix = [] }: CommandOptions = {}): Ended {
   // Another user may be unable to read the loaders of the test runner.
   return spawnSync('env', ['-u', 'NODE_OPTIONS', ...prefix, process.execPath, MAIN, ...args], {
-    env: { PATH: process.env.PATH, NODE_NO_WARNINGS: '1', ...env },
+    env: { PATH: process.env.PATH, NODE_NO_WARNINGS: '1', ...compileCache, ...env },
     encoding: 'utf8',
     timeout: 60_000,
   });

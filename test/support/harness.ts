@@ -60,6 +60,10 @@ const TIED = [programOf('setpriv'), '--pdeathsig', 'KILL'];
 const BASE = mkdtempSync(join(tmpdir(), 'waitd-test-'));
 chmodSync(BASE, 0o711);
 process.env.WAITD_TEST = BASE;
+
+/** The variable by which daemons share compiled code, where the run has a cache; see leaks.ts. */
+const { NODE_COMPILE_CACHE } = process.env;
+export const compileCache = NODE_COMPILE_CACHE === undefined ? {} : { NODE_COMPILE_CACHE };
 process.once('exit', () => {
   killStartedWith(BASE);
   removeTree(BASE);
@@ -101,7 +105,14 @@ export class Daemon {
       join(directory, 'state'),
     ];
     this.child = spawn(command, [...rest, ...endpoints, ...args], {
-      env: { PATH: process.env.PATH ?? '', HOME: directory, NODE_NO_WARNINGS: '1', XDG_RUNTIME_DIR: directory, ...env },
+      env: {
+        PATH: process.env.PATH ?? '',
+        HOME: directory,
+        NODE_NO_WARNINGS: '1',
+        XDG_RUNTIME_DIR: directory,
+        ...compileCache,
+        ...env,
+      },
       stdio: ['ignore', 'pipe', 'pipe'],
     });
     this.exited = new Promise((resolve) => this.child.once('exit', (code) => resolve(code)));

@@ -15,7 +15,7 @@ import { descendantsOf, kill, mountsBelow, removeTree } from './leftovers.ts';
 /** The time for removals that are in progress when the command ends. */
 const GRACE_MS = 10_000;
 
-/** The compile cache of Node.js for npm. */
+/** Where Node.js keeps compiled code; see module.enableCompileCache(). */
 const CACHE = 'node-compile-cache';
 
 const [command, ...args] = process.argv.slice(2);
@@ -64,7 +64,9 @@ becomeSubreaper();
 const temporary = mkdtempSync(join(tmpdir(), 'waitd-run-'));
 chmodSync(temporary, 0o1777);
 const cgroupsBefore = cgroups();
-const child = spawn(command, args, { stdio: 'inherit', env: { ...process.env, TMPDIR: temporary } });
+// A test run starts a thousand daemons. A shared compile cache saves a third of what each start costs.
+const environment = { ...process.env, TMPDIR: temporary, NODE_COMPILE_CACHE: join(temporary, CACHE) };
+const child = spawn(command, args, { stdio: 'inherit', env: environment });
 
 /** Reaps orphans. Node.js reaps its own child. */
 function reap(): void {
