@@ -299,11 +299,15 @@ t.test('an upgrade and a close break off a followed stream abnormally; it can be
   await daemon.signal(id, 'SIGKILL');
   await once(two.response, 'end');
   t.equal(two.response.complete, true);
-  const writer = await daemon.spawn(['sh', '-c', 'while :; do echo more; sleep 0.05; done'], {}, capture);
-  const three = await follow(daemon, `/v1/handles/${writer.id}/stdout?follow=1`);
-  await eventually(() => three.text() !== '');
-  const removed = new Promise((resolve) => three.response.once('close', resolve));
-  await daemon.request('DELETE', `/v1/handles/${writer.id}?signal=SIGTERM`);
-  await removed;
+  for (const script of ['while :; do echo more; sleep 0.05; done', 'echo more; exec sleep 100']) {
+    const { id: writer, process: child } = await daemon.spawn(['sh', '-c', script], {}, capture);
+    const three = await follow(daemon, `/v1/handles/${writer}/stdout?follow=1`);
+    await eventually(() => three.text() !== '');
+    const removed = new Promise((resolve) => three.response.once('close', resolve));
+    await daemon.request('DELETE', `/v1/handles/${writer}`);
+    await removed;
+    t.equal(three.response.complete, false, script);
+    process.kill(child.pid, 'SIGKILL');
+  }
   t.equal(await daemon.stop(), 0);
 });

@@ -92,6 +92,11 @@ export class CapturedStream {
     return this.#state !== 'ended';
   }
 
+  /** Whether its file was removed before its end. */
+  get isDiscarded(): boolean {
+    return this.#state === 'discarded';
+  }
+
   /** The error for which no bytes can be moved to the file now; `null` if they can. */
   get fault(): Error | null {
     return this.#fault;

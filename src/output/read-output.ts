@@ -30,8 +30,10 @@ export async function readOutput(
   const live = outputs.streamOf(id, stream);
   await outputs.flush(id, stream);
   const file = await OutputFile.open(outputs.pathOf(id, stream), live);
-  const isOver = (): boolean => abortSignal.aborted || process.ending !== null || !outputs.isOpen(id, stream);
-  const isCut = (): boolean => process.ending === null && (outputs.streamOf(id, stream)?.open ?? false);
+  const isDiscarded = (): boolean => live?.isDiscarded ?? false;
+  const isOver = (): boolean =>
+    abortSignal.aborted || process.ending !== null || isDiscarded() || !outputs.isOpen(id, stream);
+  const isCut = (): boolean => isDiscarded() || (process.ending === null && (live?.open ?? false));
   const watch = (): Watch => {
     const { promise: happened, resolve } = Promise.withResolvers<void>();
     const onAbort = (): void => resolve();
