@@ -49,7 +49,9 @@ export function outputRoutes(app: App, daemon: Daemon): void {
         if (range === 'unsatisfiable' || range.to <= output.first) {
           await output.close();
           const headers = { 'content-range': `bytes */${output.size}` };
-          const detail = `The stream does not have these bytes. It has the bytes from ${output.first} to ${output.size}.`;
+          const { first, size } = output;
+          const kept = size > first ? `bytes ${first} to ${size - 1}` : 'no bytes';
+          const detail = `The stream does not have these bytes. It has ${kept} now. Ask for those, or follow it.`;
           throw new Problem('EPROTO', detail, { status: 416, headers });
         }
         const from = Math.max(range.from, output.first);
