@@ -61,18 +61,18 @@ t.test('options are checked before anything else', async (t) => {
 });
 
 t.test('a stopped child without a handle is still stopped for the next client, with its stop unread', async (t) => {
-  for (const between of ['nothing', 'an upgrade', 'a stop while nobody holds it'] as const) {
+  for (const between of ['nothing', 'an upgrade', 'a stop without a handle'] as const) {
     const { id, process: own } = await daemon.spawn(['sleep', '100']);
     const stop = async (): Promise<void> => {
       process.kill(own.pid, 'SIGSTOP');
       await eventually(() => stateOf(own.pid) === 'T');
     };
-    if (between !== 'a stop while nobody holds it') {
+    if (between !== 'a stop without a handle') {
       await stop();
       await daemon.waitid(id, { options: ['WSTOPPED'] });
     }
     await daemon.request('DELETE', `/v1/handles/${id}`);
-    if (between === 'a stop while nobody holds it') await stop();
+    if (between === 'a stop without a handle') await stop();
     if (between === 'an upgrade') await daemon.upgrade();
     const { body: again } = await daemon.post('/v1/handles', { open: { pid: own.pid } });
     t.match(again, { relation: 'child', state: 'stopped' }, between);

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # usage: debian.sh unpack DIR PACKAGE… | install PACKAGE…
-# Unpacks Debian's packages below DIR, which changes nothing else on the machine, or installs them. The package lists are
-# updated only if the present ones do not suffice.
+# Unpacks Debian's packages below DIR, which changes nothing else on the machine, or installs them. The package lists
+# are updated only if the present ones do not suffice.
 set -euo pipefail
 what=$1
 shift

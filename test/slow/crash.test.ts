@@ -156,7 +156,7 @@ function checkPrograms(t: Test, { report, windows, traces }: Result): void {
     'an outcome is unknown only after an exit without a daemon or an interrupted start',
   );
   none(({ collected }) => collected === 'twice', 'no status is collected twice');
-  none(({ collected }) => collected === 'lost', 'no status is collected by an answer that nobody got');
+  none(({ collected }) => collected === 'lost', 'no status is collected by a lost answer');
 }
 
 /**

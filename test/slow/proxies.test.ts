@@ -210,7 +210,7 @@ for (const { kind, impatient, seesLeave, deaf, checks } of all) {
         eventually(async () => {
           if (!seesLeave) await daemon.spawn(['true']);
           return (await metric(daemon, 'subscribers')) === 0;
-        }, 'nobody is subscribed');
+        }, 'no subscriber is left');
       await gone();
       const socket = secure.socket();
       await socket.first(({ type }) => type === 'hello');

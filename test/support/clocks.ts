@@ -1,6 +1,7 @@
 /**
- * Changes the clocks of a daemon under test, which preloads it (`node --import`). The file in CLOCKS holds JSON: `wallMs` is added to the
- * wall clock, `bootMs` to CLOCK_BOOTTIME, and `bootId` replaces the kernel's boot id. The daemon has no code for this.
+ * Changes the clocks of a daemon under test, which preloads it (`node --import`). The file in CLOCKS holds JSON:
+ * `wallMs` is added to the wall clock, `bootMs` to CLOCK_BOOTTIME, and `bootId` replaces the kernel's boot id. The
+ * daemon has no code for this.
  */
 import fs, { readFileSync } from 'node:fs';
 import { syncBuiltinESMExports } from 'node:module';

@@ -1,6 +1,6 @@
 /**
- * Lets a test measure the memory of a daemon, which preloads it (`node --import`). At SIGUSR2 it collects garbage and writes the number
- * of bytes in use to the file in MEMORY. The daemon has no code for this.
+ * Lets a test measure the memory of a daemon, which preloads it (`node --import`). At SIGUSR2 it collects garbage and
+ * writes the number of bytes in use to the file in MEMORY. The daemon has no code for this.
  */
 import { renameSync, writeFileSync } from 'node:fs';
 import { setFlagsFromString } from 'node:v8';

@@ -12,8 +12,8 @@ export const NOBODY = 65534;
 export const asNobody = isRoot ? ['setpriv', '--reuid', `${NOBODY}`, '--regid', `${NOBODY}`, '--clear-groups'] : [];
 
 /**
- * The reason why another user cannot run the daemon from this checkout, for a test's `skip`; false if that user can. For example, a
- * checkout below /root is private to its owner.
+ * The reason why another user cannot run the daemon from this checkout, for a test's `skip`; false if that user can.
+ * For example, a checkout below /root is private to its owner.
  */
 export const closedToOthers: string | false =
   isRoot &&

@@ -1,8 +1,9 @@
 #!/usr/bin/env bash
 # usage: containers.sh up DIR | build DIR TAG [ARG…] | down DIR
-# Sets up containers without a registry: podman with its store in DIR, and replacements for the base images of the Dockerfile from Debian
-# packages and the node packages of npm. The first `up` takes a minute, a later one no time. Podman with DIR's configuration
-# (CONTAINERS_CONF, CONTAINERS_STORAGE_CONF) writes only to DIR, and `down` removes all of it.
+# Sets up containers without a registry: podman with its store in DIR, and replacements for the base images of the
+# Dockerfile from Debian packages and the node packages of npm. The first `up` takes a minute, a later one no time.
+# Podman with DIR's configuration (CONTAINERS_CONF, CONTAINERS_STORAGE_CONF) writes only to DIR, and `down` removes all
+# of it.
 set -euo pipefail
 what=$1
 mkdir -p "$2"

@@ -1,6 +1,7 @@
 /**
- * Fakes cgroup controllers for a daemon under test, which preloads it (`node --import`). Each directory that the daemon creates below
- * FAKE_CGROUP gets the files of a cgroup with the memory, pids and cpu controllers. Some machines lack these controllers in version 2.
+ * Fakes cgroup controllers for a daemon under test, which preloads it (`node --import`). Each directory that the daemon
+ * creates below FAKE_CGROUP gets the files of a cgroup with the memory, pids and cpu controllers. Some machines lack
+ * these controllers in version 2.
  */
 import fs from 'node:fs';
 import { syncBuiltinESMExports } from 'node:module';

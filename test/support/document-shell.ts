@@ -15,8 +15,8 @@ export interface DocumentShell {
 }
 
 /**
- * Runs the shell blocks of a document. Before, it writes the files that the document shows: blocks of another language with a file name
- * after the language, such as ```js runner.mjs.
+ * Runs the shell blocks of a document. Before, it writes the files that the document shows: blocks of another language
+ * with a file name after the language, such as ```js runner.mjs.
  * @returns the output of each block
  */
 export function runBlocks(t: Test, blocks: readonly Block[], { directory, instead }: DocumentShell): string[] {
@@ -59,8 +59,8 @@ function programs(directory: string): string {
 }
 
 /**
- * Compares an output with the one in a document. Ignores what differs between runs: ids, uids, tokens, times, numbers of three and more
- * digits. `…` matches anything.
+ * Compares an output with the one in a document. Ignores what differs between runs: ids, uids, tokens, times, numbers
+ * of three and more digits. `…` matches anything.
  */
 export function isAsShown(printed: string, shown: string): boolean {
   const lines = plain(shown).split('\n');

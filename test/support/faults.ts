@@ -1,6 +1,6 @@
 /**
- * Makes a daemon under test fail at a named step; the daemon preloads it (`node --import`). The file in FAULT names the step, and the fault
- * lasts while the file exists. The daemon has no code for this.
+ * Makes a daemon under test fail at a named step; the daemon preloads it (`node --import`). The file in FAULT names the
+ * step, and the fault lasts while the file exists. The daemon has no code for this.
  */
 import fs, { existsSync, readFileSync, readlinkSync, rmSync } from 'node:fs';
 import { syncBuiltinESMExports } from 'node:module';

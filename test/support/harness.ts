@@ -53,7 +53,10 @@ const MAIN = join(import.meta.dirname, '../../src/main.ts');
 /** The time limit of every wait, many times what a busy machine needs. */
 const PATIENCE_MS = 240_000;
 
-/** A prefix that kills a program when this process ends (PR_SET_PDEATHSIG). A fork or a change of user cancels it; execve does not. */
+/**
+ * A prefix that kills a program when this process ends (PR_SET_PDEATHSIG). A fork or a change of user cancels it;
+ * execve does not.
+ */
 const TIED = [programOf('setpriv'), '--pdeathsig', 'KILL'];
 
 /** The temporary directory of this test file. Every process that it starts has the path in its environment. */
@@ -444,7 +447,10 @@ export function caughtBy(pid: number): Set<string> {
   );
 }
 
-/** Reads a command line with a NUL after each argument. @returns '' for a zombie and for a process that does not exist */
+/**
+ * Reads a command line with a NUL after each argument.
+ * @returns '' for a zombie and for a process that does not exist
+ */
 export const commandLineOf = (pid: number): string => ofProcess(`${pid}/cmdline`);
 
 export function childrenOf(pid: number): number[] {

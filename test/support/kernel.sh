@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # usage: kernel.sh get VERSION | run VERSION COMMANDS
-# `get` downloads Debian's newest kernel of a VERSION (6.1.0, 6.12), or prints why it cannot.
-# `run` boots it in QEMU without KVM on a temporary overlay of /, runs COMMANDS as root, and exits with their status. It changes nothing
+# `get` downloads Debian's newest kernel of a VERSION (6.1.0, 6.12), or prints why it cannot. `run` boots it in QEMU
+# without KVM on a temporary overlay of /, runs COMMANDS as root, and exits with their status. It changes nothing
 # outside except the cache of kernels. The boot takes about 10 s, and programs run 10 times slower than outside.
 set -euo pipefail
 what=$1 version=$2 commands=${3:-}

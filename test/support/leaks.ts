@@ -1,6 +1,6 @@
 /**
- * Runs a command, and fails if it leaves a process, a mount, a cgroup or a file in its temporary directory. Lists all of them, and
- * removes the processes, the mounts and the files.
+ * Runs a command, and fails if it leaves a process, a mount, a cgroup or a file in its temporary directory. Lists all
+ * of them, and removes the processes, the mounts and the files.
  * usage: node test/support/leaks.ts COMMAND [ARG…]
  */
 import { spawn } from 'node:child_process';
@@ -42,7 +42,10 @@ function cgroups(): Set<string> {
 /** The cgroups of podman and buildah, which leave empty ones on a machine with both versions of cgroups. */
 const ENGINES = /^\/sys\/fs\/cgroup\/.*\/?(libpod_parent|buildah-)/;
 
-/** Reports whether a cgroup is empty. A process in it belongs to another program, because the command's processes have ended. */
+/**
+ * Reports whether a cgroup is empty. A process in it belongs to another program, because the command's processes have
+ * ended.
+ */
 function isEmpty(cgroup: string): boolean {
   try {
     return readFileSync(join(cgroup, 'cgroup.procs'), 'utf8') === '';

@@ -1,4 +1,7 @@
-/** Returns a numbered line. Tests write each line separately and reopen streams in between, to detect lost or mixed output. */
+/**
+ * Returns a numbered line. Tests write each line separately and reopen streams in between, to detect lost or mixed
+ * output.
+ */
 export const lineOf = (n: number): string => `line ${n} of a stream that must be whole\n`;
 
 /** Returns the first `count` lines. */

@@ -1,6 +1,6 @@
 /**
- * Divides every time limit in src/http/limits.ts by 20 in a daemon under test, which preloads it (`node --import`). So a test can wait for
- * each limit. The daemon has no code for this.
+ * Divides every time limit in src/http/limits.ts by 20 in a daemon under test, which preloads it (`node --import`). So
+ * a test can wait for each limit. The daemon has no code for this.
  */
 import { registerHooks } from 'node:module';
 

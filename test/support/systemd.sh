@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # usage: systemd.sh STAGE_DIR COMMANDS
-# Boots the machine's systemd as PID 1 in new namespaces, on a temporary overlay of / with the tree of STAGE_DIR on top. Runs COMMANDS
-# there after basic.target, prints their output, and exits with their status. It changes nothing outside.
+# Boots the machine's systemd as PID 1 in new namespaces, on a temporary overlay of / with the tree of STAGE_DIR on top.
+# Runs COMMANDS there after basic.target, prints their output, and exits with their status. It changes nothing outside.
 set -euo pipefail
 stage=$(realpath "$1")
 shift

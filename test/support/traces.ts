@@ -10,7 +10,10 @@ export interface Trace {
   endedAt: number | null;
 }
 
-/** Returns the milliseconds since boot from /proc/uptime, exact to 10 ms. A shell can read this clock without another process. */
+/**
+ * Returns the milliseconds since boot from /proc/uptime, exact to 10 ms. A shell can read this clock without another
+ * process.
+ */
 export function uptime(): number {
   return Math.round(Number(readFileSync('/proc/uptime', 'utf8').split(' ')[0]) * 1000);
 }
