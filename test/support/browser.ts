@@ -47,11 +47,15 @@ export class Page {
       '--disable-dev-shm-usage',
       '--remote-debugging-port=0',
     ];
-    const browser = spawn(program, [...flags, profile, 'about:blank'], { stdio: ['ignore', 'ignore', 'pipe'] });
-    const ended = new Promise<void>((resolve) => browser.once('exit', () => resolve()));
+    // A group of its own, because Debian's program is a script that starts the browser.
+    const browser = spawn(program, [...flags, profile, 'about:blank'], {
+      stdio: ['ignore', 'ignore', 'pipe'],
+      detached: true,
+    });
+    const closed = new Promise<void>((resolve) => browser.once('close', () => resolve()));
     t.teardown(async () => {
-      browser.kill('SIGKILL');
-      await ended;
+      process.kill(-browser.pid!, 'SIGKILL');
+      await closed; // all of the group have closed their end of the pipe
     });
     const { promise, resolve } = Promise.withResolvers<string>();
     createInterface({ input: browser.stderr }).on('line', (line) => {
@@ -59,6 +63,7 @@ export class Page {
       if (address !== undefined) resolve(address);
     });
     const socket = new WebSocket(await promise);
+    socket.on('error', () => {}); // the browser is killed with its connection open
     await new Promise((opened) => socket.once('open', opened));
     const page = new Page(socket);
     await page.#attach();
