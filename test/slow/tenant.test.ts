@@ -19,8 +19,8 @@ const PAUSE_MS = 20;
 
 /** What a daemon retains after work: compiled code, filled caches, pages of SQLite. */
 const MEMORY_TOLERANCE = 24 * 2 ** 20;
-/** The allocator returns pages late, and not all of them. */
-const RESIDENT_TOLERANCE = 160 * 2 ** 20;
+/** The allocator returns pages late, and not all of them: up to 170 MiB were seen. A leak shows in the memory in use as well. */
+const RESIDENT_TOLERANCE = 224 * 2 ** 20;
 /** The journal's file does not shrink: its free pages are reused. */
 const JOURNAL_TOLERANCE = 64 * 2 ** 20;
 /** Connections of this test. */

@@ -124,6 +124,7 @@ export class Generator {
     return fc
       .record({
         ids: this.#ids,
+        errno: fc.constantFrom('EAGAIN', 'ECHILD', 'EXXX'),
         headers: this.#headers,
         more: this.#moreHeaders(route),
         query: fc.record(Object.fromEntries(query.map(({ name, schema }) => [name, this.#value(schema, name)])), {
@@ -132,10 +133,10 @@ export class Generator {
         body,
         abortAfterMs: fc.oneof({ weight: 30, arbitrary: fc.constant(null) }, { weight: 1, arbitrary: fc.nat(3) }),
       })
-      .map(({ query, headers, more, body, ...rest }) => ({
+      .map(({ query, errno, headers, more, body, ...rest }) => ({
         route,
         method: route.method,
-        path: route.path + queryOf(query as Record<string, unknown>),
+        path: route.path.replace('{errno}', errno) + queryOf(query as Record<string, unknown>),
         headers: { ...headers, ...more, ...(body !== undefined && { 'content-type': 'application/json' }) },
         body: body === undefined ? undefined : JSON.stringify(body),
         ...rest,
