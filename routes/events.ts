@@ -143,6 +143,7 @@ function parseFrame(text: string): z.infer<typeof ClientFrame> | string {
   }
   const { data, error } = ClientFrame.safeParse(frame);
   if (data !== undefined) return data;
-  const [{ path, message }] = error.issues as [z.core.$ZodIssue];
+  const [{ code, path, message }] = error.issues as [z.core.$ZodIssue];
+  if (code === 'unrecognized_keys') return `The frame is not valid: ${message}.`;
   return path.length === 0 ? NO_FRAME : `The frame is not valid at /${path.join('/')}: ${message}.`;
 }

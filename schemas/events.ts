@@ -62,10 +62,10 @@ export type EventFrame = z.infer<typeof EventFrame>;
 const gap = {
   from: cursor.meta({ description: 'The first cursor that is missing.' }),
   to: cursor.meta({ description: 'The last cursor that is missing.' }),
-  reset: z
-    .literal(true)
-    .optional()
-    .meta({ description: 'Present if `since` was beyond the newest event. The stream goes on from the newest one.' }),
+  reset: z.literal(true).optional().meta({
+    description:
+      'Present if `since` is not a cursor of this journal: it is beyond the newest event, or from before the journal was lost or restored.',
+  }),
 };
 
 export const HelloFrame = z
@@ -135,3 +135,6 @@ export const EventPage = z
     next: cursor.meta({ description: 'The `since` of the next page.' }),
   })
   .meta({ id: 'EventPage', description: 'A page of events.', examples: [{ events: [], gap: null, next: 18 }] });
+export type EventPage = z.infer<typeof EventPage>;
+/** Events that a reader asked for and that are not stored any more. */
+export type Gap = NonNullable<EventPage['gap']>;

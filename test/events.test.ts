@@ -247,6 +247,8 @@ t.test('a frame that names too many handles gets an error frame', async (t) => {
   await socket.first((frame) => frame.type === 'hello');
   socket.send({ type: 'subscribe', handles: Array.from({ length: 1001 }, (_, n) => `h_${n}`) });
   t.match(await socket.first((frame) => frame.type === 'error'), { errno: 'EINVAL', detail: /\/handles: .*1000/ });
+  socket.send({ type: 'subscribe', handles: ['h_1'], x: 1 });
+  t.match(await socket.first((frame) => frame.detail?.includes('"x"')), { type: 'error', errno: 'EINVAL' });
   socket.close();
 });
 

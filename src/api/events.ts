@@ -13,7 +13,7 @@ interface Parts {
   feed: Feed;
 }
 
-/** Events: in pages, and pushed to a subscriber. */
+/** Operations on events: read in pages, or pushed to a subscriber. */
 export class EventOperations {
   readonly #parts: Parts;
 
@@ -34,14 +34,14 @@ export class EventOperations {
       }),
   };
 
-  /** @throws {Problem} EBADF where the client never had one of the handles that a query names */
+  /** Requires that the client has had each handle that a query names. @throws {Problem} EBADF */
   requireKnown(client: Client, { handle = [] }: Pick<EventQuery, 'handle'>): void {
     for (const id of handle) if (this.#parts.handles.beginningOf(client, id) === null) throw unknownHandle(id);
   }
 
   /**
-   * Takes the place of a subscriber before it is one.
-   * @returns to be disposed of when its connection has closed
+   * Reserves the quota of a subscriber before it exists.
+   * @returns a reservation to dispose of when the connection has closed
    * @throws {Problem} EDQUOT
    */
   reserve(client: Client, { handle = [] }: Pick<EventQuery, 'handle'>): Reservation {

@@ -8,7 +8,7 @@ import { untilEnded } from '../waits/poll.ts';
 import type { Watches } from '../watches/watches.ts';
 import type { Call, Operation } from './operation.ts';
 
-/** PATH_MAX. A longer name is no program's, and would only fill the audit. */
+/** PATH_MAX. No program has a longer path, which would only fill the audit. */
 const LONGEST_PATH = 4096;
 
 /** The ways to make a handle, of which a body names one. */
@@ -39,14 +39,14 @@ interface List {
   next: string | null;
 }
 
-/** A dup needs no right but that to its handle. */
+/** Checks the right to the way of creation. A dup needs only the right to its handle. */
 function permitWay({ rights }: Client, input: unknown): void {
   const way = typeof input === 'object' && input !== null ? WAYS.find((each) => each in input) : undefined;
   if (way === 'spawn' && rights.spawn === false) throw notAllowed('spawn');
   if (way === 'open' && rights.open === 'none') throw notAllowed('open processes');
 }
 
-/** Operations on handles: spawn, open and dup make them, and they are listed, read, changed and closed. */
+/** Operations on handles: create (by spawn, open or dup), list, get, update and close. */
 export class HandleOperations {
   readonly #parts: Parts;
 

@@ -3,8 +3,8 @@ import type { Client } from '../clients/client.ts';
 import type { Claim } from '../idempotency/idempotency-keys.ts';
 
 /**
- * What the audit records of a call beside the client, the operation and the result. Arguments, variables and labels do not belong here:
- * they may be secrets.
+ * Facts that the audit records of a call besides client, operation and result. Arguments, variables and labels must not be among them,
+ * because they may be secrets.
  */
 export type AuditFacts = Record<string, string | number | boolean | null | undefined>;
 
@@ -17,7 +17,7 @@ export interface Call extends Caller {
   note(facts: AuditFacts): void;
 }
 
-/** What a transport applies around an operation. The rate limit of the client's quota holds for every call. */
+/** The rules that a transport applies around an operation. The client's rate limit applies to every call. */
 export interface Rules {
   /**
    * The operation's name in the audit, where it is audited. Where the name depends on the input: the members of the input, each of which
@@ -35,8 +35,8 @@ export interface Rules {
 }
 
 /**
- * One verb of the contract: its rules, and what it does. Input is checked by its schema before.
- * A result of `'aborted'` means that the caller left, so that nobody reads an answer.
+ * One verb of the contract: its rules and its function. The transport checks the input by its schema before.
+ * The result `'aborted'` means that the caller has disconnected, so no answer is read.
  */
 export interface Operation<Input, Result> extends Rules {
   run(call: Call, input: Input): Result;

@@ -10,7 +10,7 @@ interface Parts {
   outputs: Outputs;
 }
 
-/** Captured output. */
+/** Operations on captured output. */
 export class OutputOperations {
   readonly #parts: Parts;
 
@@ -18,7 +18,7 @@ export class OutputOperations {
     this.#parts = parts;
   }
 
-  /** @throws {Problem} EBADF, ESTALE */
+  /** Requires that the client may see the handle. @throws {Problem} EBADF, ESTALE */
   requireHandle({ client }: Pick<Call, 'client'>, id: string): void {
     this.#parts.handles.get(client, id);
   }
@@ -30,8 +30,8 @@ export class OutputOperations {
   };
 
   /**
-   * Takes the place of a reader that follows a stream.
-   * @returns to be disposed of when its connection has closed
+   * Reserves the quota of a reader that follows a stream.
+   * @returns a reservation to dispose of when the connection has closed
    * @throws {Problem} EDQUOT
    */
   reserve({ client }: Pick<Call, 'client'>): Reservation {

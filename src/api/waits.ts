@@ -18,13 +18,13 @@ interface Waitid {
   id: string;
   options: readonly WaitOption[];
   timeoutMs: number | undefined;
-  /** Whether a wait without a result is answered with where to ask again, and not with EAGAIN. */
+  /** Whether a wait without an event is answered with a retry hint instead of EAGAIN. */
   respondAsync: boolean;
 }
 
 /**
- * What a waitid answers: a result, which `timedOut` or `retry` marks as none yet; EAGAIN, which is returned, since an error that is thrown
- * would cost as much as the call.
+ * The answer of a waitid: a result, in which `timedOut` or `retry` says that there is no event yet; or EAGAIN. EAGAIN is returned and not
+ * thrown, because an exception costs as much as the call.
  */
 export type WaitidAnswer = { result: WaitidResult; retry?: Retry } | { again: Problem } | 'aborted';
 
@@ -53,7 +53,7 @@ export class WaitOperations {
         return { result: answer === 'timed out' ? { ...result, timedOut: true } : result };
       };
       const answer = waits.waitid(handle, { options, timeoutMs, caller: call, claim: call.claim });
-      // Most are answered at once, and then a promise would only cost.
+      // Most calls are answered at once. A promise would only slow them down.
       return answer instanceof Promise ? answer.then(conclude) : conclude(answer);
     },
   };

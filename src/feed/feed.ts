@@ -1,3 +1,4 @@
+import type { Gap } from '../../schemas/events.ts';
 import type { Caller } from '../clients/caller.ts';
 import type { Client } from '../clients/client.ts';
 import type { Reservation } from '../clients/quotas.ts';
@@ -9,12 +10,6 @@ import type { Event } from '../model/event.ts';
 import { Listeners } from '../model/listeners.ts';
 import type { Follower, Sink, Subscriptions } from './sink.ts';
 import { Subscriber, type SubscriberParts } from './subscriber.ts';
-
-export interface Gap {
-  from: number;
-  to: number;
-  reset?: true;
-}
 
 export interface EventPage {
   /** The frames, as JSON texts. */

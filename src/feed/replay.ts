@@ -1,3 +1,4 @@
+import type { Gap } from '../../schemas/events.ts';
 import type { EventType } from '../../schemas/vocabulary.ts';
 import type { Journal } from '../journal/journal.ts';
 import type { Event } from '../model/event.ts';
@@ -19,7 +20,7 @@ export interface ReplayFacts {
 
 /** A page of past events. */
 export interface ReplayPage {
-  gap: { from: number; to: number; reset?: true } | null;
+  gap: Gap | null;
   events: Event[];
   /** Whether more events follow. */
   more: boolean;

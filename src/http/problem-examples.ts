@@ -82,7 +82,9 @@ const ofStatus: Record<string, Example> = {
   },
   '414 EPROTO': { detail: 'The URL exceeds 49152 bytes. Subscribe to many handles with frames.' },
   '415 EPROTO': { detail: 'The body is not application/json in UTF-8. Send it with Content-Type: application/json.' },
-  '416 EPROTO': { detail: 'The stream does not have these bytes. It has the bytes from 0 to 812.' },
+  '416 EPROTO': {
+    detail: 'The stream does not have these bytes. It has bytes 0 to 811 now. Ask for those, or follow it.',
+  },
   '417 EPROTO': { detail: 'The expectation is not supported. Use Expect: 100-continue, or none.' },
   '421 EPERM': {
     detail: 'The daemon does not serve this Host. Use an IP address or localhost, or start it with --allowed-host.',

@@ -1,3 +1,4 @@
+import type { Gap } from '../../schemas/events.ts';
 import type { Event } from '../model/event.ts';
 import type { Identity } from './identity.ts';
 import type { Tables } from './tables.ts';
@@ -9,14 +10,6 @@ export const TRIM = 1000;
 const OLD_KEYS = `DELETE FROM keys WHERE (client, key) IN (
   SELECT client, key FROM keys k WHERE at < ? AND NOT EXISTS (SELECT 1 FROM handles h WHERE h.id = k.handle)
     AND NOT EXISTS (SELECT 1 FROM watches w WHERE w.id = k.handle) LIMIT ${TRIM})`;
-
-/** A range of seqs whose events a reader cannot get any more. */
-export interface MissedEvents {
-  from: number;
-  to: number;
-  /** The cursor is from before the state directory was restored from a backup. */
-  reset?: true;
-}
 
 /** Where the seqs of a start continue. */
 export interface CursorStart {
@@ -89,7 +82,7 @@ export class Cursor {
    * Returns the events that a reader at `since` has missed for ever. Retention removed them, or an earlier daemon died after it had sent
    * them and before it wrote them. With `reset` they are from before a backup was restored.
    */
-  gapAfter(since: number): MissedEvents | null {
+  gapAfter(since: number): Gap | null {
     if (since < this.reset) return { from: since + 1, to: Math.max(this.reset, this.#oldest - 1), reset: true };
     if (since < this.#oldest - 1) return { from: since + 1, to: this.#oldest - 1 };
     const sql = 'SELECT last FROM holes WHERE first <= ? AND last > ?';

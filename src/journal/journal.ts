@@ -1,5 +1,6 @@
+import type { Gap } from '../../schemas/events.ts';
 import type { Change } from './change.ts';
-import { Cursor, type MissedEvents } from './cursor.ts';
+import { Cursor } from './cursor.ts';
 import type { Identity } from './identity.ts';
 import type { Notice } from './notices.ts';
 import { Queries } from './queries.ts';
@@ -97,7 +98,7 @@ export class Journal {
   }
 
   /** Returns the events that a reader at `since` has missed for ever; see {@link Cursor.gapAfter}. */
-  gapAfter(since: number): MissedEvents | null {
+  gapAfter(since: number): Gap | null {
     return this.#cursor.gapAfter(since);
   }
 

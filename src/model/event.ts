@@ -5,13 +5,13 @@ import type { EventType } from '../../schemas/vocabulary.ts';
 import type { Handle } from './process.ts';
 import { viewOfProcess } from './views.ts';
 
-/** An event as it is stored and sent. It is encoded once, however many read it. */
+/** An event as it is stored and sent. It is encoded once for all readers. */
 export interface Event {
   seq: number;
   type: EventType;
   handle: string;
   client: string;
-  /** On the journal's clock, by which it ages. */
+  /** Its time on the journal's clock, which retention uses. */
   at: number;
   /** The JSON text of its {@link EventFrame}. */
   frame: string;
@@ -23,13 +23,13 @@ export interface EventFacts {
   rusage?: Rusage | null;
 }
 
-/** When something happened: `shown` in Unix milliseconds, and `at` on the journal's clock. */
+/** A moment: `shown` in Unix milliseconds, and `at` on the journal's clock. */
 export interface When {
   shown: number;
   at: number;
 }
 
-/** Makes an event with its frame. `facts` hold what an ended process tells in every event after its end. */
+/** Makes an event with its frame. @param facts the end of the process, which every event after it repeats */
 export function encode(seq: number, type: EventType, handle: Handle, { shown, at }: When, facts: EventFacts): Event {
   const frame: Filled<EventFrame> = {
     type: 'event',

@@ -1,18 +1,18 @@
 import type { Match } from '../../schemas/match.ts';
 import { Pattern } from './pattern.ts';
 
-/** What a matcher looks at of a process. */
+/** The facts of a process that a matcher compares. */
 export interface Matchable {
   readonly pid: number;
   /** The arguments with a space between each. */
   readonly commandLine: string;
-  /** In the unified hierarchy (cgroups(7)), as the daemon sees it. */
+  /** The path in the unified hierarchy (cgroups(7)), as the daemon sees it. */
   readonly cgroup: string | null;
-  /** The path of the program; `null` where it may not be read. */
+  /** The path of the program; `null` if the daemon may not read it. */
   readonly exe: string | null;
 }
 
-/** Tells whether a process is meant. The daemon itself never is. */
+/** Decides whether a process matches. The daemon itself never does. */
 export class Matcher {
   readonly #cgroup: Pattern | null;
   readonly #exe: Pattern | null;
@@ -33,7 +33,7 @@ export class Matcher {
     return facts.pid !== process.pid && this.fitsBut(facts) && (this.#exe?.fits(facts.exe ?? '') ?? true);
   }
 
-  /** The same without its program, which may be hidden from us. */
+  /** Does the same without the program, which the daemon may not be allowed to read. */
   fitsBut(facts: Matchable): boolean {
     return (this.#argv?.fits(facts.commandLine) ?? true) && (this.#cgroup?.fits(facts.cgroup ?? '') ?? true);
   }

@@ -1,7 +1,7 @@
 import type { Outcome, Siginfo, StopEvent } from '../../schemas/common.ts';
 import { signalName } from '../../schemas/signal-names.ts';
 
-/** What a siginfo tells. */
+/** Returns the outcome or the stop event that a siginfo describes. */
 export function outcomeOf({ code, status }: Siginfo): Outcome | StopEvent {
   switch (code) {
     case 'CLD_EXITED':
@@ -19,7 +19,7 @@ export function outcomeOf({ code, status }: Siginfo): Outcome | StopEvent {
   }
 }
 
-/** What the raw wait status of an ended process tells (wait(2): WIFEXITED, WTERMSIG, WCOREDUMP). */
+/** Returns the outcome that a raw wait status describes (wait(2): WIFEXITED, WTERMSIG, WCOREDUMP). */
 export function outcomeOfStatus(status: number): Outcome {
   const signal = status & 0x7f;
   if (signal === 0) return { reason: 'exited', exitCode: (status >> 8) & 0xff };

@@ -1,7 +1,7 @@
-/** Above this product of lengths the built-in search, which is quadratic at its worst, gives way to one that is linear always. */
+/** Above this product of lengths, a linear search replaces the built-in one, which is quadratic in the worst case. */
 const MOST_COMPARED = 2 ** 20;
 
-/** A text in which `*` stands for anything, also for nothing; all else stands for itself. */
+/** A text in which `*` matches any text, even an empty one. All other characters match themselves. */
 export class Pattern {
   readonly #parts: readonly string[];
 
@@ -9,7 +9,7 @@ export class Pattern {
     this.#parts = text.split('*');
   }
 
-  /** In time that grows with the text alone: each part is looked for once, from where the one before ended. */
+  /** Matches in time linear in the text: each part is searched once, from the end of the previous one. */
   fits(text: string): boolean {
     const [first, ...others] = this.#parts;
     const last = others.pop();
@@ -27,7 +27,7 @@ export class Pattern {
 
 function find(text: string, part: string, from: number): number {
   if (part.length * (text.length - from) <= MOST_COMPARED) return text.indexOf(part, from);
-  // Knuth, Morris and Pratt: how much of the part is its own prefix tells where to go on, and the text is read once.
+  // The algorithm of Knuth, Morris and Pratt reads the text once. The prefix table says where to continue after a mismatch.
   const prefix = new Uint16Array(part.length);
   for (let at = 1, length = 0; at < part.length; at += 1) {
     while (length > 0 && part.charCodeAt(at) !== part.charCodeAt(length)) length = prefix[length - 1]!;

@@ -3,59 +3,60 @@ import type { HandleView } from '../../schemas/handles.ts';
 import type { Registration } from '../kernel/epoll.ts';
 import type { Pidfd } from '../kernel/pidfd.ts';
 import type { WaitEvent } from '../kernel/waitid.ts';
+import { Listeners } from './listeners.ts';
 import { KEPT_ARGV_BYTES, type ShownArgv, shownArgv } from './shown-argv.ts';
 import { StopReports } from './stop-reports.ts';
 
-/** Whose child a process is: the daemon's own (spawned or adopted), or somebody else's. */
+/** `child`: the daemon is the parent, by a spawn or by adoption. `foreign`: another process is. */
 export type Relation = HandleView['relation'];
 export type ProcessState = HandleView['state'];
 
-/** What is known of an end. A foreign process that its parent has not reaped yet has no outcome. */
+/** The end of a process. A foreign process has no outcome until its parent has reaped it. */
 export interface Ending {
   outcome: Outcome | null;
   siginfo: Siginfo | null;
   rusage: Rusage | null;
-  /** Nobody can collect it from the kernel any more. */
+  /** Whether the kernel has released the process, so that no more can be learnt from it. */
   reaped: boolean;
 }
 
 export interface ProcessFacts {
-  /** The journal's number for it. */
+  /** The journal's number for the process. */
   id: number;
   pid: number;
-  /** Of pidfs, unique per boot; `null` before Linux 6.9. */
+  /** The inode number in pidfs, unique per boot; `null` before Linux 6.9. */
   inode: string | null;
-  /** Unix milliseconds, for show. */
+  /** Unix milliseconds, for display only. */
   startedAt: number;
   argv: readonly string[];
   relation: Relation;
 }
 
-/** One process of the kernel's, however many handles are held on it. */
+/** One process of the kernel. Any number of handles may refer to it. */
 export class Process {
   readonly id: number;
   readonly pid: number;
   readonly inode: string | null;
   readonly startedAt: number;
-  /** The start as clients see it: every event tells it. */
+  /** The start as views and events show it, formatted once. */
   readonly startedAtText: string;
   readonly argv: readonly string[];
-  /** What views and events show of them. */
+  /** The part of the arguments that views and events show. */
   readonly shown: ShownArgv;
   relation: Relation;
   state: ProcessState = 'running';
   ending: Ending | null = null;
-  /** When the journal was first told of the end, on its clock; `null` before, and where it was read back from there. */
+  /** When the end was first written, on the journal's clock; `null` before that, and for a process that was read from the journal. */
   endedAt: number | null = null;
 
-  /** Open handles, of all clients. Empty for an ended process that was read back from the journal. */
+  /** The open handles of all clients. Empty for an ended process that was read from the journal. */
   readonly handles = new Set<Handle>();
-  /** Open file descriptions; the first one's pidfd is the one that epoll watches. */
+  /** The open file descriptions. Epoll watches the pidfd of the first one. */
   readonly descriptions = new Set<OpenDescription>();
   registration: Registration | null = null;
 
   readonly stops = new StopReports();
-  readonly #watchers = new Set<() => void>();
+  readonly #changed = new Listeners();
 
   constructor(facts: ProcessFacts) {
     this.id = facts.id;
@@ -88,50 +89,46 @@ export class Process {
     this.ending = ending;
   }
 
-  /** Whether it has ended and nothing more will be learnt of it. */
+  /** Whether it has ended, and no more will be reported of it. */
   get isReaped(): boolean {
     return this.ending?.reaped === true;
   }
 
-  /**
-   * Calls back after every change: paused, adopted, ended, reaped. First come, first called.
-   * @returns the end of it
-   */
+  /** Subscribes to changes of the process: stopped, adopted, ended, reaped. @returns a function that ends the subscription */
   watch(callback: () => void): () => void {
-    const watcher = (): void => callback();
-    this.#watchers.add(watcher);
-    return () => this.#watchers.delete(watcher);
+    return this.#changed.on(callback);
   }
 
+  /** Reports a change to all who watch. */
   changed(): void {
-    for (const watcher of this.#watchers) watcher();
+    this.#changed.emit();
   }
 }
 
 export type Stream = 'stdout' | 'stderr';
 
-/** What of a spawned process is captured. */
+/** The captured streams of a spawned process. */
 export interface Output {
   readonly streams: readonly Stream[];
-  /** Nobody writes any more, and this has been told. */
+  /** Whether all of them have ended, and the event `output` has been written. */
   ended: boolean;
 }
 
 /**
- * An open file description on a process: what O_NONBLOCK belongs to. Handles made with `dup` share it, and so does a wait
- * that is parked on it, which is why it may outlive the handle, as a file does under a blocked system call.
+ * An open file description on a process, to which O_NONBLOCK belongs. Handles made with `dup` share it. A parked wait retains it, so it
+ * may outlive the handle, as a file outlives its descriptor under a blocked system call.
  */
 export class OpenDescription {
-  /** The journal's number for it. */
+  /** The journal's number for the description. */
   readonly id: number;
   readonly process: Process;
-  /** Belongs to what the spawn made, so that handles made with `dup` share it, and an `open` of the same process has none. */
+  /** The output that the spawn captures. An `open` of the same process has none. */
   readonly output: Output;
   #pidfd: Pidfd | null;
   #nonblocking: boolean;
   #references = 0;
 
-  /** @param pidfd `null` where the process has ended and the descriptor was given up */
+  /** @param pidfd `null` if the process has ended and the descriptor is closed */
   constructor(
     id: number,
     process: Process,
@@ -147,12 +144,12 @@ export class OpenDescription {
     if (pidfd !== null) process.descriptions.add(this);
   }
 
-  /** While the process lives. */
+  /** The descriptor; `null` once the process has ended. */
   get pidfd(): Pidfd | null {
     return this.#pidfd;
   }
 
-  /** The real flag while the process lives; a setting of the record after that. */
+  /** The flag of the descriptor while that is open, and a setting of the record after that. */
   get nonblocking(): boolean {
     return this.#nonblocking;
   }
@@ -166,13 +163,13 @@ export class OpenDescription {
     this.#references += 1;
   }
 
-  /** @returns true when that was the last reference */
+  /** Drops a reference. @returns whether it was the last one */
   drop(): boolean {
     this.#references -= 1;
     return this.#references === 0;
   }
 
-  /** Gives the descriptor away, to be closed or kept by the caller. */
+  /** Hands the descriptor to the caller, who closes or keeps it. */
   takePidfd(): Pidfd | null {
     const pidfd = this.#pidfd;
     this.#pidfd = null;
@@ -183,7 +180,7 @@ export class OpenDescription {
 
 export type Labels = Readonly<Record<string, string>>;
 
-/** What ended a handle; its id then answers ESTALE. */
+/** The way in which a handle ended. Its id answers ESTALE after that. */
 export type EndedBy = 'closed' | 'expired';
 
 export interface HandleFacts {
@@ -195,7 +192,7 @@ export interface HandleFacts {
   createdAt: number;
   /** The event cursor from before its first event. */
   seq: number;
-  /** The watch that opened it, if one has. */
+  /** The watch that opened it; `null` if none did. */
   watch?: string | null;
 }
 

@@ -1,7 +1,7 @@
-/** How many bytes of its arguments a view or an event of a process shows: as many as Linux showed in /proc before 4.2. */
+/** The bytes of arguments that a view or an event shows: as many as /proc showed before Linux 4.2. */
 export const SHOWN_ARGV_BYTES = 4096;
 
-/** How many bytes are kept of them: each change of a process writes them, and a matcher looks at no more. */
+/** The bytes of arguments that are stored. Each change of a process writes them, and a matcher compares no more. */
 export const KEPT_ARGV_BYTES = 65_536;
 
 /** The arguments of a process as clients see them. */
@@ -11,13 +11,13 @@ export interface ShownArgv {
 }
 
 /**
- * Bounds the arguments that are shown. The kernel takes megabytes of them, and every event and every entry of a list has its copy.
- * @param bytes how many of them, counted as UTF-8 with the NUL after each argument; the last may be cut short
+ * Bounds the arguments that are shown. The kernel accepts megabytes, and every event and every entry of a list has a copy.
+ * @param bytes the limit in UTF-8, with a NUL after each argument; the last argument may be cut short
  */
 export function shownArgv(argv: readonly string[], bytes = SHOWN_ARGV_BYTES): ShownArgv {
   let left = bytes;
   for (const [at, argument] of argv.entries()) {
-    // A character is a byte at least, so a long argument need not be measured.
+    // A character is at least one byte, so a long argument need not be measured.
     const size = argument.length >= left ? argument.length + 1 : Buffer.byteLength(argument) + 1;
     if (size > left) return { argv: [...argv.slice(0, at), ...beginningOf(argument, left)], argvTruncated: true };
     left -= size;
@@ -25,9 +25,9 @@ export function shownArgv(argv: readonly string[], bytes = SHOWN_ARGV_BYTES): Sh
   return { argv };
 }
 
-/** @returns nothing where not even a character fits */
+/** Returns the beginning of an argument; nothing if not even one character fits. */
 function beginningOf(argument: string, bytes: number): string[] {
-  // A half of a pair, or of a sequence of UTF-8, is no character.
+  // Half a surrogate pair, or part of a UTF-8 sequence, is not a character.
   const units = argument.slice(0, bytes).replace(/[\ud800-\udbff]$/, '');
   const text = new TextDecoder().decode(Buffer.from(units).subarray(0, bytes), { stream: true });
   return text === '' ? [] : [text];

@@ -4,35 +4,35 @@ import type { WatchView } from '../../schemas/watches.ts';
 import { Matcher } from './matcher.ts';
 import type { Labels } from './process.ts';
 
-/** What of new processes is not noticed, for whoever relies on it. */
+/** The new processes that each way of detection can miss, as views show them. */
 const misses: Record<WatchView['by'], string> = {
   events:
     'a process that has ended within the first milliseconds, before the daemon has opened it; one that never executes a program and ends within 100 ms',
   scan: 'a process that starts and ends between two looks at /proc, 50 ms apart or, so that looking takes a twentieth of a core at most, more',
 };
 
-/** What is kept of a watch. */
+/** The stored facts of a watch. */
 export interface WatchFacts {
   id: string;
   client: string;
   match: Match;
-  /** Whether those are meant too that were there before. */
+  /** Whether it also opens processes that existed before the watch. */
   existing: boolean;
-  /** Of the handles that it opens, as their labels. */
+  /** The flag of the handles that it opens. `labels` are theirs too. */
   nonblocking: boolean;
   labels: Labels;
   /** Unix milliseconds. */
   createdAt: number;
-  /** How many it has opened. */
+  /** How many handles it has opened. */
   opened: number;
 }
 
-/** A client's standing wish for a handle on every process that matches. */
+/** A client's standing request for a handle on every process that matches. */
 export class Watch {
   readonly facts: Readonly<Omit<WatchFacts, 'opened'>>;
   readonly matcher: Matcher;
   opened: number;
-  /** The processes that it has nothing more to do with, by pid, each with what tells it from another of its pid. */
+  /** The processes that it has handled, by pid, each with a key that distinguishes it from a later process of that pid. */
   readonly sighted = new Map<number, string>();
 
   constructor({ opened, ...facts }: WatchFacts) {
@@ -42,6 +42,7 @@ export class Watch {
   }
 }
 
+/** A watch as its client sees it. */
 export function viewOfWatch({ facts, opened }: Watch, by: WatchView['by']): Filled<WatchView> {
   return { ...facts, opened, by, misses: misses[by], createdAt: new Date(facts.createdAt).toISOString() };
 }

@@ -46,7 +46,7 @@ export class Outputs {
   readonly #kept: KeptBytes;
   /** By the journal's number of the description. */
   readonly #captures = new Map<number, Capture>();
-  readonly #followers = new Map<string, Set<() => void>>();
+  readonly #followers = new Map<string, Listeners>();
   #closed = false;
   readonly #ended = new Listeners<[description: OpenDescription]>();
   /** How many bytes were dropped because of the limit. */
@@ -251,10 +251,11 @@ export class Outputs {
    */
   follow(id: number, stream: Stream, callback: () => void): () => void {
     const name = fileOf(id, stream);
-    const followers = this.#followers.get(name) ?? new Set();
-    this.#followers.set(name, followers.add(callback));
+    const followers = this.#followers.get(name) ?? new Listeners();
+    this.#followers.set(name, followers);
+    const end = followers.on(callback);
     return () => {
-      followers.delete(callback);
+      end();
       if (followers.size === 0) this.#followers.delete(name);
     };
   }
@@ -271,6 +272,6 @@ export class Outputs {
   }
 
   #notify(name: string): void {
-    for (const callback of [...(this.#followers.get(name) ?? [])]) callback();
+    this.#followers.get(name)?.emit();
   }
 }
