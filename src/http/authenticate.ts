@@ -81,7 +81,7 @@ function countConnection(onConnection: WeakMap<Socket, Counted>, socket: Socket,
 
 function bearerToken({ headers }: FastifyRequest): string | null {
   const tokens = [...tokensOfHeader(headers.authorization), ...tokensOfProtocols(headers['sec-websocket-protocol'])];
-  // Which of several counts would be a guess.
+  // The daemon must not guess which of several tokens counts.
   if (tokens.length > 1) throw unauthenticated('The request has several tokens. Send one.');
   return tokens[0] ?? null;
 }
