@@ -95,6 +95,13 @@ interface Range {
   to: number;
 }
 
+/** A handle that a subscription names. */
+interface Awaited {
+  range: Range;
+  /** The cursor up to which its events come before the answer. */
+  before: number;
+}
+
 /** The model of a socket: for each handle, the ranges of cursors in which it is or was followed. */
 class Model {
   /** The ranges of all handles, while the socket has not been narrowed. */
@@ -163,7 +170,7 @@ class Scene {
   /** Where the latest subscription of each handle begins among the sent frames. */
   readonly #begun = new Map<string, number>();
   /** The handles of each subscription that has not been confirmed yet. */
-  readonly #awaited: Map<string, Range>[] = [];
+  readonly #awaited: Map<string, Awaited>[] = [];
 
   constructor(page: number, past: number, handles: string[] | undefined, since: number | undefined) {
     this.log = new Log(page);
@@ -187,13 +194,13 @@ class Scene {
     const parts = { client, types: undefined, sink: this.reader, beginningOf };
     this.subscriber = this.feed.attach(parts, () => {});
     // These frames have the order of the subscriptions. Each follows its whole replay, and the events that occurred
-    // during it.
+    // during it; for a handle that was followed already, those from before the subscription.
     this.reader.onSubscribed = (named) => {
       const ranges = this.#awaited.shift()!;
       if (named.join() !== [...ranges.keys()].join()) throw new Error(`subscribed names ${named}`);
-      for (const [each, range] of ranges)
+      for (const [each, { range, before }] of ranges)
         if (this.model.ranges.get(each)!.at(-1) === range)
-          this.#requireAll((event) => event.handle === each, 'before subscribed');
+          this.#requireAll(({ handle, seq }) => handle === each && seq <= before, 'before subscribed');
     };
     if (handles === undefined) this.model.all = { after: since ?? past, to: Number.POSITIVE_INFINITY };
     else this.#follow(handles, since ?? null);
@@ -201,14 +208,18 @@ class Scene {
   }
 
   #follow(handles: readonly string[], since: number | null): void {
-    const known = handles.filter((each) => each !== UNKNOWN);
-    for (const each of new Set(known)) {
-      if (this.model.isFollowed(each)) continue;
-      this.model.ranges.get(each)!.push({ after: since ?? 0, to: Number.POSITIVE_INFINITY });
-      this.#begun.set(each, this.reader.seqs.length);
+    const awaited = new Map<string, Awaited>();
+    for (const each of new Set(handles)) {
+      if (each === UNKNOWN) continue;
+      const ranges = this.model.ranges.get(each)!;
+      const isFollowed = this.model.isFollowed(each);
+      if (!isFollowed) {
+        ranges.push({ after: since ?? 0, to: Number.POSITIVE_INFINITY });
+        this.#begun.set(each, this.reader.seqs.length);
+      }
+      awaited.set(each, { range: ranges.at(-1)!, before: isFollowed ? this.log.head : Number.POSITIVE_INFINITY });
     }
-    if (known.length > 0)
-      this.#awaited.push(new Map(known.map((each) => [each, this.model.ranges.get(each)!.at(-1)!])));
+    if (awaited.size > 0) this.#awaited.push(awaited);
   }
 
   async run(step: Command): Promise<void> {
