@@ -5,6 +5,7 @@ import type { z } from 'zod';
 import { ClientFrame, type EventQuery } from '../schemas/events.ts';
 import * as contract from '../schemas/operations/events.ts';
 import { EventOperations } from '../src/api/events.ts';
+import type { Client } from '../src/clients/client.ts';
 import type { Daemon } from '../src/daemon.ts';
 import { Problem } from '../src/errors/problem.ts';
 import { mediaType } from '../src/http/accept.ts';
@@ -53,7 +54,8 @@ export function eventRoutes(app: App, daemon: Daemon): void {
           'No acceptable media type is available. Accept application/json or text/event-stream.',
           { status: 406 },
         );
-      const { client, query } = request;
+      const { client } = request;
+      const query = withIds(client, request.query);
       operations.requireKnown(client, query);
       if (type === 'text/event-stream')
         return request.method === 'HEAD' ? headOfStream(reply) : stream(request, reply, query);
@@ -67,8 +69,13 @@ export function eventRoutes(app: App, daemon: Daemon): void {
         .serializer(String)
         .send(text as never);
     },
-    wsHandler: (socket, request) => converse(socket, request, request.query as Query),
+    wsHandler: (socket, request) => converse(socket, request, withIds(request.client, request.query as Query)),
   });
+
+  /** Resolves names once, so that a subscription stays with its handle when the name is given to another. */
+  function withIds(client: Client, query: Query): Query {
+    return query.handle === undefined ? query : { ...query, handle: operations.idsOf(client, query.handle) };
+  }
 
   function stream(request: FastifyRequest, reply: FastifyReply, query: Query): FastifyReply {
     const since = lastEventId(request) ?? query.since;
@@ -89,8 +96,10 @@ export function eventRoutes(app: App, daemon: Daemon): void {
 
   /** Attaches all listeners synchronously, because earlier frames would be lost. A listener must not throw, which would end the daemon. */
   function converse(socket: WebSocket, request: FastifyRequest, query: Query): void {
+    const { client } = request;
     const sink = webSocketSink(socket, request.raw.socket);
-    const subscriber = operations.attach(request.client, query, sink, (why) =>
+    const idsOf = (refs: readonly string[]): string[] => operations.idsOf(client, refs);
+    const subscriber = operations.attach(client, query, sink, (why) =>
       closeSocket(socket, closings[why].code, closings[why].reason),
     );
     const leave = app.inFlightRequests.add(request, () => closeSocket(socket, POLICY_VIOLATION, 'credentials revoked'));
@@ -102,8 +111,8 @@ export function eventRoutes(app: App, daemon: Daemon): void {
       if (!subscriber.admit()) return;
       const frame = isBinary ? NO_FRAME : parseFrame(String(data));
       if (typeof frame === 'string') subscriber.error('EINVAL', frame);
-      else if (frame.type === 'subscribe') subscriber.subscribe(frame.handles, frame.since);
-      else subscriber.unsubscribe(frame.handles);
+      else if (frame.type === 'subscribe') subscriber.subscribe(idsOf(frame.handles), frame.since);
+      else subscriber.unsubscribe(idsOf(frame.handles));
     });
     answerPings(socket);
     dropSilent(socket);

@@ -11,10 +11,22 @@ export const cString = z
   .refine((text) => !text.includes('\0'), 'must not contain a NUL character')
   .refine((text) => text.isWellFormed(), 'must be well-formed Unicode');
 
-export const handleId = z
+export const handleId = z.string().meta({ description: 'The id of a handle.', examples: ['h_3q2-7wEBAgMEBQYHCAkKCw'] });
+
+/** The name of a handle in an answer. */
+export const nameView = z
   .string()
-  .max(100)
-  .meta({ description: 'The id of a handle.', examples: ['h_3q2-7wEBAgMEBQYHCAkKCw'] });
+  .nullable()
+  .meta({ description: 'The name that the client gave the handle. Null if it has none.', examples: ['build-42'] });
+
+/** How a request refers to a handle. */
+export const handleRef = z
+  .string()
+  .max(129)
+  .meta({
+    description: 'The id of a handle, or `@` and its name.',
+    examples: ['h_3q2-7wEBAgMEBQYHCAkKCw', '@build-42'],
+  });
 
 /** A signal by its Linux name or number. */
 export const signal = z

@@ -1,11 +1,22 @@
 import { z } from 'zod';
-import { durationMs, handleId, Outcome, ProcessView, Rusage, Siginfo, StopEvent, timestamp } from './common.ts';
+import {
+  durationMs,
+  handleId,
+  handleRef,
+  nameView,
+  Outcome,
+  ProcessView,
+  Rusage,
+  Siginfo,
+  StopEvent,
+  timestamp,
+} from './common.ts';
 import { limit } from './handles.ts';
 import { eventTypes } from './vocabulary.ts';
 
 /** Cursors are seqs; they fit a JSON number exactly. */
 const cursor = z.int().min(0).max(Number.MAX_SAFE_INTEGER);
-const handles = z.array(handleId).min(1).max(1000).meta({ description: 'The ids of the handles.' });
+const handles = z.array(handleRef).min(1).max(1000).meta({ description: 'The handles, by id or `@` and name.' });
 
 export const EventQuery = z.strictObject({
   since: cursor.optional().meta({
@@ -30,6 +41,7 @@ export const EventFrame = z
     seq: cursor.meta({ description: 'The cursor of the event. It only grows, and no cursor is used twice.' }),
     event: z.enum(eventTypes).meta({ description: 'What happened.' }),
     handle: handleId,
+    name: nameView.meta({ description: 'The name that the handle had then. Null if it had none.' }),
     at: timestamp.meta({ description: 'When it happened.' }),
     process: ProcessView,
     outcome: z
@@ -49,6 +61,7 @@ export const EventFrame = z
         seq: 18,
         event: 'exited',
         handle: 'h_3q2-7wEBAgMEBQYHCAkKCw',
+        name: 'build-42',
         at: '2026-01-31T12:00:05.000Z',
         process: { pid: 4711, inode: '90210', startedAt: '2026-01-31T12:00:00.000Z', argv: ['sleep', '5'] },
         outcome: { reason: 'exited', exitCode: 0 },

@@ -1,8 +1,9 @@
 import { z } from 'zod';
-import { handleId, Outcome, ProcessView, Rusage, signal, timestamp } from './common.ts';
+import { handleId, handleRef, nameView, Outcome, ProcessView, Rusage, signal, timestamp } from './common.ts';
 import { exactlyOneOf } from './exactly-one-of.ts';
 import { LabelChanges, Labels, labelsView } from './labels.ts';
 import { Match } from './match.ts';
+import { HandleName } from './name.ts';
 import { Spawn } from './spawn.ts';
 import { MOST_LABELS } from './vocabulary.ts';
 
@@ -38,11 +39,12 @@ export const CreateHandle = z
   .strictObject({
     spawn: Spawn.optional(),
     open: Open.optional(),
-    dup: handleId.optional().meta({ description: 'The id of the handle to duplicate.' }),
+    dup: handleRef.optional().meta({ description: 'The handle to duplicate: its id, or `@` and its name.' }),
     nonblocking: z
       .boolean()
       .optional()
       .meta({ description: 'Whether `waitid` answers EAGAIN instead of waiting (O_NONBLOCK). Default false.' }),
+    name: HandleName.optional(),
     labels: Labels.default({}),
   })
   .refine((body) => [body.spawn, body.open, body.dup].filter((way) => way !== undefined).length === 1, {
@@ -56,7 +58,7 @@ export const CreateHandle = z
     id: 'CreateHandle',
     description: 'How to make a handle.',
     examples: [
-      { spawn: { argv: ['sleep', '5'] }, nonblocking: true, labels: { job: '42' } },
+      { spawn: { argv: ['sleep', '5'] }, nonblocking: true, name: 'build-42', labels: { job: '42' } },
       { open: { pid: 4711 } },
       { dup: 'h_3q2-7wEBAgMEBQYHCAkKCw' },
     ],
@@ -78,6 +80,7 @@ export const UpdateHandle = z
       .boolean()
       .optional()
       .meta({ description: 'Sets O_NONBLOCK of the file description, which duplicates of the handle share.' }),
+    name: HandleName.nullable().optional().meta({ description: 'The new name of the handle. Null removes it.' }),
     labels: LabelChanges.optional(),
   })
   .meta({
@@ -97,6 +100,7 @@ export const HandleView = z
       description: 'Whether the process is a child of the daemon, spawned or adopted, or of another process.',
     }),
     state: states.meta({ description: 'What the process does. `exited` means that it has ended, see `outcome`.' }),
+    name: nameView,
     labels: labelsView,
     client: z.string().meta({ description: 'The client that owns the handle.', examples: ['uid:0'] }),
     process: ProcessView,
@@ -123,6 +127,7 @@ export const HandleView = z
         nonblocking: false,
         relation: 'child',
         state: 'running',
+        name: 'build-42',
         labels: {},
         client: 'uid:0',
         process: { pid: 4711, inode: '90210', startedAt: '2026-01-31T12:00:00.000Z', argv: ['sleep', '5'] },
@@ -160,6 +165,7 @@ export const ListHandles = z.strictObject({
   label: z.array(labelFilter).max(MOST_LABELS, `at most ${MOST_LABELS} labels`).default([]).meta({
     description: 'Only handles with this label, as `key=value`. It may be given several times: all must fit.',
   }),
+  name: HandleName.optional().meta({ description: 'Only the handle with this name.' }),
   limit,
   cursor: z
     .string()
@@ -170,7 +176,7 @@ export const ListHandles = z.strictObject({
 });
 export type ListHandles = z.output<typeof ListHandles>;
 
-export const HandleParams = z.object({ id: handleId });
+export const HandleParams = z.object({ id: handleRef });
 export const CloseQuery = z.strictObject({
   signal: signal
     .optional()

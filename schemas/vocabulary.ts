@@ -11,6 +11,7 @@ export const errnos = {
   EBADF: [404, 'No such handle'],
   ECHILD: [410, 'No child to wait for'],
   EDQUOT: [429, 'Quota exceeded'],
+  EEXIST: [409, 'Name in use'],
   EINVAL: [400, 'Invalid argument'],
   EIO: [500, 'Internal fault'],
   EISDIR: [422, 'Is a directory'],

@@ -1,5 +1,15 @@
 import { z } from 'zod';
-import { durationMs, handleId, Outcome, Retry, Rusage, rusageExample, Siginfo, StopEvent } from './common.ts';
+import {
+  durationMs,
+  handleId,
+  handleRef,
+  Outcome,
+  Retry,
+  Rusage,
+  rusageExample,
+  Siginfo,
+  StopEvent,
+} from './common.ts';
 import { waitOptions } from './vocabulary.ts';
 
 export const Waitid = z
@@ -45,7 +55,7 @@ export type WaitidResult = z.infer<typeof WaitidResult>;
 export const Poll = z
   .strictObject({
     handles: z
-      .array(handleId)
+      .array(handleRef)
       .min(1)
       .max(10000)
       .refine((ids) => new Set(ids).size === ids.length, 'name each handle once')

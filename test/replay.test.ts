@@ -140,7 +140,15 @@ class Model {
     const id = this.#journal.takeNumber();
     const facts = { id, pid: id, inode: String(id), startedAt: 0, argv: ['a'], relation: 'child' } as const;
     const description = new OpenDescription(id, new Process(facts), null, false, { streams: ['stdout'], ended: false });
-    return new Handle({ id: `h_${id}`, client: `c${n % 2}`, description, labels: { n: `${n}` }, createdAt: 0, seq });
+    return new Handle({
+      id: `h_${id}`,
+      client: `c${n % 2}`,
+      description,
+      name: n % 3 === 0 ? `n${n}` : null,
+      labels: { n: `${n}` },
+      createdAt: 0,
+      seq,
+    });
   }
 
   #event(handle: Handle, type: 'opened' | 'exited' | 'closed' | 'stopped' | 'continued' = 'opened'): Change {

@@ -18,6 +18,7 @@ const PID = 4711;
 const steps = [
   'reserve a handle',
   'reserve output',
+  'reserve the name',
   'take from the rate limit',
   'make the cgroup',
   'announce a spawn',
@@ -35,6 +36,7 @@ const steps = [
   'send opened',
   'release the reservation of a handle',
   'release the reservation of output',
+  'release the reservation of the name',
   'attach to the reaper',
   'end the reservation',
   'notify the listeners',
@@ -50,6 +52,7 @@ const withdrawn = ['kill', 'discard the pid', 'withdraw the intent', 'end the re
 const undone: [failing: Step, undoing: readonly string[]][] = [
   ['reserve a handle', []],
   ['reserve output', []],
+  ['reserve the name', []],
   ['take from the rate limit', []],
   ['make the cgroup', unprepared],
   ['make the pipes', unforked],
@@ -63,7 +66,11 @@ const undone: [failing: Step, undoing: readonly string[]][] = [
   ['add the handle', withdrawn],
 ];
 
-const quotasReleased = ['release the reservation of output', 'release the reservation of a handle'];
+const quotasReleased = [
+  'release the reservation of the name',
+  'release the reservation of output',
+  'release the reservation of a handle',
+];
 
 /** Parts that record their calls, and fail at one step. */
 function fakes(failing: Step | null): { parts: SpawnerParts; done: string[]; client: Client; handles: Set<Handle> } {
@@ -107,6 +114,12 @@ function fakes(failing: Step | null): { parts: SpawnerParts; done: string[]; cli
       return reservation('a handle');
     },
     countOf: () => 0,
+    names: {
+      reserve: () => {
+        step('reserve the name');
+        return reservation('the name');
+      },
+    },
     add: (handle: Handle) => {
       step('add the handle');
       handles.add(handle);
@@ -181,7 +194,7 @@ const request = {
   stderr: 'null',
   cgroup: { memoryMax: 1 },
 } as unknown as LaunchRequest;
-const options = { nonblocking: false, labels: {} };
+const options = { nonblocking: false, name: null, labels: {} };
 
 t.test('a spawn takes its steps in the stated order', async (t) => {
   const { parts, done, client, handles } = fakes(null);
@@ -201,7 +214,7 @@ for (const [failing, undoing] of undone)
     const errno = failing === 'write the intent' ? 'ENOSPC' : 'ENOMEM';
     await t.rejects(spawner.spawn(client, request, options), { errno } as never);
     const before = steps.slice(0, steps.indexOf(failing));
-    const taken = quotasReleased.slice(2 - Math.min(before.length, 2));
+    const taken = quotasReleased.slice(3 - Math.min(before.length, 3));
     t.strictSame(done, [...before, ...undoing, ...taken]);
     t.equal(handles.size, 0);
     // A stop of the daemon does not wait for a failed spawn.

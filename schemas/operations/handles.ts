@@ -26,7 +26,7 @@ export const createHandle = {
     ...commonProblems,
     403: ['EPERM', 'EACCES'],
     404: ['EBADF', 'ESRCH'],
-    409: ['ENOTUNIQ'],
+    409: ['EEXIST', 'ENOTUNIQ'],
     410: ['ESTALE'],
     422: ['ENOENT', 'ENOTDIR', 'ENOEXEC', 'EISDIR', 'ELOOP', 'ENAMETOOLONG', 'ENXIO', 'EROFS', 'ETXTBSY', 'EINVAL'],
     501: ['EOPNOTSUPP'],
@@ -64,11 +64,17 @@ export const updateHandle = {
   path: '/v1/handles/{id}',
   tags: ['handles'],
   summary: 'Update a handle',
-  description: 'Sets O_NONBLOCK and changes labels. A wait that is parked already goes on.',
+  description: 'Sets O_NONBLOCK, and changes the name and labels. A wait that is parked already goes on.',
   params: HandleParams,
   body: UpdateHandle,
   response: { 200: HandleView },
-  problems: { ...commonProblems, 404: ['EBADF'], 410: ['ESTALE'], 503: ['EMFILE', 'ENOSPC', 'ENOENT'] },
+  problems: {
+    ...commonProblems,
+    404: ['EBADF'],
+    409: ['EEXIST'],
+    410: ['ESTALE'],
+    503: ['EMFILE', 'ENOSPC', 'ENOENT'],
+  },
 } satisfies Operation;
 
 export const closeHandle = {

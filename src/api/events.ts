@@ -34,6 +34,11 @@ export class EventOperations {
       }),
   };
 
+  /** Returns the ids of handles that a query or a frame names by id or by `@` and name. */
+  idsOf(client: Client, refs: readonly string[]): string[] {
+    return refs.map((ref) => this.#parts.handles.resolve(client, ref));
+  }
+
   /** Requires that the client has had each handle that a query names. @throws {Problem} EBADF */
   requireKnown(client: Client, { handle = [] }: Pick<EventQuery, 'handle'>): void {
     for (const id of handle) if (this.#parts.handles.beginningOf(client, id) === null) throw unknownHandle(id);

@@ -70,8 +70,8 @@ export class HandleOperations {
   };
 
   readonly list: Operation<ListHandles, List> = {
-    run: ({ client }, { state, label, limit, cursor }) => {
-      const { handles, next } = this.#parts.handles.list(client, { state, labels: label, limit, before: cursor });
+    run: ({ client }, { label: labels, cursor: before, ...rest }) => {
+      const { handles, next } = this.#parts.handles.list(client, { ...rest, labels, before });
       return { handles, next: next === null ? null : `c${next}` };
     },
   };
@@ -85,7 +85,7 @@ export class HandleOperations {
     run: ({ client }, { id, body }) => {
       const { handles } = this.#parts;
       const handle = handles.get(client, id, 'change');
-      handles.update(handle, body.nonblocking, body.labels);
+      handles.update(handle, body);
       return handles.view(handle);
     },
   };
@@ -104,13 +104,13 @@ export class HandleOperations {
 
   #make({ client, claim }: Call, body: Create['body']): Handle | Promise<Handle> {
     const { handles, watches } = this.#parts;
-    const { spawn, open, dup, nonblocking = false, labels } = body;
+    const { spawn, open, dup, nonblocking = false, name = null, labels } = body;
+    const options = { nonblocking, name, labels, claim };
     // An earlier call with this claim made it before the daemon died.
     if (claim?.handle != null) return handles.get(client, claim.handle);
-    if (spawn) return handles.spawn(client, spawn, { nonblocking, labels, claim });
-    if (open?.match) return watches.openOne(client, open.match, { nonblocking, labels, claim });
-    if (open)
-      return handles.open(client, { pid: open.pid!, inode: open.inode ?? undefined }, { nonblocking, labels, claim });
-    return handles.dup(client, dup!, { labels, claim });
+    if (spawn) return handles.spawn(client, spawn, options);
+    if (open?.match) return watches.openOne(client, open.match, options);
+    if (open) return handles.open(client, { pid: open.pid!, inode: open.inode ?? undefined }, options);
+    return handles.dup(client, dup!, options);
   }
 }

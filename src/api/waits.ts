@@ -1,7 +1,7 @@
 import type { Retry } from '../../schemas/common.ts';
 import type { WaitOption } from '../../schemas/vocabulary.ts';
 import type { Poll, PollResult, WaitidResult } from '../../schemas/waits.ts';
-import type { Problem } from '../errors/problem.ts';
+import { Problem } from '../errors/problem.ts';
 import type { Handles } from '../handles/handles.ts';
 import type { Parking } from '../waits/parking.ts';
 import { poll } from '../waits/poll.ts';
@@ -59,14 +59,12 @@ export class WaitOperations {
   };
 
   readonly poll: Operation<Poll, Promise<PollResult | 'aborted'>> = {
-    run: (call: Call, { handles: ids, timeoutMs, ...rest }) => {
-      const { handles, parking } = this.#parts;
-      return poll(parking, {
-        ...rest,
-        handles: ids.map((id) => handles.get(call.client, id)),
-        timeoutMs,
-        caller: call,
-      });
+    run: (call: Call, { handles: refs, timeoutMs, ...rest }) => {
+      const { parking } = this.#parts;
+      const handles = refs.map((ref) => this.#parts.handles.get(call.client, ref));
+      if (new Set(handles.map(({ id }) => id)).size < handles.length)
+        throw new Problem('EINVAL', 'Two entries of handles name the same handle: name each once.');
+      return poll(parking, { ...rest, handles, timeoutMs, caller: call });
     },
   };
 }

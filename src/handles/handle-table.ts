@@ -9,6 +9,7 @@ import { Listeners } from '../model/listeners.ts';
 import type { Handle, OpenDescription, Process, ProcessState } from '../model/process.ts';
 import { viewOfHandle } from '../model/views.ts';
 import { HandleIds } from './handle-ids.ts';
+import { Names } from './names.ts';
 import { stale, unknownHandle } from './refusals.ts';
 
 /**
@@ -20,6 +21,7 @@ export type Purpose = 'see' | 'take' | 'change' | 'signal';
 export interface ListQuery {
   state?: ProcessState | undefined;
   labels: readonly (readonly [key: string, value: string])[];
+  name?: string | undefined;
   limit: number;
   /** The seq of the last handle of the page before. */
   before?: number | undefined;
@@ -35,6 +37,7 @@ const sizeOf = ({ labels, process: { argv } }: HandleView): number =>
 export class HandleTable {
   readonly #journal: Journal;
   readonly #ids: HandleIds;
+  readonly names: Names;
   readonly #live = new Map<string, Handle>();
   /** How many live handles each client has, with its reservations. */
   readonly #liveOf = new Map<string, number>();
@@ -43,6 +46,7 @@ export class HandleTable {
   constructor(journal: Journal) {
     this.#journal = journal;
     this.#ids = new HandleIds(journal.identity.key);
+    this.names = new Names(journal, (id) => this.#live.has(id));
   }
 
   /** How many handles are on live processes. */
@@ -86,6 +90,7 @@ export class HandleTable {
     handle.description.retain();
     handle.process.attach(handle);
     this.#live.set(handle.id, handle);
+    this.names.add(handle);
     this.#count(handle.client, 1);
     this.#counted.emit();
   }
@@ -93,6 +98,7 @@ export class HandleTable {
   /** Removes a handle from memory. @returns whether it was there */
   remove(handle: Handle): boolean {
     if (!this.#live.delete(handle.id)) return false;
+    this.names.remove(handle);
     this.#count(handle.client, -1);
     this.#counted.emit();
     return true;
@@ -113,9 +119,11 @@ export class HandleTable {
 
   /**
    * Returns a handle that is the client's own, or that it may see.
+   * @param ref its id; or `@` and its name, for the client's own
    * @throws {Problem} EBADF for an id that the client never had, ESTALE for a closed or expired handle, EPERM
    */
-  get(client: Client, id: string, purpose: Purpose = 'see'): Handle {
+  get(client: Client, ref: string, purpose: Purpose = 'see'): Handle {
+    const id = this.names.resolve(client.name, ref);
     const handle = this.#find(client, id);
     if (handle !== null) {
       requirePurpose(client, handle, purpose);
@@ -153,7 +161,10 @@ export class HandleTable {
   }
 
   /** Returns a page of the handles that a client may see, newest first, and where the next page begins. */
-  list(client: Client, { state, labels, limit, before }: ListQuery): { handles: HandleView[]; next: number | null } {
+  list(
+    client: Client,
+    { state, labels, name, limit, before }: ListQuery,
+  ): { handles: HandleView[]; next: number | null } {
     const handles: HandleView[] = [];
     let bytes = 0;
     const ended = state === undefined ? {} : { ended: state === 'exited' };
@@ -161,6 +172,7 @@ export class HandleTable {
       const page = this.#journal.queries.list({
         client: client.scope,
         labels,
+        ...(name !== undefined && { name }),
         before: from,
         limit: limit + 1,
         ...ended,

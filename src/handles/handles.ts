@@ -18,6 +18,13 @@ export interface HandlesParts extends Omit<SpawnerParts, 'handles' | 'admission'
   adoption: Adoption;
 }
 
+/** What is to change of a handle. What is left out stays as it is. */
+export interface HandleChanges {
+  nonblocking?: boolean | undefined;
+  name?: string | null | undefined;
+  labels?: Record<string, string | null> | undefined;
+}
+
 /** Makes handles by spawn, open and dup, changes them, and ends them. */
 export class Handles {
   readonly #parts: HandlesParts;
@@ -64,6 +71,11 @@ export class Handles {
     return this.#handles.get(client, id, purpose);
   }
 
+  /** As {@link Names.resolve}. */
+  resolve(client: Client, ref: string): string {
+    return this.#handles.names.resolve(client.name, ref);
+  }
+
   /** As {@link HandleTable.beginningOf}. */
   beginningOf(client: Client, id: string): number | null {
     return this.#handles.beginningOf(client, id);
@@ -105,11 +117,13 @@ export class Handles {
   }
 
   /**
-   * Changes the flag and the labels of a handle; `null` removes a label.
-   * @throws {Problem} EINVAL for too many labels; nothing is changed then
+   * Changes the flag, the name and the labels of a handle; `null` removes a name or a label.
+   * @throws {Problem} EINVAL for too many labels, EEXIST for a name in use; nothing is changed then
    */
-  update(handle: Handle, nonblocking: boolean | undefined, labels: Record<string, string | null> | undefined): void {
+  update(handle: Handle, { nonblocking, name, labels }: HandleChanges): void {
     const { journal } = this.#parts;
+    const { names } = this.#handles;
+    if (name !== undefined) names.require(handle.client, name, handle.id);
     const merged = Object.entries({ ...handle.labels, ...labels }).filter(([, value]) => value !== null);
     if (merged.length > MOST_LABELS)
       throw new Problem('EINVAL', `A handle has at most ${MOST_LABELS} labels: remove some by null.`, {
@@ -119,8 +133,13 @@ export class Handles {
       handle.description.nonblocking = nonblocking;
       journal.commit([{ write: 'description', description: handle.description }]);
     }
-    if (labels === undefined) return;
+    if (labels === undefined && name === undefined) return;
     handle.labels = Object.fromEntries(merged) as Labels;
+    if (name !== undefined) {
+      names.remove(handle);
+      handle.name = name;
+      names.add(handle);
+    }
     journal.commit([{ write: 'handle', handle }]);
   }
 

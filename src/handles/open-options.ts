@@ -5,6 +5,8 @@ import type { Labels } from '../model/process.ts';
 
 export interface OpenOptions {
   nonblocking: boolean;
+  /** Refused if another open handle of the client has it; `null` for none. */
+  name: string | null;
   labels: Labels;
   /** Of a request with an idempotency key. The key is written together with the handle, so that a retry finds the handle. */
   claim?: Claim | undefined;

@@ -71,9 +71,10 @@ export class Opener {
    * @throws {Problem} ESRCH; EPERM, EDQUOT; EOPNOTSUPP for an inode before Linux 6.9; EMFILE
    */
   openNow(asking: Client, { pid, inode, still }: OpenTarget, options: OpenOptions): Handle {
-    const { table, reaper, adoption, features, journal, descriptors, admission, pressure } = this.#parts;
+    const { table, handles, reaper, adoption, features, journal, descriptors, admission, pressure } = this.#parts;
     const { name: client } = asking;
     admission.require('pidfd_open', asking);
+    handles.names.require(client, options.name);
     const pidfd = pressure.relieve(() => openPid(pid, descriptorFlag(options, features), descriptors));
     let handle: Handle | null = null;
     try {
@@ -124,8 +125,10 @@ export class Opener {
    * @throws {Problem} of {@link HandleTable.get}; EDQUOT; ENOSPC
    */
   dup(asking: Client, id: string, options: Omit<OpenOptions, 'nonblocking'>): Handle {
-    const { description } = this.#parts.handles.get(asking, id, 'change');
-    this.#parts.admission.require('dup', description.pidfd === null ? null : asking);
+    const { handles, admission } = this.#parts;
+    const { description } = handles.get(asking, id, 'change');
+    admission.require('dup', description.pidfd === null ? null : asking);
+    handles.names.require(asking.name, options.name);
     const { nonblocking } = description;
     return this.#hold({ ...options, nonblocking, client: asking.name, description, isNewProcess: false });
   }
@@ -135,13 +138,13 @@ export class Opener {
   }
 
   /** Makes the handle, writes it, and sends its first events. Its `seq` is the cursor from before them. */
-  #hold({ client, description, labels, claim, sighting, isNewProcess }: HoldFacts): Handle {
+  #hold({ client, description, name, labels, claim, sighting, isNewProcess }: HoldFacts): Handle {
     const { journal, feed, table, handles } = this.#parts;
     const { process } = description;
     const id = handles.makeId(client);
     const seq = journal.head;
     const watch = sighting?.watch ?? null;
-    const handle = new Handle({ id, client, description, labels, createdAt: Date.now(), seq, watch });
+    const handle = new Handle({ id, client, description, name, labels, createdAt: Date.now(), seq, watch });
     const batch = new Batch(journal);
     batch.write({ write: 'process', process });
     batch.write({ write: 'handle', handle });

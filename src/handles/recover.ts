@@ -77,10 +77,9 @@ function takeUp(parts: RecoverParts, process: Process, held: readonly Handle[]):
   const parent = parentOf(process, first.pidfd!);
   process.relation = parent === globalThis.process.pid ? 'child' : 'foreign';
   table.add(process);
-  for (const { id, client, description, labels, createdAt, seq, watch } of held) {
-    const live = descriptions.get(description.id);
-    if (live !== undefined)
-      handles.restore(new Handle({ id, client, description: live, labels, createdAt, seq, watch }));
+  for (const handle of held) {
+    const description = descriptions.get(handle.description.id);
+    if (description !== undefined) handles.restore(new Handle({ ...handle, description }));
   }
   if (process.relation === 'foreign' && adoption.follow(process)) process.relation = 'child';
   return true;

@@ -45,11 +45,13 @@ export interface SpawnerParts {
 /** A spawn under way, with what its steps have made so far. */
 interface Spawn extends OpenOptions {
   client: string;
+  /** The id of its handle. */
+  id: string;
   /** The journal's number for the process and its description. */
   number: number;
   request: LaunchRequest;
   streams: readonly Stream[];
-  /** Quotas that it holds until the handle and its output count themselves. */
+  /** The quotas and the name that it holds until the handle and its output have them. */
   reserved: readonly Disposable[];
   launched: Launched | null;
   /** Ends the reservation of its pid. */
@@ -64,7 +66,7 @@ interface Spawn extends OpenOptions {
  *
  * | step    | what it does                                                        | what undoes it                |
  * | ------- | ------------------------------------------------------------------- | ----------------------------- |
- * | admit   | checks the right to spawn; reserves quotas; takes from the rate     | the quotas are released       |
+ * | admit   | checks the right to spawn; reserves quotas and the name; takes from the rate | the quotas are released       |
  * | permit  | resolves the request against the policy                             |                               |
  * | prepare | makes the cgroup                                                    | the cgroup is removed         |
  * | fork    | makes the pipes and the process, which waits; reserves its pid      | it is killed, and discarded   |
@@ -99,20 +101,23 @@ export class Spawner {
    * @throws {Problem} of {@link launch}; EPERM, EDQUOT; ENOSPC if the journal cannot be written; EMFILE
    */
   async spawn(client: Client, wanted: LaunchRequest, options: OpenOptions): Promise<Handle> {
-    const { journal, admission, outputs } = this.#parts;
+    const { journal, admission, outputs, handles } = this.#parts;
     if (client.rights.spawn === false) throw notAllowed('spawn');
     using handleQuota = admission.reserve('posix_spawn', client);
     using outputQuota = outputs.reserve(client, captured(wanted).length);
+    const id = handles.makeId(client.name);
+    using name = handles.names.reserve(client.name, options.name, id);
     client.spawns.take(client.quotas.spawnsPerSecond);
     const request = await permitted(client.rights.spawn, wanted);
     admission.requireOpen(); // the daemon may have begun to stop meanwhile
     const spawn: Spawn = {
       ...options,
       client: client.name,
+      id,
       number: journal.takeNumber(),
       request,
       streams: captured(request),
-      reserved: [handleQuota, outputQuota],
+      reserved: [handleQuota, outputQuota, name],
       launched: null,
       release: null,
       intent: null,
@@ -172,7 +177,7 @@ export class Spawner {
 
   #write(spawn: Spawn): void {
     const { journal, features, cgroups } = this.#parts;
-    const { number, client, request, streams, nonblocking, labels, claim } = spawn;
+    const { number, client, id, request, streams, nonblocking, name, labels, claim } = spawn;
     const { pid, pidfd } = spawn.launched!;
     if (request.cgroup !== undefined) cgroups.follow(number, pid);
     const now = Date.now();
@@ -181,26 +186,19 @@ export class Spawner {
     const process = new Process({ id: number, pid, inode, argv, relation: 'child', startedAt: now });
     const description = new OpenDescription(number, process, pidfd, nonblocking, { streams, ended: false });
     // A negative seq marks the intent; the seq of the handle is only known when that is held.
-    spawn.intent = new Handle({
-      id: this.#parts.handles.makeId(client),
-      client,
-      description,
-      labels,
-      createdAt: now,
-      seq: -number,
-    });
+    spawn.intent = new Handle({ id, client, description, name, labels, createdAt: now, seq: -number });
     const isWritten = journal.commit([
       { write: 'process', process },
       { write: 'handle', handle: spawn.intent },
-      ...(claim === undefined ? [] : [{ write: 'key' as const, key: claim.keep(spawn.intent.id, null) }]),
+      ...(claim === undefined ? [] : [{ write: 'key' as const, key: claim.keep(id, null) }]),
     ]);
     if (!isWritten) throw unwritable(journal.fault, 'posix_spawn');
   }
 
   #hold({ intent, streams }: Spawn): Handle {
     const { journal, feed, table, handles, outputs } = this.#parts;
-    const { id, client, description, labels, createdAt } = intent!;
-    const handle = new Handle({ id, client, description, labels, createdAt, seq: journal.head });
+    const handle = new Handle({ ...intent!, seq: journal.head });
+    const { client, description } = handle;
     const batch = new Batch(journal);
     batch.write({ write: 'placed', handle, before: intent!.seq });
     batch.event('opened', handle);

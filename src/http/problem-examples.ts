@@ -23,6 +23,7 @@ const examples: Record<ProblemErrno, Example> = {
     detail: 'Your quota is 1000 handles on live processes. Close some, or wait for some of their processes to end.',
     retry,
   },
+  EEXIST: { detail: 'The name build-42 is in use by another of your handles. Close that, or choose another.', handle },
   EINVAL: {
     detail: 'The body is not valid at /nonbloking: unknown name.',
     errors: [{ path: '/nonbloking', message: 'unknown name' }],

@@ -30,6 +30,7 @@ export interface HandleQuery {
   ended?: boolean;
   /** All of them must fit. */
   labels: readonly (readonly [key: string, value: string])[];
+  name?: string;
   /** Only handles with a smaller seq. */
   before: number;
   limit: number;
@@ -110,6 +111,18 @@ export class Queries {
     return row === undefined ? null : handleOf(row);
   }
 
+  /** Returns the id of the open handle of a client that has a name, `null` where none has it. */
+  named(client: string, name: string): string | null {
+    const pending = this.#reader
+      .pending('handle')
+      .findLast(({ handle }) => handle.client === client && handle.name === name);
+    const sql = 'SELECT id FROM handles WHERE client = ? AND name = ?';
+    const rows = this.#reader.all<{ id: string }>(sql, [client, name]);
+    // On a full disk, the tables have older names.
+    const ids = pending === undefined ? rows.map(({ id }) => id) : [pending.handle.id];
+    return ids.find((id) => this.handle(id)?.name === name) ?? null;
+  }
+
   /** Returns the tombstone of a handle, `null` where there is none. */
   tombstone(id: string): Tombstone | null {
     const pending = this.#reader.pending('tombstone').find(({ handle }) => handle.id === id);
@@ -140,7 +153,7 @@ export class Queries {
   }
 
   /** Returns the ids of handles, newest first. */
-  list({ client, ended, labels, before, limit }: HandleQuery): { id: string; seq: number }[] {
+  list({ client, ended, labels, name, before, limit }: HandleQuery): { id: string; seq: number }[] {
     // A handle that was written before its process was started has a negative seq.
     const where = ['h.seq < ?', 'h.seq >= 0'];
     const values: SQLInputValue[] = [before];
@@ -149,6 +162,10 @@ export class Queries {
       values.push(client);
     }
     if (ended !== undefined) where.push(`p.state ${ended ? '=' : '<>'} 'exited'`);
+    if (name !== undefined) {
+      where.push('h.name = ?');
+      values.push(name);
+    }
     for (const [key, value] of labels) {
       where.push('h.seq IN (SELECT handle FROM labels WHERE client = coalesce(?, client) AND key = ? AND value = ?)');
       values.push(client, key, value);

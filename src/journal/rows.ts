@@ -19,6 +19,7 @@ export interface HandleRow {
   description: number;
   nonblocking: number;
   output: number;
+  name: string | null;
   labels: string;
   created_at: number;
   pid: number;
@@ -69,7 +70,7 @@ export function handleOf(
     description = new OpenDescription(row.description, process, null, row.nonblocking === 1, outputOf(row.output));
     descriptions.set(row.description, description);
   }
-  const { id, client, seq, watch } = row;
+  const { id, client, name, seq, watch } = row;
   const labels = JSON.parse(row.labels) as Labels;
-  return new Handle({ id, client, description, labels, createdAt: row.created_at, seq, watch });
+  return new Handle({ id, client, description, name, labels, createdAt: row.created_at, seq, watch });
 }

@@ -120,6 +120,11 @@ export const MIGRATIONS: readonly string[] = [
   UPDATE processes SET ended_at = unixepoch() * 1000 WHERE ending IS NOT NULL AND ended_at IS NULL;
   CREATE INDEX processes_unreaped ON processes (id) WHERE ending ->> 'reaped' = 0;
   `,
+  // Names. The index is not unique: a change is written with the newest state, which may meet an older one of another handle.
+  `
+  ALTER TABLE handles ADD COLUMN name TEXT;
+  CREATE INDEX handles_by_name ON handles (client, name) WHERE name IS NOT NULL;
+  `,
 ];
 
 /** The current version. A journal of a later version cannot be read. */

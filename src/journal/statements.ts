@@ -70,12 +70,12 @@ function processStatement(process: Process, boot: string): Statement {
 }
 
 /** Empty tables get all that exists before the changes that led to it: a handle that already has its seq keeps it. */
-function handleStatements({ seq, id, client, description, createdAt, labels }: Handle): Statement[] {
+function handleStatements({ seq, id, client, description, createdAt, name, labels }: Handle): Statement[] {
   return [
     [
-      `INSERT INTO handles VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)
-       ON CONFLICT (seq) DO UPDATE SET labels = excluded.labels, created_at = excluded.created_at
-       ON CONFLICT (id) DO UPDATE SET labels = excluded.labels, created_at = excluded.created_at`,
+      `INSERT INTO handles VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
+       ON CONFLICT (seq) DO UPDATE SET name = excluded.name, labels = excluded.labels, created_at = excluded.created_at
+       ON CONFLICT (id) DO UPDATE SET name = excluded.name, labels = excluded.labels, created_at = excluded.created_at`,
       [
         seq,
         id,
@@ -86,6 +86,7 @@ function handleStatements({ seq, id, client, description, createdAt, labels }: H
         outputBits(description.output),
         JSON.stringify(labels),
         createdAt,
+        name,
       ],
     ],
     ['DELETE FROM labels WHERE handle = ?', [seq]],

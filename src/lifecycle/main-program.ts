@@ -94,7 +94,7 @@ export class MainProgram {
   /** Starts the main program. @throws {NotStarted} if it cannot be started */
   static async start(daemon: Daemon, command: Command): Promise<MainProgram> {
     try {
-      const more = { nonblocking: false, labels: { main: 'true' } };
+      const more = { nonblocking: false, name: null, labels: { main: 'true' } };
       return new MainProgram(daemon, await daemon.handles.spawn(self(), requestFor(command), more));
     } catch (error) {
       throw error instanceof Problem ? new NotStarted(command[0], error) : error;

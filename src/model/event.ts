@@ -36,6 +36,7 @@ export function encode(seq: number, type: EventType, handle: Handle, { shown, at
     seq,
     event: type,
     handle: handle.id,
+    name: handle.name,
     at: new Date(shown).toISOString(),
     process: viewOfProcess(handle.process),
     outcome: facts.outcome ?? null,

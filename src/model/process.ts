@@ -187,6 +187,8 @@ export interface HandleFacts {
   id: string;
   client: string;
   description: OpenDescription;
+  /** No other open handle of the client has it; `null` for none. */
+  name: string | null;
   labels: Labels;
   /** Unix milliseconds. */
   createdAt: number;
@@ -204,12 +206,14 @@ export class Handle {
   readonly createdAt: number;
   readonly seq: number;
   readonly watch: string | null;
+  name: string | null;
   labels: Labels;
 
   constructor(facts: HandleFacts) {
     this.id = facts.id;
     this.client = facts.client;
     this.description = facts.description;
+    this.name = facts.name;
     this.labels = facts.labels;
     this.createdAt = facts.createdAt;
     this.seq = facts.seq;

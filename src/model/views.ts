@@ -21,6 +21,7 @@ export function viewOfHandle(handle: Handle, state: ProcessState, collected: boo
     nonblocking: description.nonblocking,
     relation: process.relation,
     state,
+    name: handle.name,
     labels: handle.labels,
     client: handle.client,
     process: viewOfProcess(process),

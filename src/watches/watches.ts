@@ -228,7 +228,7 @@ export class Watches {
     const sighting = { watch: id, pid, key, opened: watch.opened + 1 };
     let handle: Handle;
     try {
-      handle = handles.openNow(client, { pid, still }, { nonblocking, labels, sighting });
+      handle = handles.openNow(client, { pid, still }, { nonblocking, name: null, labels, sighting });
     } catch (error) {
       // A process that cannot be opened must end neither the watch nor the daemon.
       if (error instanceof Problem || error instanceof SystemError) return;
