@@ -5,6 +5,7 @@ import type { z } from 'zod';
 import { ClientFrame, type EventQuery } from '../schemas/events.ts';
 import * as contract from '../schemas/operations/events.ts';
 import { EventOperations } from '../src/api/events.ts';
+import { type Handled, LeaseOperations } from '../src/api/leases.ts';
 import type { Client } from '../src/clients/client.ts';
 import type { Daemon } from '../src/daemon.ts';
 import { Problem } from '../src/errors/problem.ts';
@@ -23,6 +24,7 @@ import {
   webSocketSink,
 } from '../src/http/sinks.ts';
 import { untilClosed } from '../src/http/until-closed.ts';
+import { LeaseHolder } from '../src/signals/lifetimes.ts';
 
 type Query = z.infer<typeof EventQuery>;
 
@@ -37,6 +39,7 @@ const closings = {
 /** Registers the route of events, which serves a WebSocket, an event stream or a page. */
 export function eventRoutes(app: App, daemon: Daemon): void {
   const operations = new EventOperations(daemon);
+  const leases = new LeaseOperations(daemon);
 
   app.route({
     method: 'GET',
@@ -103,16 +106,28 @@ export function eventRoutes(app: App, daemon: Daemon): void {
       closeSocket(socket, closings[why].code, closings[why].reason),
     );
     const leave = app.inFlightRequests.add(request, () => closeSocket(socket, POLICY_VIOLATION, 'credentials revoked'));
+    const holder = new LeaseHolder();
     socket.on('close', () => {
       leave();
       operations.detach(subscriber);
+      leases.end(holder);
     });
+    const take = (frame: z.infer<typeof ClientFrame>): void => {
+      const { type, handles } = frame;
+      if (type === 'subscribe') subscriber.subscribe(idsOf(handles), frame.since);
+      else if (type === 'unsubscribe') subscriber.unsubscribe(idsOf(handles));
+      else if (type === 'hold') answer('held', leases.hold(client, handles, holder));
+      else answer('released', leases.release(client, handles, holder));
+    };
+    const answer = (type: 'held' | 'released', { handles, refused }: Handled): void => {
+      if (handles.length > 0) subscriber.answer({ type, handles });
+      for (const { errno, message } of refused) subscriber.error(errno, message);
+    };
     socket.on('message', (data, isBinary) => {
       if (!subscriber.admit()) return;
       const frame = isBinary ? NO_FRAME : parseFrame(String(data));
       if (typeof frame === 'string') subscriber.error('EINVAL', frame);
-      else if (frame.type === 'subscribe') subscriber.subscribe(idsOf(frame.handles), frame.since);
-      else subscriber.unsubscribe(idsOf(frame.handles));
+      else take(frame);
     });
     answerPings(socket);
     dropSilent(socket);
@@ -140,7 +155,7 @@ function lastEventId({ headers }: FastifyRequest): number | undefined {
   return seq;
 }
 
-const NO_FRAME = 'The message is not a frame. Send subscribe or unsubscribe with handles, as JSON.';
+const NO_FRAME = 'The message is not a frame. Send subscribe, unsubscribe, hold or release with handles, as JSON.';
 
 /** Parses a client's frame. @returns an error message if the frame is not valid */
 function parseFrame(text: string): z.infer<typeof ClientFrame> | string {

@@ -1,13 +1,16 @@
 import * as contract from '../schemas/operations/handles.ts';
+import { renewLease } from '../schemas/operations/leases.ts';
 import { HandleOperations } from '../src/api/handles.ts';
+import { LeaseOperations } from '../src/api/leases.ts';
 import type { Daemon } from '../src/daemon.ts';
 import type { App } from '../src/http/app-type.ts';
 import { callOf } from '../src/http/in-flight-requests.ts';
 import { preferencesOf } from '../src/http/prefer.ts';
 
-/** Registers the routes of handles: create by spawn, open or dup; list, read, change and close. */
+/** Registers the routes of handles: create by spawn, open or dup; list, read, change and close; renew a lease. */
 export function handleRoutes(app: App, daemon: Daemon): void {
   const operations = new HandleOperations(daemon);
+  const leases = new LeaseOperations(daemon);
 
   app.post('/v1/handles', {
     config: { operation: operations.create },
@@ -41,6 +44,14 @@ export function handleRoutes(app: App, daemon: Daemon): void {
     schema: contract.updateHandle,
     handler: (request, reply) => {
       reply.send(operations.update.run(callOf(request, reply), { id: request.params.id, body: request.body }));
+    },
+  });
+
+  app.post('/v1/handles/:id/lease', {
+    config: { operation: leases.renew },
+    schema: renewLease,
+    handler: (request, reply) => {
+      reply.send(leases.renew.run(callOf(request, reply), request.params.id));
     },
   });
 

@@ -45,12 +45,19 @@ export const timestamp = z
 
 const signalName = (description: string) => z.string().meta({ description, examples: ['SIGKILL'] });
 
+/** The marks of an outcome that a deadline brought about. */
+const overdue = {
+  timedOut: z.literal(true).optional().meta({ description: 'Present if the timeout had passed before the end.' }),
+  leaseExpired: z.literal(true).optional().meta({ description: 'Present if the lease had expired before the end.' }),
+};
+
 export const Outcome = z
   .discriminatedUnion('reason', [
     z
       .object({
         reason: z.literal('exited').meta({ description: 'The process called exit.' }),
         exitCode: z.int().min(0).max(255).meta({ description: 'The exit code.' }),
+        ...overdue,
       })
       .meta({ title: 'Exited' }),
     z
@@ -61,6 +68,7 @@ export const Outcome = z
           .literal(true)
           .optional()
           .meta({ description: 'Present if the kernel killed the process because its cgroup ran out of memory.' }),
+        ...overdue,
       })
       .meta({ title: 'Killed' }),
     z
@@ -69,12 +77,14 @@ export const Outcome = z
           .literal('dumped')
           .meta({ description: 'A signal ended the process, and the kernel dumped its core.' }),
         signal: signalName('The signal that ended the process.'),
+        ...overdue,
       })
       .meta({ title: 'Dumped' }),
     z
       .object({
         reason: z.literal('unknown').meta({ description: 'The process ended, and the kernel does not say how.' }),
         detail: z.string().meta({ description: 'Why the outcome is not known.' }),
+        ...overdue,
       })
       .meta({ title: 'Unknown' }),
   ])

@@ -98,6 +98,18 @@ export const SubscribedFrame = z
     handles: z.array(handleId).meta({ description: 'The ids of the handles.' }),
   })
   .meta({ id: 'SubscribedFrame', description: 'The replay of these handles is complete.' });
+export const HeldFrame = z
+  .object({
+    type: z.literal('held').meta({ description: 'Always `held`.' }),
+    handles: z.array(handleId).meta({ description: 'The ids of the handles.' }),
+  })
+  .meta({ id: 'HeldFrame', description: 'The leases of these handles are held for as long as the socket is open.' });
+export const ReleasedFrame = z
+  .object({
+    type: z.literal('released').meta({ description: 'Always `released`.' }),
+    handles: z.array(handleId).meta({ description: 'The ids of the handles.' }),
+  })
+  .meta({ id: 'ReleasedFrame', description: 'The socket does not hold the leases of these handles any more.' });
 export const ErrorFrame = z
   .object({
     type: z.literal('error').meta({ description: 'Always `error`.' }),
@@ -108,7 +120,7 @@ export const ErrorFrame = z
 
 /** What the daemon sends over a WebSocket or an event stream. */
 export const ServerFrame = z
-  .discriminatedUnion('type', [EventFrame, HelloFrame, GapFrame, SubscribedFrame, ErrorFrame])
+  .discriminatedUnion('type', [EventFrame, HelloFrame, GapFrame, SubscribedFrame, HeldFrame, ReleasedFrame, ErrorFrame])
   .meta({
     id: 'ServerFrame',
     description: 'What the daemon sends over a WebSocket or an event stream.',
@@ -130,6 +142,12 @@ export const ClientFrame = z
     z
       .strictObject({ type: z.literal('unsubscribe').meta({ description: 'Always `unsubscribe`.' }), handles })
       .meta({ title: 'UnsubscribeFrame', description: 'Removes handles from the subscription.' }),
+    z
+      .strictObject({ type: z.literal('hold').meta({ description: 'Always `hold`.' }), handles })
+      .meta({ title: 'HoldFrame', description: 'Holds leases for as long as the socket is open.' }),
+    z
+      .strictObject({ type: z.literal('release').meta({ description: 'Always `release`.' }), handles })
+      .meta({ title: 'ReleaseFrame', description: 'Ends a hold. The lease starts anew.' }),
   ])
   .meta({
     id: 'ClientFrame',

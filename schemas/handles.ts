@@ -2,6 +2,7 @@ import { z } from 'zod';
 import { handleId, handleRef, nameView, Outcome, ProcessView, Rusage, signal, timestamp } from './common.ts';
 import { exactlyOneOf } from './exactly-one-of.ts';
 import { LabelChanges, Labels, labelsView } from './labels.ts';
+import { LeaseView, TimeoutChange, TimeoutView } from './lifetime.ts';
 import { Match } from './match.ts';
 import { HandleName } from './name.ts';
 import { Spawn } from './spawn.ts';
@@ -82,6 +83,7 @@ export const UpdateHandle = z
       .meta({ description: 'Sets O_NONBLOCK of the file description, which duplicates of the handle share.' }),
     name: HandleName.nullable().optional().meta({ description: 'The new name of the handle. Null removes it.' }),
     labels: LabelChanges.optional(),
+    timeout: TimeoutChange.nullable().optional().meta({ description: 'The new timeout. Null removes it.' }),
   })
   .meta({
     id: 'UpdateHandle',
@@ -117,6 +119,8 @@ export const HandleView = z
       description: 'The event cursor from before the first event of the handle. `since` with it misses nothing.',
     }),
     watch: z.string().optional().meta({ description: 'The watch that opened the handle.' }),
+    timeout: TimeoutView.optional().meta({ description: 'The timeout of the process. Absent if it has none.' }),
+    lease: LeaseView.optional().meta({ description: 'The lease of the process. Absent if it has none.' }),
   })
   .meta({
     id: 'Handle',

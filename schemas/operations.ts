@@ -1,5 +1,6 @@
 import { listEvents } from './operations/events.ts';
 import { closeHandle, createHandle, getHandle, listHandles, updateHandle } from './operations/handles.ts';
+import { renewLease } from './operations/leases.ts';
 import { getLiveness, getMetrics, getNode, getReadiness } from './operations/node.ts';
 import type { Operation } from './operations/operation.ts';
 import { readStderr, readStdout } from './operations/output.ts';
@@ -15,6 +16,7 @@ export const operations: readonly Operation[] = [
   getHandle,
   updateHandle,
   closeHandle,
+  renewLease,
   waitid,
   poll,
   sendSignal,

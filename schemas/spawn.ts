@@ -1,6 +1,7 @@
 import { z } from 'zod';
 import { boundedArray, boundedRecord, MOST_ARGUMENTS, MOST_VARIABLES } from './bounded.ts';
 import { cString } from './common.ts';
+import { Lease, Timeout } from './lifetime.ts';
 import { resources } from './vocabulary.ts';
 
 const absolutePath = cString.startsWith('/', 'must be an absolute path').max(4096);
@@ -140,6 +141,8 @@ export const Spawn = z
         title: 'CgroupLimits',
         description: 'Gives the process a cgroup of its own with these limits. Scope `tree` kills all of it at once.',
       }),
+    timeout: Timeout.optional(),
+    lease: Lease.optional(),
   })
   .meta({ id: 'Spawn', description: 'A program to start.', examples: [{ argv: ['sleep', '5'], cwd: '/tmp' }] });
 export type Spawn = z.output<typeof Spawn>;

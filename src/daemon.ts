@@ -30,6 +30,7 @@ import { type HandedProcesses, handOverProcesses, pidfdsOf } from './processes/h
 import { PidfdStore, storedPidfds } from './processes/pidfd-store.ts';
 import { ProcessTable } from './processes/process-table.ts';
 import { Reaper } from './processes/reaper.ts';
+import { Lifetimes } from './signals/lifetimes.ts';
 import { Signals } from './signals/signals.ts';
 import { Terminations } from './signals/terminations.ts';
 import { ForkServer } from './spawn/fork-server.ts';
@@ -54,6 +55,7 @@ export interface Daemon {
   parking: Parking;
   signals: Signals;
   terminations: Terminations;
+  lifetimes: Lifetimes;
   feed: Feed;
   idempotencyKeys: IdempotencyKeys;
   outputs: Outputs;
@@ -159,6 +161,11 @@ export function startDaemon(config: Config, { handoff, passed, notifier, feature
   const deadlines = new Deadlines(timer, boottimeMs);
   table.epoll.add(timer, new Wakeup(() => setImmediate(() => deadlines.run())));
   const terminations = new Terminations({ journal, table, reaper, signals, parking, deadlines });
+  const lifetimes = new Lifetimes({ journal, table, reaper, terminations, deadlines });
+  handles.onBegun((pid) => {
+    const process = table.get(pid);
+    if (process !== undefined) lifetimes.begin(process);
+  });
   const idempotencyKeys = new IdempotencyKeys(journal, maxKeys);
   const retention = new Retention(journal, handles, config.keep);
 
@@ -174,6 +181,7 @@ export function startDaemon(config: Config, { handoff, passed, notifier, feature
     else pidfd.close();
   }
   terminations.resume();
+  lifetimes.resume();
   reaper.start();
   outputs.onEnded((description) => handles.endOutput(description));
   handles.resumeOutput();
@@ -196,6 +204,7 @@ export function startDaemon(config: Config, { handoff, passed, notifier, feature
     parking,
     signals,
     terminations,
+    lifetimes,
     feed,
     idempotencyKeys,
     outputs,

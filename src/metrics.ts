@@ -7,7 +7,19 @@ import { droppedLines } from './files/line-writer.ts';
 export class Metrics {
   readonly #registry = new Registry();
 
-  constructor({ handles, outputs, table, parking, idempotencyKeys, feed, reaper, journal, policy, watches }: Daemon) {
+  constructor({
+    handles,
+    lifetimes,
+    outputs,
+    table,
+    parking,
+    idempotencyKeys,
+    feed,
+    reaper,
+    journal,
+    policy,
+    watches,
+  }: Daemon) {
     const gauge = (name: string, help: string, read: () => number): void => {
       new Gauge({
         name,
@@ -61,6 +73,10 @@ export class Metrics {
       const { orphans: _, ...reasons } = reaper.counts;
       return reasons;
     });
+    counter('waitd_overdue_total', 'Processes that were ended at a deadline.', 'deadline', () => ({
+      timeout: lifetimes.counts.timedOut,
+      lease: lifetimes.counts.leaseExpired,
+    }));
     counter('waitd_subscribers_cut_total', 'Subscribers cut off because they read too slowly.', null, () => ({
       cuts: feed.cuts,
     }));

@@ -67,6 +67,14 @@ class Model {
       const endedBy = n % 2 === 0 ? 'closed' : 'expired';
       return [...before, closed, { write: 'tombstone', handle, endedBy, last: this.#journal.head }];
     },
+    'unheld end': (n) => {
+      const { before, handle } = this.#pick(n);
+      const { process } = handle;
+      process.lifetime = { startedAt: n, startTicks: null, timeout: { afterMs: n, graceMs: n }, lease: null };
+      if (n % 2 === 0) process.overdue = { timedOut: true };
+      const bounded = [...before, { write: 'process', process } as const, ...this.changes.tombstone(n)];
+      return process.handles.size === 0 ? [...bounded, { write: 'unheld end', process }] : bounded;
+    },
     withdrawn: (n) => {
       const { before, intent } = this.#takeIntent(n);
       return [...before, { write: 'withdrawn', handle: intent }];

@@ -64,13 +64,14 @@ export const updateHandle = {
   path: '/v1/handles/{id}',
   tags: ['handles'],
   summary: 'Update a handle',
-  description: 'Sets O_NONBLOCK, and changes the name and labels. A wait that is parked already goes on.',
+  description:
+    'Sets O_NONBLOCK, and changes the name, labels and timeout. A wait that is parked already goes on. If one change is refused, none is made.',
   params: HandleParams,
   body: UpdateHandle,
   response: { 200: HandleView },
   problems: {
     ...commonProblems,
-    404: ['EBADF'],
+    404: ['EBADF', 'ESRCH'],
     409: ['EEXIST'],
     410: ['ESTALE'],
     503: ['EMFILE', 'ENOSPC', 'ENOENT'],

@@ -1,7 +1,9 @@
 import type { CloseQuery, CreateHandle, HandleView, ListHandles, UpdateHandle } from '../../schemas/handles.ts';
 import { type Client, notAllowed } from '../clients/client.ts';
 import type { Handles } from '../handles/handles.ts';
+import { permittedTimeout } from '../handles/permit-bounds.ts';
 import type { Handle } from '../model/process.ts';
+import type { Lifetimes } from '../signals/lifetimes.ts';
 import type { Signals } from '../signals/signals.ts';
 import type { Parking } from '../waits/parking.ts';
 import { untilEnded } from '../waits/poll.ts';
@@ -17,6 +19,7 @@ const WAYS = ['spawn', 'open', 'dup'] as const;
 interface Parts {
   handles: Handles;
   signals: Signals;
+  lifetimes: Lifetimes;
   parking: Parking;
   watches: Watches;
 }
@@ -62,7 +65,8 @@ export class HandleOperations {
       const { spawn, open } = body;
       call.note({ program: spawn?.argv[0].slice(0, LONGEST_PATH), user: spawn?.user, pid: open?.pid });
       const handle = await this.#make(call, body);
-      call.note({ handle: handle.id, pid: handle.process.pid });
+      const { pid, lifetime } = handle.process;
+      call.note({ handle: handle.id, pid, timeoutMs: lifetime?.timeout?.afterMs, leaseMs: lifetime?.lease?.ttlMs });
       const waits = spawn !== undefined && waitMs !== undefined;
       if (waits && (await untilEnded(this.#parts.parking, handle, waitMs, call)) === 'aborted') return 'aborted';
       return { handle: this.#parts.handles.view(handle), waited: waits };
@@ -82,10 +86,18 @@ export class HandleOperations {
 
   readonly update: Operation<{ id: string; body: UpdateHandle }, HandleView> = {
     audit: 'change',
-    run: ({ client }, { id, body }) => {
-      const { handles } = this.#parts;
+    run: (call, { id, body: { timeout: change, ...changes } }) => {
+      const { client } = call;
+      const { handles, lifetimes } = this.#parts;
       const handle = handles.get(client, id, 'change');
-      handles.update(handle, body);
+      if (change === undefined) handles.update(handle, changes);
+      else {
+        handles.get(client, id, 'signal'); // a timeout ends the process
+        call.note({ timeoutMs: change?.afterMs ?? null });
+        const timeout = permittedTimeout(client.rights.spawn, lifetimes.changed(handle, change));
+        handles.update(handle, changes);
+        lifetimes.setTimeout(handle, timeout);
+      }
       return handles.view(handle);
     },
   };

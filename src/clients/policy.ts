@@ -41,6 +41,7 @@ const SpawnSchema = z.strictObject({
     .string()
     .regex(/^[0-7]{3,4}$/, 'must be three or four octal digits, in quotes')
     .optional(),
+  maxLifetimeMs: z.int().min(1).max(2147483647).optional(),
   cgroup: z
     .union([z.boolean(), CgroupSchema], { error: 'must be true, false, or an object with limits' })
     .default(false),

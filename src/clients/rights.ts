@@ -27,6 +27,8 @@ export interface SpawnRule {
   limits: Partial<Record<Resource, Bound>>;
   /** The bits that every umask must include, octal. The default is the daemon's own umask. */
   umask?: string | undefined;
+  /** The longest time in milliseconds that a process may live, its grace included. */
+  maxLifetimeMs?: number | undefined;
   /** Whether a program may have its own cgroup, and the maximum of each limit. */
   cgroup: CgroupLimits | boolean;
 }

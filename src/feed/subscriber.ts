@@ -189,7 +189,12 @@ export class Subscriber implements Follower {
 
   /** Sends an error frame. The stream goes on. */
   error(errno: string, detail: string): void {
-    this.#frame({ type: 'error', errno, detail });
+    this.answer({ type: 'error', errno, detail });
+  }
+
+  /** Sends the answer to a frame. */
+  answer(frame: object): void {
+    this.#frame(frame);
   }
 
   /** Ends every subscription: the connection has closed. */

@@ -1,5 +1,6 @@
 import { readFileSync } from 'node:fs';
 import { getPriority } from 'node:os';
+import type { Timeout } from '../../schemas/lifetime.ts';
 import type { Resource } from '../../schemas/vocabulary.ts';
 import type { CgroupLimits } from '../cgroups/cgroups.ts';
 import { notAllowed } from '../clients/client.ts';
@@ -10,10 +11,10 @@ import type { LaunchRequest } from '../spawn/launch-request.ts';
 /**
  * Refuses bounds that are wider than those that every program inherits from the daemon, unless the policy lists them. Narrower ones
  * are always allowed.
- * @returns the limits of the cgroup, with the policy's where the request has none
+ * @returns the limits of the cgroup and the timeout, with the policy's where the request has none
  * @throws {Problem} EPERM
  */
-export function permittedBounds(rule: SpawnRule, { nice, limits, umask, cgroup }: LaunchRequest): Bounds {
+export function permittedBounds(rule: SpawnRule, { nice, limits, umask, cgroup, timeout }: LaunchRequest): Bounds {
   if (nice !== undefined && nice < getPriority() && nice < (rule.nice?.min ?? Number.POSITIVE_INFINITY))
     throw notAllowed(`give programs the nice value ${nice}`);
   for (const [resource, bound] of Object.entries(limits ?? {}) as [Resource, NonNullable<typeof limits>[Resource]][]) {
@@ -30,10 +31,34 @@ export function permittedBounds(rule: SpawnRule, { nice, limits, umask, cgroup }
   }
   if (umask !== undefined && !hidesAll(umask, ownUmask()) && (rule.umask === undefined || !hidesAll(umask, rule.umask)))
     throw notAllowed(`give programs the umask ${umask}`);
-  return { cgroup: cgroup && permittedCgroup(rule.cgroup, cgroup) };
+  return {
+    cgroup: cgroup && permittedCgroup(rule.cgroup, cgroup),
+    timeout: permittedTimeout(rule, timeout ?? longest(rule)) ?? undefined,
+  };
 }
 
-export type Bounds = Pick<LaunchRequest, 'cgroup'>;
+export type Bounds = Pick<LaunchRequest, 'cgroup' | 'timeout'>;
+
+/** The grace of a timeout that the policy gives, in milliseconds. */
+const GRACE_MS = 5000;
+
+/** Returns the timeout of a program whose request has none; `null` without a bound. */
+function longest({ maxLifetimeMs }: SpawnRule): Timeout | null {
+  if (maxLifetimeMs === undefined) return null;
+  const graceMs = Math.min(GRACE_MS, Math.floor(maxLifetimeMs / 2));
+  return { afterMs: maxLifetimeMs - graceMs, graceMs };
+}
+
+/**
+ * Refuses a timeout with which a process could live longer than the policy allows, and the removal of one.
+ * @throws {Problem} EPERM
+ */
+export function permittedTimeout(rule: SpawnRule | boolean, timeout: Timeout | null): Timeout | null {
+  const most = typeof rule === 'object' ? rule.maxLifetimeMs : undefined;
+  if (most !== undefined && (timeout === null || timeout.afterMs + timeout.graceMs > most))
+    throw notAllowed(`let a process live longer than ${most} ms, its grace included`);
+  return timeout;
+}
 
 /** Returns the limits of a cgroup. A limit that the request leaves out is the policy's. */
 function permittedCgroup(listed: SpawnRule['cgroup'], wanted: CgroupLimits): CgroupLimits {

@@ -152,5 +152,5 @@ function endUnseen(batch: Batch, process: Process, held: readonly Handle[], deta
     reaped: true,
   });
   for (const handle of held) process.handles.add(handle);
-  batch.change(first ? 'exited' : 'reaped', process, { outcome });
+  batch.change(first ? 'exited' : 'reaped', process, process.ending!);
 }

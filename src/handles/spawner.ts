@@ -4,8 +4,11 @@ import { type Client, notAllowed } from '../clients/client.ts';
 import type { Problem } from '../errors/problem.ts';
 import { Batch, type EventSink } from '../journal/batch.ts';
 import type { Journal } from '../journal/journal.ts';
+import { boottimeMs } from '../kernel/clock.ts';
 import { Descriptor } from '../kernel/descriptor.ts';
 import type { Features } from '../kernel/features.ts';
+import { readStat } from '../kernel/proc.ts';
+import type { Lifetime } from '../model/lifetime.ts';
 import { Listeners } from '../model/listeners.ts';
 import { Handle, OpenDescription, Process, type Stream } from '../model/process.ts';
 import type { Outputs } from '../output/outputs.ts';
@@ -183,7 +186,8 @@ export class Spawner {
     const now = Date.now();
     const inode = features.inode ? pidfd.inode : null;
     const argv = request.argv.map(shownOf);
-    const process = new Process({ id: number, pid, inode, argv, relation: 'child', startedAt: now });
+    const lifetime = lifetimeOf(request, inode === null ? (readStat(pid)?.startTicks ?? null) : null);
+    const process = new Process({ id: number, pid, inode, argv, relation: 'child', startedAt: now, lifetime });
     const description = new OpenDescription(number, process, pidfd, nonblocking, { streams, ended: false });
     // A negative seq marks the intent; the seq of the handle is only known when that is held.
     spawn.intent = new Handle({ id, client, description, name, labels, createdAt: now, seq: -number });
@@ -237,6 +241,12 @@ export class Spawner {
     await done;
     clearTimeout(late);
   }
+}
+
+/** Begins a lifetime. @param startTicks identifies the process where it has no inode */
+function lifetimeOf({ timeout, lease }: LaunchRequest, startTicks: number | null): Lifetime | null {
+  if (timeout === undefined && lease === undefined) return null;
+  return { startedAt: boottimeMs(), startTicks, timeout: timeout ?? null, lease: lease ?? null };
 }
 
 function captured({ stdout, stderr }: LaunchRequest): Stream[] {

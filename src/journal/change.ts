@@ -58,6 +58,8 @@ export type TerminationChange =
  */
 export type Change =
   | { write: 'process'; process: Process }
+  /** Removes a process that has ended after its last handle. */
+  | { write: 'unheld end'; process: Process }
   | { write: 'handle'; handle: Handle }
   | { write: 'description'; description: OpenDescription }
   | { write: 'output'; description: OpenDescription }

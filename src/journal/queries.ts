@@ -5,7 +5,7 @@ import type { EndedBy, Handle, OpenDescription, Process } from '../model/process
 import type { StoredKey, TerminationFacts } from './change.ts';
 import type { Reader } from './reader.ts';
 import type { Recent } from './recent.ts';
-import { HANDLE_COLUMNS, type HandleRow, handleOf } from './rows.ts';
+import { HANDLE_COLUMNS, type HandleRow, handleOf, PROCESSES, type ProcessRow, processOf } from './rows.ts';
 import { terminationsOf } from './termination-rows.ts';
 import { type StoredWatch, watchesOf } from './watch-rows.ts';
 
@@ -222,6 +222,12 @@ export class Queries {
   /** Returns every termination that is pending in this boot. */
   terminations(): TerminationFacts[] {
     return terminationsOf((sql, values) => this.#reader.all(sql, values), this.#bootId);
+  }
+
+  /** Returns every process with a lifetime whose end was not written, with the boot to which its pid belongs. */
+  limited(): { process: Process; boot: string }[] {
+    const sql = `${PROCESSES} WHERE p.lifetime IS NOT NULL AND p.ending IS NULL`;
+    return this.#reader.all<ProcessRow>(sql, []).map((row) => ({ process: processOf(row), boot: row.boot }));
   }
 
   /** Returns the client of each description with captured output. */

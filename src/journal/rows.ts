@@ -1,3 +1,4 @@
+import type { Lifetime, Overdue } from '../model/lifetime.ts';
 import {
   type Ending,
   Handle,
@@ -10,18 +11,9 @@ import {
   type Stream,
 } from '../model/process.ts';
 
-/** A handle with its process, as the tables store them. */
-export interface HandleRow {
-  seq: number;
-  id: string;
-  client: string;
+/** A process, as the tables store it. */
+export interface ProcessRow {
   process: number;
-  description: number;
-  nonblocking: number;
-  output: number;
-  name: string | null;
-  labels: string;
-  created_at: number;
   pid: number;
   inode: string | null;
   boot: string;
@@ -30,11 +22,31 @@ export interface HandleRow {
   relation: Relation;
   state: ProcessState;
   ending: string | null;
+  lifetime: string | null;
+  overdue: string | null;
+}
+
+/** A handle with its process, as the tables store them. */
+export interface HandleRow extends ProcessRow {
+  seq: number;
+  id: string;
+  client: string;
+  description: number;
+  nonblocking: number;
+  output: number;
+  name: string | null;
+  labels: string;
+  created_at: number;
   watch: string | null;
 }
 
+const PROCESS_COLUMNS =
+  'p.pid, p.inode, p.boot, p.started_at, p.argv, p.relation, p.state, p.ending, p.lifetime, p.overdue';
+
+export const PROCESSES = `SELECT p.id process, ${PROCESS_COLUMNS} FROM processes p`;
+
 export const HANDLE_COLUMNS = `
-  SELECT h.*, p.pid, p.inode, p.boot, p.started_at, p.argv, p.relation, p.state, p.ending, o.watch
+  SELECT h.*, ${PROCESS_COLUMNS}, o.watch
   FROM handles h JOIN processes p ON p.id = h.process LEFT JOIN opened_by o ON o.handle = h.seq`;
 
 const STREAM_BITS: Record<Stream, number> = { stdout: 1, stderr: 2 };
@@ -50,6 +62,24 @@ function outputOf(bits: number): Output {
   return { streams, ended: (bits & ENDED_BIT) !== 0 };
 }
 
+/** Creates the process of a row. */
+export function processOf(row: ProcessRow): Process {
+  const { pid, inode, relation } = row;
+  const process = new Process({
+    id: row.process,
+    pid,
+    inode,
+    startedAt: row.started_at,
+    argv: JSON.parse(row.argv) as string[],
+    relation,
+    lifetime: row.lifetime === null ? null : (JSON.parse(row.lifetime) as Lifetime),
+    overdue: row.overdue === null ? {} : (JSON.parse(row.overdue) as Overdue),
+  });
+  process.state = row.state;
+  if (row.ending !== null) process.end(JSON.parse(row.ending) as Ending);
+  return process;
+}
+
 /** Creates the objects of a row. With maps, rows share the objects of a process or a description. */
 export function handleOf(
   row: HandleRow,
@@ -58,11 +88,7 @@ export function handleOf(
 ): Handle {
   let process = processes.get(row.process);
   if (process === undefined) {
-    const { pid, inode, relation } = row;
-    const argv = JSON.parse(row.argv) as string[];
-    process = new Process({ id: row.process, pid, inode, startedAt: row.started_at, argv, relation });
-    process.state = row.state;
-    if (row.ending !== null) process.end(JSON.parse(row.ending) as Ending);
+    process = processOf(row);
     processes.set(row.process, process);
   }
   let description = descriptions.get(row.description);

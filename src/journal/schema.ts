@@ -125,6 +125,12 @@ export const MIGRATIONS: readonly string[] = [
   ALTER TABLE handles ADD COLUMN name TEXT;
   CREATE INDEX handles_by_name ON handles (client, name) WHERE name IS NOT NULL;
   `,
+  // Lifetimes. The row of a process that has one outlives its last handle, until the process has ended.
+  `
+  ALTER TABLE processes ADD COLUMN lifetime TEXT;
+  ALTER TABLE processes ADD COLUMN overdue TEXT;
+  CREATE INDEX processes_limited ON processes (id) WHERE lifetime IS NOT NULL AND ending IS NULL;
+  `,
 ];
 
 /** The current version. A journal of a later version cannot be read. */

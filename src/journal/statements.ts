@@ -28,7 +28,11 @@ export function statementsOf(change: Change, moment: Moment): Statement[] {
       return [...removal(handle), ['INSERT INTO gone VALUES (?, ?, ?, ?, ?)', [id, client, seq, endedBy, last]]];
     }
     case 'withdrawn':
-      return [...removal(change.handle), ['DELETE FROM keys WHERE handle = ?', [change.handle.id]]];
+      return [
+        ...removal(change.handle),
+        removalOf(change.handle.process),
+        ['DELETE FROM keys WHERE handle = ?', [change.handle.id]],
+      ];
     case 'placed': {
       const values = [change.handle.seq, change.before];
       return [
@@ -36,6 +40,8 @@ export function statementsOf(change: Change, moment: Moment): Statement[] {
         ['UPDATE OR REPLACE labels SET handle = ? WHERE handle = ?', values],
       ];
     }
+    case 'unheld end':
+      return [removalOf(change.process)];
     case 'collected':
       return [['INSERT OR IGNORE INTO collected VALUES (?, ?, ?)', [change.process.id, change.client, moment.at]]];
     case 'key': {
@@ -58,14 +64,27 @@ export function statementsOf(change: Change, moment: Moment): Statement[] {
 }
 
 function processStatement(process: Process, boot: string): Statement {
-  const { id, pid, inode, startedAt, argv, relation, state, ending, endedAt } = process;
+  const { id, pid, inode, startedAt, argv, relation, state, ending, endedAt, lifetime, overdue } = process;
   return [
-    `INSERT INTO processes (id, boot, pid, inode, started_at, argv, relation, state, ending, ended_at)
-     VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
+    `INSERT INTO processes (id, boot, pid, inode, started_at, argv, relation, state, ending, ended_at, lifetime, overdue)
+     VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
      ON CONFLICT (id) DO UPDATE SET pid = excluded.pid, inode = excluded.inode, started_at = excluded.started_at,
        relation = excluded.relation, state = excluded.state, ending = excluded.ending,
-       ended_at = coalesce(processes.ended_at, excluded.ended_at)`,
-    [id, boot, pid, inode, startedAt, JSON.stringify(argv), relation, state, ending && JSON.stringify(ending), endedAt],
+       ended_at = coalesce(processes.ended_at, excluded.ended_at), lifetime = excluded.lifetime, overdue = excluded.overdue`,
+    [
+      id,
+      boot,
+      pid,
+      inode,
+      startedAt,
+      JSON.stringify(argv),
+      relation,
+      state,
+      ending && JSON.stringify(ending),
+      endedAt,
+      lifetime && JSON.stringify(lifetime),
+      lifetime && JSON.stringify(overdue),
+    ],
   ];
 }
 
@@ -96,14 +115,23 @@ function handleStatements({ seq, id, client, description, createdAt, name, label
   ];
 }
 
-/** Removes a handle, and the records that no other handle needs. */
+const UNHELD = 'NOT EXISTS (SELECT 1 FROM handles WHERE process = ?)';
+
+/** Removes a process without a handle. */
+function removalOf({ id }: Process): Statement {
+  return [`DELETE FROM processes WHERE id = ? AND ${UNHELD}`, [id, id]];
+}
+
+/** Removes a handle, and the records that neither another handle nor a deadline needs. */
 function removal({ seq, process }: Handle): Statement[] {
-  const unheld = 'NOT EXISTS (SELECT 1 FROM handles WHERE process = ?)';
   return [
     ['DELETE FROM handles WHERE seq = ?', [seq]],
     ['DELETE FROM labels WHERE handle = ?', [seq]],
     ['DELETE FROM opened_by WHERE handle = ?', [seq]],
-    [`DELETE FROM processes WHERE id = ? AND ${unheld}`, [process.id, process.id]],
-    [`DELETE FROM collected WHERE process = ? AND ${unheld}`, [process.id, process.id]],
+    [
+      `DELETE FROM processes WHERE id = ? AND ${UNHELD} AND (lifetime IS NULL OR ending IS NOT NULL)`,
+      [process.id, process.id],
+    ],
+    [`DELETE FROM collected WHERE process = ? AND ${UNHELD}`, [process.id, process.id]],
   ];
 }

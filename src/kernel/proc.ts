@@ -69,9 +69,14 @@ export function isKernelThread({ flags }: ProcStat): boolean {
   return (flags & PF_KTHREAD) !== 0;
 }
 
+/** Returns the start time of a process in milliseconds on CLOCK_BOOTTIME, exact to 10 ms. */
+export function startMs({ startTicks }: ProcStat): number {
+  return (startTicks * 1000) / TICKS_PER_SECOND;
+}
+
 /** Returns the start time of a process in Unix milliseconds, exact to 10 ms. For display only: it moves with the wall clock. */
 export function startedAt(stat: ProcStat): number {
-  return Math.round(Date.now() - boottimeMs() + (stat.startTicks * 1000) / TICKS_PER_SECOND);
+  return Math.round(Date.now() - boottimeMs() + startMs(stat));
 }
 
 /** Reads the command line of a process. Empty for a zombie, a kernel thread and a process that does not exist. */

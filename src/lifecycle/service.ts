@@ -11,6 +11,7 @@ import { checkRoom } from '../journal/database.ts';
 import type { Notice } from '../journal/notices.ts';
 import { boottimeMs } from '../kernel/clock.ts';
 import { Notifier, takePassed } from '../kernel/notify.ts';
+import { terminateChildren } from '../signals/terminate-children.ts';
 import { version } from '../version.ts';
 import { forwarded, onSignal } from './early-signals.ts';
 import { execute, type Handoff, takeHandoff } from './handoff.ts';
@@ -179,7 +180,7 @@ export class Service {
     this.#manager.stopping(config.stopChildrenMs);
     await this.#daemon.handles.drainSpawns(stopping);
     if (config.stopChildrenMs !== null) {
-      const { count, left } = await this.#daemon.terminations.terminateChildren(config.stopChildrenMs);
+      const { count, left } = await terminateChildren(this.#daemon, config.stopChildrenMs);
       if (left.length === 0) this.#logger.info({ count }, 'all spawned processes have ended');
       else this.#logger.warn({ count, left }, 'some spawned processes have not ended');
     }

@@ -3,6 +3,7 @@ import type { HandleView } from '../../schemas/handles.ts';
 import type { Registration } from '../kernel/epoll.ts';
 import type { Pidfd } from '../kernel/pidfd.ts';
 import type { WaitEvent } from '../kernel/waitid.ts';
+import type { Lifetime, Overdue } from './lifetime.ts';
 import { Listeners } from './listeners.ts';
 import { KEPT_ARGV_BYTES, type ShownArgv, shownArgv } from './shown-argv.ts';
 import { StopReports } from './stop-reports.ts';
@@ -30,6 +31,8 @@ export interface ProcessFacts {
   startedAt: number;
   argv: readonly string[];
   relation: Relation;
+  lifetime?: Lifetime | null;
+  overdue?: Overdue;
 }
 
 /** One process of the kernel. Any number of handles may refer to it. */
@@ -48,6 +51,11 @@ export class Process {
   ending: Ending | null = null;
   /** When the end was first written, on the journal's clock; `null` before that, and for a process that was read from the journal. */
   endedAt: number | null = null;
+  /** How long it may live; `null` where that has no bound. */
+  lifetime: Lifetime | null;
+  /** When its lease expires, in milliseconds on CLOCK_BOOTTIME; `null` while the lease is held, and without one. */
+  leaseExpiresAt: number | null = null;
+  overdue: Overdue;
 
   /** The open handles of all clients. Empty for an ended process that was read from the journal. */
   readonly handles = new Set<Handle>();
@@ -67,6 +75,8 @@ export class Process {
     this.argv = shownArgv(facts.argv, KEPT_ARGV_BYTES).argv;
     this.shown = shownArgv(facts.argv);
     this.relation = facts.relation;
+    this.lifetime = facts.lifetime ?? null;
+    this.overdue = facts.overdue ?? {};
   }
 
   attach(handle: Handle): void {
@@ -84,9 +94,10 @@ export class Process {
     this.stops.report(event);
   }
 
+  /** Records the end. The outcome gets the marks of the deadlines that had passed. */
   end(ending: Ending): void {
     this.state = 'exited';
-    this.ending = ending;
+    this.ending = { ...ending, outcome: ending.outcome && { ...ending.outcome, ...this.overdue } };
   }
 
   /** Whether it has ended, and no more will be reported of it. */

@@ -1,6 +1,7 @@
 import type { ProcessView } from '../../schemas/common.ts';
 import type { Filled } from '../../schemas/filled.ts';
 import type { HandleView } from '../../schemas/handles.ts';
+import { boottimeMs } from '../kernel/clock.ts';
 import type { Handle, Process, ProcessState } from './process.ts';
 
 /** A process as clients see it. */
@@ -31,5 +32,17 @@ export function viewOfHandle(handle: Handle, state: ProcessState, collected: boo
     createdAt: new Date(handle.createdAt).toISOString(),
     seq: handle.seq,
     watch: handle.watch ?? undefined,
+    timeout: process.lifetime?.timeout ?? undefined,
+    lease: leaseOf(process),
   };
+}
+
+function leaseOf({ lifetime, leaseExpiresAt }: Process): HandleView['lease'] {
+  if (!lifetime?.lease) return undefined;
+  return { ...lifetime.lease, expiresAt: leaseExpiresAt === null ? undefined : timeOf(leaseExpiresAt) };
+}
+
+/** Returns a moment on CLOCK_BOOTTIME as a time of day. */
+export function timeOf(at: number): string {
+  return new Date(Date.now() - boottimeMs() + at).toISOString();
 }

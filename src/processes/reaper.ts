@@ -215,9 +215,10 @@ export class Reaper {
     const isFirst = process.ending === null;
     const reaped = facts.outcome !== null;
     process.end({ ...facts, reaped });
-    if (isFirst) batch.change('exited', process, facts);
+    const ending = process.ending!;
+    if (isFirst) batch.change('exited', process, ending);
     // The outcome of a child is in its exit; that of a foreign process is known later, and then is an event of its own.
-    if (reaped && (!isFirst || process.relation === 'foreign')) batch.change('reaped', process, facts);
+    if (reaped && (!isFirst || process.relation === 'foreign')) batch.change('reaped', process, ending);
     if (facts.outcome !== null) this.#counts[facts.outcome.reason] += 1;
   }
 

@@ -71,8 +71,12 @@ export class Signals {
     const pidfd = this.#groupPidfd({ process, description });
     if (pidfd === null) return null;
     // The group of a foreign process is its parent's to signal.
-    const group = process.relation === 'child' && this.#features.groupSignal && pidfd.leadsGroup();
-    return { scope: group ? 'group' : 'process' };
+    return { scope: process.relation === 'child' ? this.scopeOf(pidfd) : 'process' };
+  }
+
+  /** Returns the scope in which a process that was spawned is terminated: the group if it leads or led one. */
+  scopeOf(pidfd: Pidfd): SignalScope {
+    return this.#features.groupSignal && pidfd.leadsGroup() ? 'group' : 'process';
   }
 
   #toProcess({ process, description }: Handle, number: number): void {

@@ -18,7 +18,7 @@ const nothing = (): void => {};
 
 /** Finds the process that was meant, or the group that it led. @returns `null` if both have ended */
 export function targetOf(
-  { pid, inode, startTicks, process: id }: TerminationFacts,
+  { pid, inode, startTicks, process: id }: Omit<TerminationFacts, 'scope' | 'killAt'>,
   table: ProcessTable,
 ): Target | null {
   const held = table.get(pid);

@@ -1,7 +1,6 @@
 import { constants } from 'node:os';
 import type { Caller } from '../clients/caller.ts';
-import type { Deadline, Deadlines } from '../deadlines/deadlines.ts';
-import type { Problem } from '../errors/problem.ts';
+import type { Deadlines } from '../deadlines/deadlines.ts';
 import type { Change, TerminationFacts } from '../journal/change.ts';
 import type { Journal } from '../journal/journal.ts';
 import { boottimeMs } from '../kernel/clock.ts';
@@ -14,6 +13,7 @@ import type { Parking } from '../waits/parking.ts';
 import { hasNotEnded, notPermitted } from './refusals.ts';
 import { isOver, refusedMembers } from './refused-members.ts';
 import { meansEnded, type Signals } from './signals.ts';
+import { type Termination, written } from './termination.ts';
 import { openIfThere, targetOf } from './termination-target.ts';
 
 const { SIGTERM, SIGCONT, SIGKILL } = constants.signals;
@@ -27,29 +27,12 @@ const REFUSED_MS = 5000;
 /** Added to that, because the SIGKILL of the others is sent at the same time. */
 const ALLOWANCE_MS = 100;
 
-/** How long a stop of the daemon waits for killed processes after the grace, in milliseconds. */
-const LAST_WAIT_MS = 1000;
-
 /** How often a leaderless group is checked, in milliseconds: the interval doubles with each check. */
 const SHORTEST_CHECK_MS = 100;
 const LONGEST_CHECK_MS = 60_000;
 
-/** The longest timer of Node.js. */
-const LONGEST_MS = 2 ** 31 - 1;
-
 /** How many terminations are checked whenever another one begins: the end of a foreign process without a handle is not reported. */
 const SWEEP = 4;
-
-/** A process that is being terminated. */
-interface Termination extends TerminationFacts {
-  /** Of the SIGKILL; after that, of the verdict. */
-  deadline: Deadline;
-  isKilled: boolean;
-  /** Once the leader of a group has ended: the next check whether the group lives. */
-  nextCheck: Deadline | null;
-  /** Makes the problem that says why it has not ended; `null` until that is decided. */
-  verdict: ((handle: Handle) => Problem) | null;
-}
 
 export interface TerminationParts {
   journal: Journal;
@@ -129,24 +112,34 @@ export class Terminations {
   }
 
   /**
-   * Terminates every child of the daemon that has a handle, all at once. Their ends are written and reported as any other.
-   * @param graceMs milliseconds between SIGTERM and SIGKILL
-   * @returns how many children there were, and the pids of those that have not ended soon after the SIGKILL
+   * Terminates a process that was spawned, whether it still has a handle or not, and answers nobody.
+   * @param changes are written together with the deadline of the SIGKILL
+   * @returns false if it has ended
    */
-  async terminateChildren(graceMs: number): Promise<{ count: number; left: number[] }> {
-    const { table } = this.#parts;
-    const caller = { client: null, abortSignal: AbortSignal.timeout(Math.min(graceMs + LAST_WAIT_MS, LONGEST_MS)) };
-    const handles = [...table.values()].flatMap(({ relation, ending, handles: [handle] }) =>
-      relation === 'child' && ending === null && handle !== undefined ? [handle] : [],
-    );
-    await Promise.allSettled(handles.map((handle) => this.terminate(handle, graceMs, caller)));
-    const left = handles.map(({ process }) => process).filter(({ ending }) => ending === null);
-    return { count: handles.length, left: left.map(({ pid }) => pid) };
+  terminateSpawned(
+    { id, pid, inode }: Process,
+    startTicks: number | null,
+    graceMs: number,
+    changes: Change[],
+  ): boolean {
+    const { table, signals } = this.#parts;
+    const target = targetOf({ pid, inode, startTicks, process: id }, table);
+    if (target === null) return false;
+    const scope = signals.scopeOf(target.pidfd);
+    try {
+      for (const signal of [SIGTERM, SIGCONT]) target.pidfd.signal(signal, scope);
+    } catch (error) {
+      if (!isErrno(error, 'ESRCH', 'EPERM')) throw error;
+    } finally {
+      target.release();
+    }
+    this.#promise({ pid, inode, process: id, scope }, graceMs, changes);
+    return true;
   }
 
   /** @returns `null` if nothing is left to kill */
   #begin(handle: Handle, graceMs: number): Termination | null {
-    const { signals, journal, deadlines } = this.#parts;
+    const { signals } = this.#parts;
     const { process } = handle;
     const target = signals.reach(handle);
     if (target === null) return null;
@@ -158,23 +151,36 @@ export class Terminations {
       if (!meansEnded(error)) throw error;
       if (process.ending !== null) return null;
     }
+    return this.#promise({ pid: process.pid, inode: process.inode, process: process.id, scope }, graceMs);
+  }
+
+  /**
+   * Sets the deadline of the SIGKILL, or moves it to an earlier time.
+   * @param changes are written together with it
+   */
+  #promise(
+    { pid, inode, process, scope }: Omit<TerminationFacts, 'killAt' | 'startTicks'>,
+    graceMs: number,
+    changes: Change[] = [],
+  ): Termination {
+    const { journal, deadlines } = this.#parts;
     const killAt = boottimeMs() + graceMs;
-    const { pid, inode } = process;
     const known = this.#byPid.get(pid);
     if (known !== undefined && known.inode === inode && !known.isKilled) {
-      known.process = process.id;
+      known.process = process;
       if (killAt < known.killAt) {
         known.killAt = killAt;
         deadlines.move(known.deadline, killAt);
-        journal.commit([written(known)]);
+        changes.push(written(known));
       }
+      if (changes.length > 0) journal.commit(changes);
       return known;
     }
     if (known !== undefined) this.#giveUp(known);
     this.#sweep();
     const startTicks = readStat(pid)?.startTicks ?? null;
-    const termination = this.#schedule({ pid, inode, startTicks, process: process.id, scope, killAt });
-    journal.commit([written(termination)]);
+    const termination = this.#schedule({ pid, inode, startTicks, process, scope, killAt });
+    journal.commit([...changes, written(termination)]);
     return termination;
   }
 
@@ -281,9 +287,4 @@ export class Terminations {
       }
     }
   }
-}
-
-/** The change that writes a termination as it is now. A later change of it is written by itself. */
-function written({ pid, inode, startTicks, process, scope, killAt }: Termination): Change {
-  return { write: 'termination', termination: { pid, inode, startTicks, process, scope, killAt } };
 }
