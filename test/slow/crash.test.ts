@@ -33,12 +33,15 @@ interface Result {
   directory: string;
   report: Report;
   windows: Window[];
+  /** The intervals of the upgrades. */
+  upgrades: Window[];
   traces: Map<string, Trace>;
 }
 
 /** Runs one daemon after another on the same state, while the client works with them. */
 class Ordeal {
   readonly windows: Window[] = [];
+  readonly upgrades: Window[] = [];
   readonly #t: Test;
   readonly #directory: string;
   readonly #draw: () => number;
@@ -71,7 +74,9 @@ class Ordeal {
 
   async upgrade(): Promise<void> {
     const { pid } = this.daemon;
+    const from = uptime();
     await this.daemon.upgrade();
+    this.upgrades.push({ from, to: uptime() });
     if (this.daemon.pid !== pid) this.#t.fail('an upgrade keeps the pid');
   }
 }
@@ -104,7 +109,8 @@ async function endure(t: Test, { kills, upgrades }: { kills: number; upgrades: n
   }
   if (client.connected) client.send('stop');
   const [report] = (await reported) as [Report];
-  return { daemon: ordeal.daemon, directory, report, windows: ordeal.windows, traces: tracesIn(file) };
+  const { daemon, windows, upgrades: replaced } = ordeal;
+  return { daemon, directory, report, windows, upgrades: replaced, traces: tracesIn(file) };
 }
 
 /** Resolves as soon as a file with this name exists. */
@@ -176,6 +182,41 @@ function mayHide(
   return endedUnseen || reapedUnseen || cutShort;
 }
 
+/** The clock of the traces is exact to 10 ms at both ends. */
+const GRAIN_MS = 20;
+
+/** Checks that no deadline came early, or later than the daemon was away. */
+function checkDeadlines(t: Test, { report, windows, upgrades, traces }: Result): void {
+  const away = [...windows, ...upgrades];
+  const bounded = report.learnt.flatMap(({ token, deadline }) => {
+    const { startedAt, endedAt = null } = traces.get(token) ?? {};
+    if (deadline === undefined || startedAt === undefined || endedAt === null) return [];
+    // A timeout counts from before the program has read the clock.
+    const to = deadline.kind === 'timeout' ? Math.min(deadline.to, startedAt) : deadline.to;
+    return [{ token, endedAt, ...deadline, to }];
+  });
+  const early = bounded.filter(({ endedAt, from, ms }) => endedAt < from + ms - GRAIN_MS);
+  t.same(early, [], 'none was ended early');
+  const lateBy = ({ kind, endedAt, to, ms }: (typeof bounded)[number]): number => {
+    let due = to + ms;
+    for (const window of away.sort((one, other) => one.from - other.from)) {
+      // A lease starts anew with each image of the daemon. A timeout waits for the next one.
+      if (kind === 'lease' && window.from <= due && window.to > to) due = Math.max(due, window.to + ms);
+      else if (kind === 'timeout' && window.from <= due && due < window.to) due = window.to;
+    }
+    return endedAt - due;
+  };
+  const late = bounded.map((each) => ({ ...each, lateBy: lateBy(each) })).sort((a, b) => b.lateBy - a.lateBy);
+  const [first] = late;
+  t.comment(`${bounded.length} deadlines, the latest by ${first?.lateBy} ms (${first?.kind})`);
+  t.ok(bounded.length > 0, 'deadlines were met');
+  t.same(
+    late.filter(({ lateBy }) => lateBy > TOLERANCE_MS),
+    [],
+    'none was ended late',
+  );
+}
+
 /** Checks the subscriber's events: they must equal those of a daemon that never died. */
 function checkEvents(t: Test, { learnt, heard, gaps }: Report): void {
   t.ok(
@@ -240,6 +281,7 @@ async function checkRest(t: Test, { daemon, directory, report }: Result): Promis
 t.test(`killed ${kills} times and replaced ${upgrades} times at random moments`, async (t) => {
   const result = await endure(t, { kills, upgrades });
   checkPrograms(t, result);
+  checkDeadlines(t, result);
   checkEvents(t, result.report);
   await checkRest(t, result);
 });
@@ -247,6 +289,7 @@ t.test(`killed ${kills} times and replaced ${upgrades} times at random moments`,
 t.test('replaced only: no outcome is unknown, no child changes its parent, no client is refused', async (t) => {
   const result = await endure(t, { kills: 0, upgrades: Math.ceil(upgrades / 10) });
   checkPrograms(t, result);
+  checkDeadlines(t, result);
   checkEvents(t, result.report);
   t.same(
     result.report.learnt.filter(

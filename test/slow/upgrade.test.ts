@@ -20,13 +20,16 @@ t.test(`${UPGRADES} upgrades with ${CHILDREN} children and ${SUBSCRIBERS} subscr
   const caller = new Caller(daemon.socket);
   const listeners = Array.from({ length: SUBSCRIBERS }, () => new Listener(daemon.socket));
   const ids: string[] = [];
-  const spawn = async (argv: string[], key: string): Promise<string> => {
-    const { status, text, body } = await caller.post('/v1/handles', { spawn: { argv } }, key);
+  const spawn = async (argv: string[], key: string, more = {}): Promise<string> => {
+    const { status, text, body } = await caller.post('/v1/handles', { spawn: { argv, ...more } }, key);
     if (status !== 201) throw new Error(text);
     ids.push(body.id);
     return body.id;
   };
-  const lasting = await Promise.all(Array.from({ length: CHILDREN }, (_, n) => spawn(['sleep', '1000'], `child-${n}`)));
+  const bounds = { timeout: { afterMs: 3_600_000 }, lease: { ttlMs: 3_600_000 } };
+  const lasting = await Promise.all(
+    Array.from({ length: CHILDREN }, (_, n) => spawn(['sleep', '1000'], `child-${n}`, n % 2 === 0 ? bounds : {})),
+  );
   const parked = lasting.slice(0, PARKED).map((id, n) => caller.post(`/v1/handles/${id}/waitid`, {}, `wait-${n}`));
 
   // Meanwhile other handles are opened and closed continuously.
@@ -38,12 +41,20 @@ t.test(`${UPGRADES} upgrades with ${CHILDREN} children and ${SUBSCRIBERS} subscr
       if (status !== 200 || body.outcome.exitCode !== n % 256) t.fail(JSON.stringify(body));
     }
   });
+  const timed: string[] = [];
   for (let n = 0; n < UPGRADES; n += 1) {
+    const afterMs = 100 + 400 * n;
+    timed.push(await spawn(['sleep', '1000'], `timed-${n}`, { timeout: { afterMs } }));
     const before = ids.length;
     await eventually(() => ids.length > before + 20 && listeners.every(({ greeted }) => greeted === n + 1));
     await eventually(async () => (await parkedCalls(caller)) >= PARKED);
     await daemon.upgrade();
     t.equal(daemon.pid, pid);
+  }
+  await caller.post('/v1/poll', { handles: timed, until: 'all' });
+  for (const id of timed) {
+    const { outcome } = (await caller.get(`/v1/handles/${id}`)).body;
+    t.same(outcome, { reason: 'killed', signal: 'SIGTERM', timedOut: true });
   }
   await eventually(() => listeners.every(({ greeted }) => greeted === UPGRADES + 1));
   done = true;
