@@ -257,8 +257,12 @@ t.test('waits with one idempotency key count as parked, and end in a row when th
 
   const { id } = (await daemon.post('/v1/handles', sleeping, as('many'))).body;
   const left = new AbortController();
-  const most = times(2000, () => wait('many', id, left.signal));
-  await eventually(async () => (await gauge(daemon, 'waitd_repeated_calls')) === 1999);
+  const most: Promise<number>[] = [];
+  // In groups, since a busy machine leaves some of 2000 new connections without a request for longer than is allowed.
+  for (const count of [200, 400, 600, 800, 1000, 1200, 1400, 1600, 1800, 2000]) {
+    most.push(...times(200, () => wait('many', id, left.signal)));
+    await eventually(async () => (await gauge(daemon, 'waitd_repeated_calls')) === count - 1);
+  }
   const one = wait('many', id, new AbortController().signal);
   await eventually(async () => (await gauge(daemon, 'waitd_repeated_calls')) === 2000);
   left.abort();
