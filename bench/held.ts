@@ -21,10 +21,17 @@ export interface Held {
 
 /**
  * Makes a daemon hold a number of live handles, and returns when the children are asleep.
+ * @param more further fields of each spawn
  * @throws {Skipped} if the machine does not allow so many descriptors or processes
  */
-export async function hold(scene: Scene, { socket }: Server, floor: string, count: number): Promise<Held> {
-  const request = post('/v1/handles', { spawn: { argv: [floor, 'pause'] } });
+export async function hold(
+  scene: Scene,
+  { socket }: Server,
+  floor: string,
+  count: number,
+  more: object = {},
+): Promise<Held> {
+  const request = post('/v1/handles', { spawn: { argv: [floor, 'pause'], ...more } });
   const ids: string[] = [];
   const pids: number[] = [];
   let left = count;

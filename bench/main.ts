@@ -21,6 +21,7 @@ import { measureSpawn } from './spawn.ts';
 import { measureStart } from './start.ts';
 import { measureStops } from './stops.ts';
 import { tableOf } from './table.ts';
+import { measureTimeouts } from './timeouts.ts';
 
 const HELP = `Measures waitd on this machine beside floors: the least that the kernel and the HTTP server need.
 
@@ -48,6 +49,7 @@ const measurements: Record<string, Measurement> = {
   broadcast: measureBroadcast,
   'idle-memory': measureIdleMemory,
   'parked-memory': measureParkedMemory,
+  timeouts: measureTimeouts,
   idle: measureIdle,
   stops: measureStops,
   start: measureStart,
@@ -61,6 +63,7 @@ const whole: Plan = {
   loadMs: 4000,
   warmUpMs: 1500,
   handles: 5000,
+  timeouts: 19_000,
   growth: [10, 200, 1000, 5000, 10_000, 15_000],
   watchMs: 10_000,
 };
@@ -71,6 +74,7 @@ const quick: Plan = {
   loadMs: 500,
   warmUpMs: 500,
   handles: 200,
+  timeouts: 200,
   growth: [10, 200, 500],
   watchMs: 2000,
 };

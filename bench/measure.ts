@@ -10,6 +10,8 @@ export interface Plan {
   warmUpMs: number;
   /** The number of live handles in measurements with many. */
   handles: number;
+  /** The number of processes with a timeout. */
+  timeouts: number;
   /** Increasing numbers of live handles. */
   growth: number[];
   /** How long an idle daemon is observed, in milliseconds. */

@@ -11,9 +11,9 @@ import { type ExitTask, report, taskOf } from './task.ts';
 /** Pause as in the floor: the machine is idle when the next child ends. */
 const BETWEEN_MS = 2;
 
-const { socket, count, warmUp, child, file } = taskOf<ExitTask>();
+const { socket, count, warmUp, child, file, spawn } = taskOf<ExitTask>();
 const argv = [child, 'stamp', file];
-const request = post('/v1/handles', { spawn: { argv } });
+const request = post('/v1/handles', { spawn: { argv, ...spawn } });
 const own = `"argv":${JSON.stringify(argv)}`;
 const fd = openSync(file, 'r');
 const stamp = Buffer.alloc(8);

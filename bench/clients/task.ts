@@ -12,6 +12,8 @@ export interface ExitTask {
   /** The program that writes the time into the file. */
   child: string;
   file: string;
+  /** Further fields of each spawn. */
+  spawn?: object;
 }
 
 export interface MassTask {

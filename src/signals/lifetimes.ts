@@ -26,8 +26,8 @@ interface Bounded {
   process: Process;
   timeout: Deadline | null;
   lease: Deadline | null;
-  /** What holds the lease. It does not run meanwhile. */
-  readonly holders: Set<LeaseHolder>;
+  /** What holds the lease, which does not run meanwhile; `null` for nothing. */
+  holders: Set<LeaseHolder> | null;
 }
 
 /** What holds leases for as long as it exists: a WebSocket. */
@@ -91,7 +91,7 @@ export class Lifetimes {
 
   /** @param leasedAt when the lease begins, in milliseconds on CLOCK_BOOTTIME */
   #bound(process: Process, leasedAt: number): Bounded {
-    const bounded: Bounded = { process, timeout: null, lease: null, holders: new Set() };
+    const bounded: Bounded = { process, timeout: null, lease: null, holders: null };
     this.#byPid.set(process.pid, bounded);
     this.#armTimeout(bounded);
     const lease = process.lifetime?.lease;
@@ -164,7 +164,7 @@ export class Lifetimes {
     const bounded = this.#leased(handle);
     const at = boottimeMs() + handle.process.lifetime!.lease!.ttlMs;
     // A held lease cannot expire before that either.
-    if (bounded.holders.size === 0) this.#armLease(bounded, at);
+    if (bounded.holders === null) this.#armLease(bounded, at);
     return at;
   }
 
@@ -172,6 +172,7 @@ export class Lifetimes {
   hold(handle: Handle, holder: LeaseHolder): void {
     const bounded = this.#leased(handle);
     this.#disarmLease(bounded);
+    bounded.holders ??= new Set();
     bounded.holders.add(holder);
     holder.held.add(bounded);
   }
@@ -181,9 +182,11 @@ export class Lifetimes {
     const held = process === undefined ? [...holder.held] : [...holder.held].filter((each) => each.process === process);
     for (const bounded of held) {
       holder.held.delete(bounded);
-      bounded.holders.delete(holder);
+      bounded.holders!.delete(holder);
+      if (bounded.holders!.size > 0) continue;
+      bounded.holders = null;
       const { lifetime } = bounded.process;
-      if (bounded.holders.size === 0) this.#armLease(bounded, boottimeMs() + lifetime!.lease!.ttlMs);
+      this.#armLease(bounded, boottimeMs() + lifetime!.lease!.ttlMs);
     }
   }
 
@@ -244,7 +247,7 @@ export class Lifetimes {
     this.#byPid.delete(process.pid);
     if (timeout !== null) this.#parts.deadlines.cancel(timeout);
     this.#disarmLease(bounded);
-    for (const holder of holders) holder.held.delete(bounded);
+    for (const holder of holders ?? []) holder.held.delete(bounded);
     if (process.handles.size === 0) this.#parts.journal.commit([{ write: 'unheld end', process }]);
   }
 
