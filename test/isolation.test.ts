@@ -43,6 +43,7 @@ function follow(daemon: Daemon, name: Name, query = ''): Socket {
 }
 
 const sleeping = { spawn: { argv: ['sleep', '1000'], stdout: 'capture' }, labels: { whose: 'owner' } };
+const leased = { spawn: { ...sleeping.spawn, lease: { ttlMs: 3_600_000 } } };
 
 async function make(t: Test, daemon: Daemon, name: Name = 'owner', body: object = sleeping): Promise<string> {
   const { id, process } = (await daemon.post('/v1/handles', body, as(name))).body;
@@ -237,6 +238,9 @@ const matrix: Record<
     body: { nonblocking: false },
     expected: { anonymous: 401, wrong: 401, expired: 401, other: 404, observer: 403, owner: 200, admin: 200 },
   },
+  'POST /v1/handles/{id}/lease': {
+    expected: { anonymous: 401, wrong: 401, expired: 401, other: 404, observer: 403, owner: 200, admin: 200 },
+  },
   'POST /v1/handles/{id}/waitid': {
     body: { options: ['WEXITED', 'WNOHANG'] },
     expected: { anonymous: 401, wrong: 401, expired: 401, other: 404, observer: 403, owner: 200, admin: 403 },
@@ -294,7 +298,7 @@ t.test('every route gives every caller the expected answer', async (t) => {
     const [method = ''] = route.split(' ');
     const path = more.path ?? route.slice(method.length + 1);
     for (const caller of callers) {
-      const id = await make(t, daemon);
+      const id = await make(t, daemon, 'owner', leased);
       const watch = path.includes('{watch}')
         ? (await daemon.post('/v1/watches', { match: { argv: 'of no process' } }, as('owner'))).body.id
         : '';
