@@ -4,6 +4,7 @@ import { notAllowed } from '../clients/client.ts';
 import { Problem } from '../errors/problem.ts';
 import { isOpenable } from '../handles/openable.ts';
 import type { Features } from '../kernel/features.ts';
+import { inTurns } from '../kernel/in-turns.ts';
 import { Pidfd } from '../kernel/pidfd.ts';
 import { listPids } from '../kernel/proc.ts';
 import { Matcher } from '../model/matcher.ts';
@@ -11,7 +12,6 @@ import { shownArgv } from '../model/shown-argv.ts';
 import type { ProcessTable } from '../processes/process-table.ts';
 import type { Reaper } from '../processes/reaper.ts';
 import { Facts } from './facts.ts';
-import { inTurns } from './in-turns.ts';
 
 /** How many candidates a problem lists. */
 const MOST_CANDIDATES = 100;

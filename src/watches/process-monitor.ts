@@ -1,7 +1,7 @@
 import type { WatchView } from '../../schemas/watches.ts';
+import { SLICE_MS } from '../kernel/in-turns.ts';
 import { listPids } from '../kernel/proc.ts';
 import { ProcConnector } from '../kernel/proc-connector.ts';
-import { SLICE_MS } from './in-turns.ts';
 
 /** The shortest time between two scans of /proc, in milliseconds, if the kernel does not report new processes. */
 const SHORTEST_MS = 50;

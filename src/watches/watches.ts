@@ -12,6 +12,7 @@ import type { WatchChange } from '../journal/change.ts';
 import type { Journal } from '../journal/journal.ts';
 import { SystemError } from '../kernel/errno.ts';
 import type { Features } from '../kernel/features.ts';
+import { inTurns } from '../kernel/in-turns.ts';
 import { listPids } from '../kernel/proc.ts';
 import { Listeners } from '../model/listeners.ts';
 import type { Handle } from '../model/process.ts';
@@ -20,7 +21,6 @@ import type { ProcessTable } from '../processes/process-table.ts';
 import type { Reaper } from '../processes/reaper.ts';
 import { Facts } from './facts.ts';
 import { findOne } from './find.ts';
-import { inTurns } from './in-turns.ts';
 import { ProcessMonitor } from './process-monitor.ts';
 
 const MOST_OF_CLIENT = 100;
