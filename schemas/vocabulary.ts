@@ -50,6 +50,7 @@ export const eventTypes = [
   'continued',
   'exited',
   'reaped',
+  'settled',
   'output',
   'closed',
   'expired',

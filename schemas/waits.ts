@@ -60,9 +60,9 @@ export const Poll = z
       .max(10000)
       .refine((ids) => new Set(ids).size === ids.length, 'name each handle once')
       .meta({ description: 'The ids of the handles, each once.', uniqueItems: true }),
-    for: z.enum(['ended', 'outcome']).default('ended').meta({
+    for: z.enum(['ended', 'outcome', 'settled']).default('ended').meta({
       description:
-        'What to wait for: the process has ended (POLLIN), or its outcome is known (POLLHUP for a foreign process).',
+        'What to wait for: the process has ended (POLLIN); its outcome is known (POLLHUP for a foreign process); or it is settled: it has ended, and nothing that it started is left as far as the daemon can know. `settled` is for children of the daemon only.',
     }),
     until: z
       .union([z.enum(['any', 'all']), z.int().min(1)])

@@ -30,6 +30,7 @@ import { type HandedProcesses, handOverProcesses, pidfdsOf } from './processes/h
 import { PidfdStore, storedPidfds } from './processes/pidfd-store.ts';
 import { ProcessTable } from './processes/process-table.ts';
 import { Reaper } from './processes/reaper.ts';
+import { Settlements } from './settlement/settlements.ts';
 import { Lifetimes } from './signals/lifetimes.ts';
 import { Signals } from './signals/signals.ts';
 import { Terminations } from './signals/terminations.ts';
@@ -50,6 +51,7 @@ export interface Daemon {
   journal: Journal;
   table: ProcessTable;
   reaper: Reaper;
+  settlements: Settlements;
   handles: Handles;
   waits: Waits;
   parking: Parking;
@@ -141,14 +143,20 @@ export function startDaemon(config: Config, { handoff, passed, notifier, feature
     quotaOf: (client) => clients.quotasOf(client).outputBytes,
   });
   const forkServer = new ForkServer(table.epoll, (pid) => reaper.ownChildEnded(pid));
+  const timer = new BootTimer();
+  const deadlines = new Deadlines(timer, boottimeMs);
+  table.epoll.add(timer, new Wakeup(() => setImmediate(() => deadlines.run())));
+  const forUse = descriptors - RESERVED_DESCRIPTORS;
+  const settlements = new Settlements({ journal, table, reaper, feed, cgroups, deadlines, descriptors: forUse });
   const handles = new Handles({
     journal,
     table,
     adoption,
     reaper,
+    settlements,
     feed,
     features,
-    descriptors: descriptors - RESERVED_DESCRIPTORS,
+    descriptors: forUse,
     outputs,
     cgroups,
     forkServer,
@@ -157,9 +165,6 @@ export function startDaemon(config: Config, { handoff, passed, notifier, feature
   const waits = new Waits({ journal, reaper, parking, nonblocking: features.nonblocking });
   const watches = new Watches({ journal, handles, clients, table, reaper, features });
   const signals = new Signals(table, features, cgroups);
-  const timer = new BootTimer();
-  const deadlines = new Deadlines(timer, boottimeMs);
-  table.epoll.add(timer, new Wakeup(() => setImmediate(() => deadlines.run())));
   const terminations = new Terminations({ journal, table, reaper, signals, parking, deadlines });
   const lifetimes = new Lifetimes({ journal, table, reaper, terminations, deadlines });
   handles.onBegun((pid) => {
@@ -172,7 +177,21 @@ export function startDaemon(config: Config, { handoff, passed, notifier, feature
   outputs.resume();
   if (config.subreaper) becomeSubreaper();
   const pauses = new Map(handoff?.pauses.map(({ process, pauses }) => [process, pauses]));
-  recover({ journal, table, handles, adoption, reaper, feed, features, inherited, pauses, stored, store, outputs });
+  recover({
+    journal,
+    table,
+    handles,
+    adoption,
+    reaper,
+    feed,
+    features,
+    inherited,
+    pauses,
+    stored,
+    store,
+    outputs,
+    cgroups,
+  });
   for (const stop of handoff?.stops ?? []) table.stops.note(stop.siginfo.pid, stop);
   const promised = new Set(journal.queries.terminations().map(({ process }) => process));
   for (const { fd, ...group } of handoff?.groups ?? []) {
@@ -184,6 +203,7 @@ export function startDaemon(config: Config, { handoff, passed, notifier, feature
   lifetimes.resume();
   reaper.start();
   outputs.onEnded((description) => handles.endOutput(description));
+  settlements.resume();
   handles.resumeOutput();
   handles.resumeCgroups();
   retention.start();
@@ -199,6 +219,7 @@ export function startDaemon(config: Config, { handoff, passed, notifier, feature
     journal,
     table,
     reaper,
+    settlements,
     handles,
     waits,
     parking,
@@ -224,6 +245,7 @@ export function startDaemon(config: Config, { handoff, passed, notifier, feature
       outputs.stop();
       keeper.stop();
       cgroups.stop();
+      settlements.stop();
       reaper.stop();
       forkServer.close();
       store?.close();
@@ -235,6 +257,7 @@ export function startDaemon(config: Config, { handoff, passed, notifier, feature
       retention.stop();
       outputs.stop();
       keeper.stop();
+      settlements.stop();
       reaper.stop();
       forkServer.close();
       const stored = store?.close() ?? [];

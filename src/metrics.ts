@@ -10,6 +10,7 @@ export class Metrics {
   constructor({
     handles,
     lifetimes,
+    settlements,
     outputs,
     table,
     parking,
@@ -51,6 +52,7 @@ export class Metrics {
     };
     gauge('waitd_live_handles', 'Handles on processes that have not ended.', () => handles.size);
     gauge('waitd_live_processes', 'Processes that handles are held on and that have not ended.', () => table.size);
+    gauge('waitd_unsettled_processes', 'Ended children of which something is left.', () => settlements.size);
     gauge('waitd_parked_calls', 'Calls that wait: waitid, poll, terminate.', () => parking.size);
     gauge(
       'waitd_repeated_calls',

@@ -34,7 +34,7 @@ t.test('a subscription after the exit still receives it; the replay precedes the
     await socket.first((frame) => frame.type === 'hello');
     if (socket.events.length === 0) socket.send({ type: 'subscribe', handles: [id] });
     await socket.first((frame) => frame.type === 'subscribed');
-    t.same(types(socket.events), ['opened', 'exited']);
+    t.same(types(socket.events), ['opened', 'exited', 'settled']);
     t.same(socket.frames.at(-1), { type: 'subscribed', handles: [id] });
     socket.close();
   }
@@ -60,8 +60,8 @@ t.test('the first subscribe narrows; no event is sent twice, in any order of sub
   }
   await daemon.signal(other.id, 'SIGKILL');
   process.kill(child.pid, 'SIGKILL');
-  await socket.first((frame) => frame.event === 'exited');
-  t.same(types(socket.events.filter((event) => event.handle === id)), ['opened', 'stopped', 'exited']);
+  await socket.first((frame) => frame.event === 'settled');
+  t.same(types(socket.events.filter((event) => event.handle === id)), ['opened', 'stopped', 'exited', 'settled']);
   t.same(types(socket.events.filter((event) => event.handle === other.id)), ['opened']);
   await daemon.waitid(other.id); // so that it causes no event during the next test
   t.equal(new Set(socket.events.map((event) => event.seq)).size, socket.events.length);
@@ -97,7 +97,7 @@ t.test('pages: limit, next, filters, and waiting for the first event', async (t)
   const waiting = daemon.get(`/v1/events?since=${head}&type=exited&handle=${id}&timeoutMs=60000`);
   await daemon.signal(id, 'SIGKILL');
   t.match((await waiting).body.events, [{ event: 'exited', handle: id }]);
-  t.match((await daemon.get(`/v1/events?since=${head + 2}&timeoutMs=1`)).body, { events: [], next: head + 2 });
+  t.match((await daemon.get(`/v1/events?since=${head + 3}&timeoutMs=1`)).body, { events: [], next: head + 3 });
   for (const query of [
     'since=-1',
     'since=x',
@@ -134,9 +134,10 @@ t.test('an event stream has frames with ids; Last-Event-ID resumes and overrides
     });
     request.on('error', () => {});
   });
-  const [hello, exited, subscribed] = text.trim().split('\n\n');
+  const [hello, exited, settled, subscribed] = text.trim().split('\n\n');
   t.match(hello, /^id: \d+\ndata: \{"type":"hello"/);
   t.match(exited, new RegExp(`^id: ${seq + 2}\ndata: \\{"type":"event","seq":${seq + 2},"event":"exited"`));
+  t.match(settled, `"seq":${seq + 3},"event":"settled"`);
   t.match(subscribed, /^data: \{"type":"subscribed"/);
   const bad = await daemon.get('/v1/events', { headers: { accept: 'text/event-stream', 'last-event-id': 'x' } });
   t.match(bad.body, { status: 400, errno: 'EINVAL' });

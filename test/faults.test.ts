@@ -71,7 +71,7 @@ t.test('while the disk is full, statuses wait and are written later; nothing is 
       (await daemon.post('/v1/handles', capture('shared'), ended)).body,
     ];
     const dup = (await daemon.post('/v1/handles', { dup: shared.id })).body;
-    for (const { id } of [writer, shared]) await eventually(async () => (await daemon.events(id)).length === 3);
+    for (const { id } of [writer, shared]) await eventually(async () => (await daemon.events(id)).length === 4);
     const socket = daemon.ws();
     const { head } = await socket.first((frame) => frame.type === 'hello');
     fail(step);
@@ -126,8 +126,12 @@ t.test('changes that could not be written are handed to the next image', async (
   const told = await socket.first(({ event }) => event === 'closed');
   mend();
   await daemon.upgrade();
-  t.match((await daemon.get('/v1/node')).body, { head: told.seq });
-  t.match((await daemon.get('/v1/events?since=0')).body, { gap: null, events: socket.events });
+  // The process is reaped, and settled, only once its end is on disk.
+  await daemon.post('/v1/poll', { handles: [ended.id], for: 'settled' });
+  t.match((await daemon.get('/v1/node')).body, { head: told.seq + 1 });
+  const { gap, events } = (await daemon.get('/v1/events?since=0')).body;
+  t.same([gap, events.slice(0, -1)], [null, socket.events.slice(0, told.seq)]);
+  t.match(events.at(-1), { event: 'settled', handle: ended.id });
   t.match((await daemon.waitid(ended.id)).body, { errno: 'ECHILD' }, 'collected once');
   t.match((await daemon.get(`/v1/handles/${closed.id}`)).body, { errno: 'ESTALE' });
   t.match((await daemon.get(`/v1/handles/${living.id}`)).body, { relation: 'child', state: 'running' });
@@ -184,7 +188,7 @@ t.test(
     await daemon.logged('internal error');
     await eventually(() => daemon.entries.filter(({ msg }) => msg === 'ready').length === 2);
     t.match((await daemon.waitid(id)).body, { outcome: { reason: 'killed', signal: 'SIGKILL' } });
-    t.same(await namesOf(daemon, id), ['opened', 'exited']);
+    t.same(await namesOf(daemon, id), ['opened', 'exited', 'settled']);
     t.match((await daemon.get(`/v1/handles/${other.id}`)).body, { relation: 'child', state: 'running' });
     await daemon.signal(other.id, 'SIGKILL');
     t.equal(await daemon.stop(), 0);
@@ -211,7 +215,7 @@ t.test('of the log of an earlier daemon, everything is applied except what SQLit
   );
   const heir = await Daemon.start(t, { directory: daemon.directory });
   t.match((await heir.get(`/v1/handles/${id}`)).body, { labels: { a: 'b' }, collected: true });
-  t.same(await namesOf(heir, id), ['opened', 'exited']);
+  t.same(await namesOf(heir, id), ['opened', 'exited', 'settled']);
   t.equal(await heir.stop(), 0);
   t.equal(statSync(log).size, 0);
 });

@@ -38,7 +38,7 @@ t.test('a spawned process is held from before its first event', async (t) => {
   const page = await daemon.get(`/v1/events?handle=${answer.body.id}&since=${answer.body.seq}`);
   t.same(
     page.body.events.map((event: { event: string }) => event.event),
-    ['opened', 'exited'],
+    ['opened', 'exited', 'settled'],
   );
   const read = await daemon.get(`/v1/handles/${answer.body.id}`);
   t.match(read.body, { state: 'exited', collected: true, outcome: { reason: 'exited', exitCode: 7 } });

@@ -19,6 +19,7 @@ const layers = [
   'src/processes',
   'src/feed',
   'src/deadlines',
+  'src/settlement',
   'src/spawn',
   'src/waits',
   'src/handles',

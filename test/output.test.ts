@@ -189,13 +189,19 @@ t.test('a grandchild keeps the output open: exited is sent at once, output when 
     'nor after an upgrade',
   );
   gate.open();
-  await eventually(async () => (await daemon.events(id)).length === 3);
-  t.match((await daemon.events(id)).at(-1), { event: 'output', outcome: { reason: 'exited', exitCode: 0 } });
-  t.match((await daemon.events(twin.id)).at(-1), { event: 'output' }, 'one event per handle');
+  await eventually(async () => (await daemon.events(id)).length === 4);
+  const ends = (await daemon.events(id)).slice(2).sort((a, b) => a.event.localeCompare(b.event));
+  const outcome = { reason: 'exited', exitCode: 0 };
+  t.match(ends, [
+    { event: 'output', outcome },
+    { event: 'settled', outcome },
+  ]);
+  const ofTwin = (await daemon.events(twin.id)).map(({ event }) => event);
+  t.same([ofTwin.length, ofTwin.includes('output')], [4, true], 'one event per handle');
   t.equal((await daemon.get(`/v1/handles/${id}/stdout`)).text, 'one\ntwo\n');
   t.equal(await daemon.stop(), 0);
   const heir = await Daemon.start(t, { directory: daemon.directory });
-  t.equal((await heir.events(id)).length, 3, 'reported once');
+  t.equal((await heir.events(id)).length, 4, 'reported once');
   t.equal(await heir.stop(), 0);
 });
 

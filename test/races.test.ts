@@ -71,8 +71,8 @@ t.test(
     await late.first((frame) => frame.type === 'hello');
     for (let at = 0; at < total; at += 500) late.send({ type: 'subscribe', handles: ids.slice(at, at + 500) });
     await late.until(() => late.frames.filter((frame) => frame.type === 'subscribed').length === total / 500);
-    t.equal(late.events.length, 2 * total);
-    t.equal(new Set(late.events.map((event) => event.seq)).size, 2 * total);
+    t.equal(late.events.length, 3 * total);
+    t.equal(new Set(late.events.map((event) => event.seq)).size, 3 * total);
     socket.close();
     late.close();
   },

@@ -47,6 +47,7 @@ class Model {
         rusage: null,
         reaped: n % 2 === 0,
       });
+      process.remains = n % 3 === 0 ? null : { cgroup: n % 2 === 0, strays: [{ pid: n, startTicks: null }] };
       return [...before, { write: 'process', process }, this.#event(handle, 'exited')];
     },
     description: (n) => {
@@ -90,6 +91,11 @@ class Model {
         { write: 'handle', handle },
         this.#event(handle),
       ];
+    },
+    settled: (n) => {
+      const { before, handle } = this.#pick(n);
+      handle.process.remains = null;
+      return [...before, { write: 'settled', process: handle.process }];
     },
     collected: (n) => {
       const { before, handle } = this.#pick(n);

@@ -36,7 +36,7 @@ t.test('handles expire: collected ones first, others later, never live ones; EST
     t.match(await daemon.get(`/v1/handles/${id}`), { status: 404, body: { errno: 'EBADF' } }, id);
   t.same(
     (await daemon.events(collected.id)).map(({ event }) => event),
-    ['opened', 'exited', 'expired'],
+    ['opened', 'exited', 'settled', 'expired'],
     'its events are retained like all others',
   );
   t.same(
@@ -62,7 +62,7 @@ t.test('events expire after their time, and a gap reports it', async (t) => {
   const daemon = await Daemon.start(t, { args: ['--keep-events', '300ms', '--keep-collected', '100ms'] });
   const { id } = await daemon.spawn(['true']);
   await daemon.waitid(id);
-  await eventually(async () => (await daemon.get('/v1/node')).body.oldest > 3);
+  await eventually(async () => (await daemon.get('/v1/node')).body.oldest > 4);
   const { head } = (await daemon.get('/v1/node')).body;
   t.match((await daemon.get('/v1/events?since=0')).body, { events: [], gap: { from: 1, to: head }, next: head });
   t.match(await daemon.get(`/v1/handles/${id}`), { body: { errno: 'ESTALE' } }, 'only its id is left');

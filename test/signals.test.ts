@@ -253,10 +253,10 @@ t.test('an orphan is adopted, becomes waitable, then exits', async (t) => {
   const wait = daemon.waitid(orphan.id);
   process.kill(inner, 'SIGTERM');
   t.match((await wait).body, { outcome: { reason: 'killed', signal: 'SIGTERM' } });
-  await socket.first((frame) => frame.event === 'exited');
+  await socket.first((frame) => frame.event === 'settled');
   t.same(
     socket.events.map((frame) => frame.event),
-    ['opened', 'adopted', 'exited'],
+    ['opened', 'adopted', 'exited', 'settled'],
   );
   socket.close();
   await daemon.request('DELETE', `/v1/handles/${id}?signal=SIGKILL`);

@@ -37,7 +37,7 @@ t.test('repeated subscribing and unsubscribing leaks no memory and delays no oth
   t.ok(more < 45_000, `${more} KiB more for 30,000 subscriptions`);
   t.same(
     socket.events.map(({ event }) => event),
-    ['opened', 'exited'],
+    ['opened', 'exited', 'settled'],
     'each event once',
   );
   socket.close();

@@ -68,14 +68,14 @@ t.test('the exit of a child during a replacement is reported once', async (t) =>
       Array.from({ length: 30 }, (_, n) => daemon.spawn(['sh', '-c', `sleep 0.${10 + 2 * n}; exit ${n}`])),
     );
     await daemon.upgrade();
-    await daemon.post('/v1/poll', { handles: handles.map(({ id }) => id), until: 'all' });
+    await daemon.post('/v1/poll', { handles: handles.map(({ id }) => id), for: 'settled', until: 'all' });
     for (const [n, { id }] of handles.entries()) {
       t.match((await daemon.get(`/v1/handles/${id}`)).body, {
         relation: 'child',
         outcome: { reason: 'exited', exitCode: n },
       });
       const names = (await daemon.events(id)).map(({ event }) => event);
-      t.same(names, ['opened', 'exited']);
+      t.same(names, ['opened', 'exited', 'settled']);
     }
   }
   t.equal(await daemon.stop(), 0);

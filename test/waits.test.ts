@@ -185,7 +185,7 @@ t.test('stops and continues: a parked wait for each wakes, and each client has i
   t.match((await ended).body, { outcome: { reason: 'killed', signal: 'SIGKILL' } });
   t.same(
     (await daemon.events(id)).map((event) => event.event).filter((type) => !['stopped', 'continued'].includes(type)),
-    ['opened', 'exited'],
+    ['opened', 'exited', 'settled'],
   );
 });
 

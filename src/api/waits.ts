@@ -3,6 +3,7 @@ import type { WaitOption } from '../../schemas/vocabulary.ts';
 import type { Poll, PollResult, WaitidResult } from '../../schemas/waits.ts';
 import { Problem } from '../errors/problem.ts';
 import type { Handles } from '../handles/handles.ts';
+import type { Settlements } from '../settlement/settlements.ts';
 import type { Parking } from '../waits/parking.ts';
 import { poll } from '../waits/poll.ts';
 import { bodyOf, requireEvent, type WaitAnswer, type Waits } from '../waits/waitid.ts';
@@ -12,6 +13,7 @@ interface Parts {
   handles: Handles;
   waits: Waits;
   parking: Parking;
+  settlements: Settlements;
 }
 
 interface Waitid {
@@ -60,11 +62,11 @@ export class WaitOperations {
 
   readonly poll: Operation<Poll, Promise<PollResult | 'aborted'>> = {
     run: (call: Call, { handles: refs, timeoutMs, ...rest }) => {
-      const { parking } = this.#parts;
+      const { parking, settlements } = this.#parts;
       const handles = refs.map((ref) => this.#parts.handles.get(call.client, ref));
       if (new Set(handles.map(({ id }) => id)).size < handles.length)
         throw new Problem('EINVAL', 'Two entries of handles name the same handle: name each once.');
-      return poll(parking, { ...rest, handles, timeoutMs, caller: call });
+      return poll(parking, { ...rest, settlements, handles, timeoutMs, caller: call });
     },
   };
 }

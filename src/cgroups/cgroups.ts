@@ -1,4 +1,4 @@
-import { existsSync, mkdirSync, readdirSync, readFileSync, rmdirSync, writeFileSync } from 'node:fs';
+import { existsSync, mkdirSync, readdirSync, readFileSync, rmdirSync, watch, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import type { Spawn } from '../../schemas/spawn.ts';
 import { Problem } from '../errors/problem.ts';
@@ -101,6 +101,33 @@ export class Cgroups {
   /** Reports whether the cgroup of a description exists. */
   has(id: number): boolean {
     return this.#directory !== null && existsSync(this.#pathOf(id));
+  }
+
+  /** Reports whether a process lives in the cgroup or below it (`populated` in cgroup.events). A cgroup that was removed is empty. */
+  isPopulated(id: number): boolean {
+    if (this.#directory === null) return false;
+    try {
+      return /^populated 1$/m.test(readFileSync(this.#file(id, 'cgroup.events'), 'utf8'));
+    } catch (error) {
+      if (isErrno(error, 'ENOENT', 'ENODEV')) return false;
+      throw error;
+    }
+  }
+
+  /**
+   * Calls a listener when {@link isPopulated} may have changed.
+   * @returns a function that ends this; `null` if the cgroup was removed, or the kernel has no inotify watch left
+   */
+  watch(id: number, listener: () => void): (() => void) | null {
+    if (this.#directory === null) return null;
+    try {
+      const watcher = watch(this.#file(id, 'cgroup.events'), { persistent: false }, listener);
+      watcher.on('error', () => {});
+      return () => watcher.close();
+    } catch (error) {
+      if (isErrno(error, 'ENOENT', 'ENODEV', 'ENOSPC', 'EMFILE', 'ENFILE', 'ENOMEM')) return null;
+      throw error;
+    }
   }
 
   /** Starts to count OOM kills in the cgroup, if the description has one. */

@@ -1,17 +1,23 @@
 import { Problem } from '../errors/problem.ts';
 import { isErrno } from '../kernel/errno.ts';
-import type { LeaderlessGroups } from '../processes/leaderless-groups.ts';
 import { outOfDescriptors } from './refusals.ts';
 
+/** Holds descriptors that it can do without. */
+export interface Dispensable {
+  /** Closes the oldest descriptor. @returns whether there was one */
+  giveUp(): boolean;
+}
+
 /**
- * Makes room when descriptors run out. The pidfds that are kept for leaderless groups are closed first, the oldest one at each try,
+ * Makes room when descriptors run out. The pidfds that the daemon holds for its own convenience are closed, the oldest one at each try,
  * because every other descriptor is in use by a client.
  */
 export class DescriptorPressure {
-  readonly #groups: LeaderlessGroups;
+  readonly #holders: readonly Dispensable[];
 
-  constructor(groups: LeaderlessGroups) {
-    this.#groups = groups;
+  /** @param holders the first one gives up its descriptors first */
+  constructor(holders: readonly Dispensable[]) {
+    this.#holders = holders;
   }
 
   /**
@@ -40,6 +46,6 @@ export class DescriptorPressure {
   #giveUp(error: unknown): void {
     const isShort = isErrno(error, 'EMFILE', 'ENFILE') || (error instanceof Problem && error.errno === 'EMFILE');
     if (!isShort) throw error;
-    if (!this.#groups.giveUp()) throw outOfDescriptors();
+    if (!this.#holders.some((holder) => holder.giveUp())) throw outOfDescriptors();
   }
 }

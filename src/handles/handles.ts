@@ -6,6 +6,7 @@ import { Batch } from '../journal/batch.ts';
 import { changesOfHandle } from '../journal/change.ts';
 import type { EndedBy, Handle, Labels, OpenDescription } from '../model/process.ts';
 import type { Adoption } from '../processes/adoption.ts';
+import type { Settlements } from '../settlement/settlements.ts';
 import type { LaunchRequest } from '../spawn/launch-request.ts';
 import { Admission } from './admission.ts';
 import { DescriptorPressure } from './descriptor-pressure.ts';
@@ -16,6 +17,7 @@ import { Spawner, type SpawnerParts } from './spawner.ts';
 
 export interface HandlesParts extends Omit<SpawnerParts, 'handles' | 'admission' | 'pressure' | 'launch'> {
   adoption: Adoption;
+  settlements: Settlements;
 }
 
 /** What is to change of a handle. What is left out stays as it is. */
@@ -38,7 +40,7 @@ export class Handles {
     const handles = new HandleTable(journal);
     this.#handles = handles;
     const admission = new Admission(journal, handles);
-    const pressure = new DescriptorPressure(table.groups);
+    const pressure = new DescriptorPressure([parts.settlements, table.groups]);
     const shared = { ...parts, handles, admission, pressure };
     this.#spawner = new Spawner(shared);
     this.#opener = new Opener({ ...shared, spawner: this.#spawner, close: (handle) => this.close(handle) });
@@ -170,12 +172,13 @@ export class Handles {
   }
 
   #release(handle: Handle): void {
-    const { table, adoption, outputs, cgroups } = this.#parts;
+    const { table, adoption, settlements, outputs, cgroups } = this.#parts;
     const { description, process } = handle;
     if (description.output.streams.length > 0 && this.#handles.handlesOn(description).length === 0)
       outputs.release(description);
     if (!this.#handles.remove(handle)) {
       table.groups.count(process, -1);
+      settlements.closed(process);
       return;
     }
     process.detach(handle);

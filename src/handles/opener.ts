@@ -156,6 +156,7 @@ export class Opener {
       handles.add(handle);
     } else table.groups.count(process, 1);
     if (process.ending !== null) batch.event('exited', handle, process.ending);
+    if (process.isSettled) batch.event('settled', handle, process.ending!);
     batch.commit(feed);
     return handle;
   }

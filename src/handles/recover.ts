@@ -1,3 +1,4 @@
+import type { Cgroups } from '../cgroups/cgroups.ts';
 import { Batch, type EventSink } from '../journal/batch.ts';
 import type { Journal } from '../journal/journal.ts';
 import { isErrno } from '../kernel/errno.ts';
@@ -27,6 +28,7 @@ export interface RecoverParts {
   stored: Map<number, Pidfd>;
   store: PidfdStore | null;
   outputs: Outputs;
+  cgroups: Cgroups;
   /** The stop reports of the earlier image, by the journal's number of the process. */
   pauses: ReadonlyMap<number, StopRecord>;
 }
@@ -44,7 +46,7 @@ export function recover(parts: RecoverParts): void {
     const held = found.map(({ handle }) => handle);
     const sameBoot = found.every(({ boot }) => boot === journal.bootId);
     if (held[0]!.seq < 0) finishSpawn(parts, batch, held[0]!, sameBoot);
-    else if (!sameBoot || !takeUp(parts, process, held)) endUnseen(batch, process, held, unseen(sameBoot));
+    else if (!sameBoot || !takeUp(parts, process, held)) endUnseen(parts, batch, process, held, sameBoot);
   }
   batch.commit(feed);
   for (const process of byProcess.keys()) {
@@ -130,19 +132,19 @@ function finishSpawn(parts: RecoverParts, batch: Batch, intended: Handle, sameBo
   batch.write({ write: 'placed', handle, before: intended.seq });
   batch.event('opened', handle);
   if (sameBoot && takeUp(parts, process, [handle])) return;
-  endUnseen(
-    batch,
-    process,
-    [handle],
-    sameBoot ? 'the daemon died while it started this process, which ended while no daemon ran' : unseen(false),
-  );
+  endUnseen(parts, batch, process, [handle], sameBoot, 'the daemon died while it started this process, which ended');
 }
 
-function unseen(sameBoot: boolean): string {
-  return sameBoot ? 'it ended while no daemon ran' : 'the machine was restarted, which ended every process';
-}
-
-function endUnseen(batch: Batch, process: Process, held: readonly Handle[], detail: string): void {
+/** @param what the beginning of the detail: which process ended while no daemon ran */
+function endUnseen(
+  { cgroups }: RecoverParts,
+  batch: Batch,
+  process: Process,
+  held: readonly Handle[],
+  sameBoot: boolean,
+  what = 'it ended',
+): void {
+  const detail = sameBoot ? `${what} while no daemon ran` : 'the machine was restarted, which ended every process';
   const outcome = process.ending?.outcome ?? { reason: 'unknown' as const, detail };
   const first = process.ending === null;
   process.end({
@@ -152,5 +154,10 @@ function endUnseen(batch: Batch, process: Process, held: readonly Handle[], deta
     reaped: true,
   });
   for (const handle of held) process.handles.add(handle);
+  const isChild = process.relation === 'child';
+  // What it left on this boot is searched for as soon as the daemon serves.
+  process.remains =
+    isChild && sameBoot ? { cgroup: cgroups.has(process.id), strays: process.remains?.strays ?? [] } : null;
   batch.change(first ? 'exited' : 'reaped', process, process.ending!);
+  if (process.isSettled) batch.change('settled', process, process.ending!);
 }

@@ -48,6 +48,18 @@ export class Batch {
     for (const handle of process.handles) this.event(type, handle, facts);
   }
 
+  /** Adds `settled` for the open handles on a child of which nothing is left. */
+  settle(process: Process, handles: Iterable<Handle>): void {
+    process.remains = null;
+    this.#touched.add(process);
+    let isHeld = false;
+    for (const handle of handles) {
+      isHeld = true;
+      this.event('settled', handle, process.ending!);
+    }
+    if (isHeld) this.#changes.push({ write: 'settled', process });
+  }
+
   /**
    * Commits the batch.
    * @param reap runs after the write, with whether all changes are on disk

@@ -69,6 +69,8 @@ export type Change =
   | { write: 'withdrawn'; handle: Handle }
   /** Gives a handle its seq, where it was written `before` its process was started. */
   | { write: 'placed'; handle: Handle; before: number }
+  /** Nothing is left of a child: see {@link Process.isSettled}. */
+  | { write: 'settled'; process: Process }
   | { write: 'collected'; process: Process; client: string }
   | { write: 'key'; key: StoredKey }
   | WatchChange

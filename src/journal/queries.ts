@@ -54,6 +54,8 @@ export class Queries {
   readonly #reader: Reader;
   readonly #recent: Recent;
   readonly #bootId: string;
+  /** Ended processes that will still change. The handles of later queries refer to these objects. */
+  readonly shared = new Map<number, Process>();
 
   constructor(reader: Reader, recent: Recent, bootId: string) {
     this.#reader = reader;
@@ -108,7 +110,15 @@ export class Queries {
     const pending = this.#reader.pending('handle').findLast(({ handle }) => handle.id === id);
     if (pending !== undefined) return pending.handle;
     const row = this.#reader.get<HandleRow>(`${HANDLE_COLUMNS} WHERE h.id = ?`, [id]);
-    return row === undefined ? null : handleOf(row);
+    return row === undefined ? null : handleOf(row, this.#sharedOf(row.process));
+  }
+
+  /** Returns the object of an ended process that others must use as well. */
+  #sharedOf(id: number): Map<number, Process> {
+    // On a full disk, the tables do not have the latest change.
+    const latest = this.#reader.pending('settled').find(({ process }) => process.id === id);
+    const process = this.shared.get(id) ?? latest?.process;
+    return new Map(process === undefined ? [] : [[id, process]]);
   }
 
   /** Returns the id of the open handle of a client that has a name, `null` where none has it. */
@@ -207,6 +217,13 @@ export class Queries {
   unended(): StoredHandle[] {
     return this.#handles(`WHERE h.process IN (SELECT id FROM processes WHERE ended_at IS NULL
       UNION ALL SELECT id FROM processes WHERE ending ->> 'reaped' = 0)`);
+  }
+
+  /** Returns every open handle on an ended child of which something may be left. */
+  unsettled(): StoredHandle[] {
+    return this.#handles(
+      `WHERE h.process IN (SELECT id FROM processes WHERE remains IS NOT NULL AND ending IS NOT NULL AND relation = 'child')`,
+    );
   }
 
   /** Returns every open handle whose captured output has not reached its end. */

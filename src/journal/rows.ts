@@ -8,6 +8,7 @@ import {
   Process,
   type ProcessState,
   type Relation,
+  type Remains,
   type Stream,
 } from '../model/process.ts';
 
@@ -24,6 +25,7 @@ export interface ProcessRow {
   ending: string | null;
   lifetime: string | null;
   overdue: string | null;
+  remains: string | null;
 }
 
 /** A handle with its process, as the tables store them. */
@@ -41,7 +43,7 @@ export interface HandleRow extends ProcessRow {
 }
 
 const PROCESS_COLUMNS =
-  'p.pid, p.inode, p.boot, p.started_at, p.argv, p.relation, p.state, p.ending, p.lifetime, p.overdue';
+  'p.pid, p.inode, p.boot, p.started_at, p.argv, p.relation, p.state, p.ending, p.lifetime, p.overdue, p.remains';
 
 export const PROCESSES = `SELECT p.id process, ${PROCESS_COLUMNS} FROM processes p`;
 
@@ -77,6 +79,7 @@ export function processOf(row: ProcessRow): Process {
   });
   process.state = row.state;
   if (row.ending !== null) process.end(JSON.parse(row.ending) as Ending);
+  if (row.remains !== null) process.remains = JSON.parse(row.remains) as Remains;
   return process;
 }
 

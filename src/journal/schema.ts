@@ -131,6 +131,11 @@ export const MIGRATIONS: readonly string[] = [
   ALTER TABLE processes ADD COLUMN overdue TEXT;
   CREATE INDEX processes_limited ON processes (id) WHERE lifetime IS NOT NULL AND ending IS NULL;
   `,
+  // What may be left of an ended child, as JSON; null once nothing is. A child that ended before this migration counts as settled.
+  `
+  ALTER TABLE processes ADD COLUMN remains TEXT;
+  CREATE INDEX processes_remaining ON processes (id) WHERE remains IS NOT NULL;
+  `,
 ];
 
 /** The current version. A journal of a later version cannot be read. */

@@ -42,6 +42,8 @@ export function statementsOf(change: Change, moment: Moment): Statement[] {
     }
     case 'unheld end':
       return [removalOf(change.process)];
+    case 'settled':
+      return [['UPDATE processes SET remains = NULL WHERE id = ?', [change.process.id]]];
     case 'collected':
       return [['INSERT OR IGNORE INTO collected VALUES (?, ?, ?)', [change.process.id, change.client, moment.at]]];
     case 'key': {
@@ -64,13 +66,14 @@ export function statementsOf(change: Change, moment: Moment): Statement[] {
 }
 
 function processStatement(process: Process, boot: string): Statement {
-  const { id, pid, inode, startedAt, argv, relation, state, ending, endedAt, lifetime, overdue } = process;
+  const { id, pid, inode, startedAt, argv, relation, state, ending, endedAt, lifetime, overdue, remains } = process;
   return [
-    `INSERT INTO processes (id, boot, pid, inode, started_at, argv, relation, state, ending, ended_at, lifetime, overdue)
-     VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
+    `INSERT INTO processes (id, boot, pid, inode, started_at, argv, relation, state, ending, ended_at, lifetime, overdue, remains)
+     VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
      ON CONFLICT (id) DO UPDATE SET pid = excluded.pid, inode = excluded.inode, started_at = excluded.started_at,
        relation = excluded.relation, state = excluded.state, ending = excluded.ending,
-       ended_at = coalesce(processes.ended_at, excluded.ended_at), lifetime = excluded.lifetime, overdue = excluded.overdue`,
+       ended_at = coalesce(processes.ended_at, excluded.ended_at), lifetime = excluded.lifetime, overdue = excluded.overdue,
+       remains = excluded.remains`,
     [
       id,
       boot,
@@ -84,6 +87,7 @@ function processStatement(process: Process, boot: string): Statement {
       endedAt,
       lifetime && JSON.stringify(lifetime),
       lifetime && JSON.stringify(overdue),
+      remains && JSON.stringify(remains),
     ],
   ];
 }

@@ -21,6 +21,21 @@ export interface Ending {
   reaped: boolean;
 }
 
+/** A descendant outside of the group and the session of the process, or the session of such descendants. */
+export interface Stray {
+  /** Its pid. Its group and its session have the same number, if it leads any. */
+  pid: number;
+  /** Its start in clock ticks since boot; `null` if it has ended, and only its session is left. */
+  startTicks: number | null;
+}
+
+/** What may be left of a child after its end. */
+export interface Remains {
+  /** Whether it has a cgroup of its own, which alone decides then. */
+  cgroup: boolean;
+  strays: readonly Stray[];
+}
+
 export interface ProcessFacts {
   /** The journal's number for the process. */
   id: number;
@@ -56,6 +71,8 @@ export class Process {
   /** When its lease expires, in milliseconds on CLOCK_BOOTTIME; `null` while the lease is held, and without one. */
   leaseExpiresAt: number | null = null;
   overdue: Overdue;
+  /** What may be left of an ended child, `null` once nothing is. While it lives, what a search has found in advance. */
+  remains: Remains | null = null;
 
   /** The open handles of all clients. Empty for an ended process that was read from the journal. */
   readonly handles = new Set<Handle>();
@@ -105,7 +122,17 @@ export class Process {
     return this.ending?.reaped === true;
   }
 
-  /** Subscribes to changes of the process: stopped, adopted, ended, reaped. @returns a function that ends the subscription */
+  /** Whether it has ended, and nothing that it started is left as far as the daemon can know. A foreign process never is. */
+  get isSettled(): boolean {
+    return this.relation === 'child' && this.isReaped && this.remains === null;
+  }
+
+  /** Whether calls are parked on it. */
+  get isWatched(): boolean {
+    return this.#changed.size > 0;
+  }
+
+  /** Subscribes to changes of the process: stopped, adopted, ended, reaped, settled. @returns a function that ends the subscription */
   watch(callback: () => void): () => void {
     return this.#changed.on(callback);
   }

@@ -44,6 +44,7 @@ export class Reaper {
   #lastLook = 0;
   readonly #retired = new Listeners<[process: Process]>();
   readonly #ended = new Listeners<[process: Process]>();
+  readonly #reaped = new Listeners<[processes: readonly Process[]]>();
   readonly #counts = { exited: 0, killed: 0, dumped: 0, unknown: 0 };
 
   constructor(parts: ReaperParts) {
@@ -73,6 +74,11 @@ export class Reaper {
   /** Subscribes to processes that have ended, once the end is written. @returns a function that ends the subscription */
   onEnded(listener: (process: Process) => void): () => void {
     return this.#ended.on(listener);
+  }
+
+  /** Subscribes to children that were reaped, many at a time. @returns a function that ends the subscription */
+  onReaped(listener: (processes: readonly Process[]) => void): () => void {
+    return this.#reaped.on(listener);
   }
 
   /** As {@link HandlelessChildren.onOrphan}. */
@@ -167,8 +173,10 @@ export class Reaper {
     const { journal, feed, adoption } = this.#parts;
     const batch = new Batch(journal);
     const done: Process[] = [];
+    let isDurable = false;
     for (const { token, reaped } of ended) if (this.#end(batch, token, reaped)) done.push(token);
     batch.commit(feed, (durable) => {
+      isDurable = durable;
       for (const process of done) {
         if (process.relation === 'foreign') adoption.forget(process);
         if (durable) this.#retire(process);
@@ -176,6 +184,12 @@ export class Reaper {
       }
     });
     for (const { token } of ended) if (token.ending !== null) this.#ended.emit(token);
+    if (isDurable) this.#emitReaped(done);
+  }
+
+  #emitReaped(done: Iterable<Process>): void {
+    const children = [...done].filter(({ relation }) => relation === 'child');
+    if (children.length > 0) this.#reaped.emit(children);
   }
 
   /**
@@ -196,10 +210,13 @@ export class Reaper {
       }
       const { siginfo, rusage } = peeked;
       const outcome = this.#withMemory(process, outcomeOf(siginfo) as Outcome);
+      const hasCgroup = this.#parts.cgroups.has(process.id);
+      process.remains = { cgroup: hasCgroup, strays: process.remains?.strays ?? [] };
       this.#record(batch, process, { outcome, siginfo, rusage });
       return true;
     }
     const reaped = hungUp || !this.#parts.tellsReap;
+    process.remains = null;
     const outcome = reaped ? this.#withMemory(process, foreignOutcome(pidfd.exitStatus())) : null;
     this.#record(batch, process, { outcome, siginfo: null, rusage: null });
     return reaped;
@@ -230,8 +247,10 @@ export class Reaper {
   }
 
   #recovered(): void {
-    for (const process of this.#unwritten) this.#retire(process);
+    const written = [...this.#unwritten];
+    for (const process of written) this.#retire(process);
     this.#unwritten.clear();
+    this.#emitReaped(written);
     this.lookAfterChildren();
   }
 

@@ -2,21 +2,29 @@ import type { Filled } from '../../schemas/filled.ts';
 import type { Poll, PollResult } from '../../schemas/waits.ts';
 import type { Caller } from '../clients/caller.ts';
 import { Problem } from '../errors/problem.ts';
-import type { Handle } from '../model/process.ts';
+import type { Handle, Process } from '../model/process.ts';
+import type { Settlements } from '../settlement/settlements.ts';
 import type { Parking } from './parking.ts';
 
 export interface PollRequest {
   handles: readonly Handle[];
-  /** `ended`: POLLIN. `outcome`: it is known how, which for a foreign process takes its reaping, POLLHUP. */
+  /** `ended`: POLLIN. `outcome`: it is known how, which for a foreign process takes its reaping, POLLHUP. `settled`: {@link Process.isSettled}. */
   for: Poll['for'];
   until: Poll['until'];
   timeoutMs: number | undefined;
   caller: Caller;
+  settlements: Settlements;
 }
+
+const isReadyFor: Record<Poll['for'], (process: Process) => boolean> = {
+  ended: ({ ending }) => ending !== null,
+  outcome: ({ ending }) => ending?.outcome != null,
+  settled: (process) => process.isSettled,
+};
 
 /**
  * poll(2) over handles, of children and of foreign processes. Collects nothing.
- * @throws {Problem} EINVAL for a count that can never be reached, ESHUTDOWN
+ * @throws {Problem} EINVAL for a count that can never be reached, and for `settled` of a foreign process; ESHUTDOWN
  */
 export async function poll(parking: Parking, request: PollRequest): Promise<PollResult | 'aborted'> {
   const { handles, timeoutMs, caller } = request;
@@ -26,8 +34,8 @@ export async function poll(parking: Parking, request: PollRequest): Promise<Poll
       'EINVAL',
       `until is ${wanted}, but only ${handles.length} handles are given: lower until, or name more handles.`,
     );
-  const isReady = ({ process }: Handle): boolean =>
-    request.for === 'ended' ? process.ending !== null : process.ending?.outcome != null;
+  if (request.for === 'settled') handles.forEach(requireChild);
+  const isReady = ({ process }: Handle): boolean => isReadyFor[request.for](process);
   const waiting = new Set(handles.filter((handle) => !isReady(handle)));
   const enough = (): boolean => handles.length - waiting.size >= wanted;
   // Every handle is checked once more for the answer, since others may have ended in the same wake.
@@ -37,13 +45,17 @@ export async function poll(parking: Parking, request: PollRequest): Promise<Poll
     timedOut,
   });
   if (enough()) return answer(false);
+  const looked =
+    request.for === 'settled' ? [...waiting].map(({ process }) => request.settlements.lookInAdvance(process)) : [];
   // Each change checks its own handle only, so that n handles cost n checks and not n².
   const check = (changed: Handle): PollResult | null => {
     if (isReady(changed)) waiting.delete(changed);
     return enough() ? answer(false) : null;
   };
   const result = await parking.park([...waiting], check, { timeoutMs, caller });
-  return result === 'timed out' ? answer(true) : result;
+  if (result !== 'timed out') return result;
+  await Promise.all(looked); // so that a client can have the descendants found without waiting for the end
+  return answer(true);
 }
 
 /**
@@ -65,6 +77,13 @@ export async function untilEnded(
     if (error instanceof Problem && ['ESHUTDOWN', 'EDQUOT'].includes(error.errno)) return 'answer';
     throw error;
   }
+}
+
+function requireChild({ id, process }: Handle, index: number): void {
+  if (process.relation === 'child') return;
+  const detail = `Handle ${id} is on a foreign process, and the daemon learns what is left of its own children alone: poll for ended or outcome.`;
+  const message = 'is on a foreign process';
+  throw new Problem('EINVAL', detail, { handle: id, errors: [{ path: `/handles/${index}`, message }] });
 }
 
 function readinessOf({ id, process }: Handle): PollResult['ready'][number] {

@@ -101,7 +101,7 @@ t.test('under systemd the descriptor store restores pidfds, and exits in the mea
   t.same(names('code'), ['opened', 'exited', 'reaped']);
   t.same(names('victim'), ['opened', 'exited', 'reaped']);
   t.same(names('living'), ['opened']);
-  t.same(names('early'), ['opened', 'exited']);
+  t.same(names('early'), ['opened', 'exited', 'settled']);
   t.match(found.get('again'), { outcome: { reason: 'killed', signal: 'SIGTERM' } }, 'after a restart');
   t.match(found.get('living-still'), { state: 'running' });
   t.match(found.get('living-ended'), { outcome: { reason: 'killed', signal: 'SIGKILL' } });
