@@ -4,7 +4,7 @@ import { PolicyWatch } from './clients/policy-watch.ts';
 import { firstToken, readTokens, Tokens } from './clients/tokens.ts';
 import type { Config } from './config/config.ts';
 import { Deadlines } from './deadlines/deadlines.ts';
-import { Problem } from './errors/problem.ts';
+import { restarting, stopping } from './errors/shutdown.ts';
 import { Feed, type Why } from './feed/feed.ts';
 import { Handles } from './handles/handles.ts';
 import { recover } from './handles/recover.ts';
@@ -271,18 +271,6 @@ export function startDaemon(config: Config, { handoff, passed, notifier, feature
 
 /** The descriptors that handles leave free for connections, spawns in progress and the daemon itself. */
 const RESERVED_DESCRIPTORS = 96;
-
-/** Answers waiting calls when the daemon stops. */
-export const stopping = new Problem('ESHUTDOWN', 'The daemon is stopping. Retry when it is back.', {
-  retry: { afterMs: 1000 },
-  headers: { connection: 'close' },
-});
-
-/** Answers waiting calls when the daemon is replaced. */
-export const restarting = new Problem('ESHUTDOWN', 'The daemon is being upgraded and keeps all state. Retry now.', {
-  retry: { afterMs: 0 },
-  headers: { connection: 'close' },
-});
 
 /** Reports whether the daemon uses the token that it creates at its first start: an address needs a token, and `--tokens` is not given. */
 export function usesFirstToken({ tokens, listen, insecureNoAuth }: Config): boolean {
