@@ -5,9 +5,9 @@ import type { SpawnRule } from '../clients/rights.ts';
 import type { Problem } from '../errors/problem.ts';
 import { isErrno } from '../kernel/errno.ts';
 import { findGroup, findUser, groupsOf } from '../kernel/users.ts';
+import { Semaphore } from '../model/semaphore.ts';
 import { explained } from '../spawn/launch-problems.ts';
 import { candidates, environmentOf, type LaunchRequest, type OutputTarget } from '../spawn/launch-request.ts';
-import { Semaphore } from '../spawn/semaphore.ts';
 import { permittedBounds } from './permit-bounds.ts';
 
 /** How many requests may resolve paths at a time. If a file system hangs, each blocks one of the four threads of libuv. */

@@ -7,9 +7,9 @@ import { limitReceive, makeSocketPair, sendWith } from '../kernel/socket-pair.ts
 import { startProgram } from '../kernel/spawn.ts';
 import type { SyscallProgram } from '../kernel/syscall-program.ts';
 import { P_PID, WEXITED, waitid } from '../kernel/waitid.ts';
+import { Semaphore } from '../model/semaphore.ts';
 import { Fork } from './fork.ts';
 import { serverProgram } from './fork-server-program.ts';
-import { Semaphore } from './semaphore.ts';
 
 /** How many requests may be queued in the server's socket. Each takes it 0.1 ms, so more would not be faster. */
 const MOST_QUEUED = 32;
