@@ -23,6 +23,7 @@ export interface ProcessRow {
   relation: Relation;
   state: ProcessState;
   ending: string | null;
+  ended_at: number | null;
   lifetime: string | null;
   overdue: string | null;
   remains: string | null;
@@ -43,7 +44,7 @@ export interface HandleRow extends ProcessRow {
 }
 
 const PROCESS_COLUMNS =
-  'p.pid, p.inode, p.boot, p.started_at, p.argv, p.relation, p.state, p.ending, p.lifetime, p.overdue, p.remains';
+  'p.pid, p.inode, p.boot, p.started_at, p.argv, p.relation, p.state, p.ending, p.ended_at, p.lifetime, p.overdue, p.remains';
 
 export const PROCESSES = `SELECT p.id process, ${PROCESS_COLUMNS} FROM processes p`;
 
@@ -79,6 +80,7 @@ export function processOf(row: ProcessRow): Process {
   });
   process.state = row.state;
   if (row.ending !== null) process.end(JSON.parse(row.ending) as Ending);
+  process.endedAt = row.ended_at;
   if (row.remains !== null) process.remains = JSON.parse(row.remains) as Remains;
   return process;
 }

@@ -64,7 +64,7 @@ export class Process {
   relation: Relation;
   state: ProcessState = 'running';
   ending: Ending | null = null;
-  /** When the end was first written, on the journal's clock; `null` before that, and for a process that was read from the journal. */
+  /** When the end was first written, on the journal's clock; `null` before that. */
   endedAt: number | null = null;
   /** How long it may live; `null` where that has no bound. */
   lifetime: Lifetime | null;
