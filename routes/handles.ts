@@ -1,3 +1,4 @@
+import type { HandleView } from '../schemas/handles.ts';
 import * as contract from '../schemas/operations/handles.ts';
 import { renewLease } from '../schemas/operations/leases.ts';
 import { HandleOperations } from '../src/api/handles.ts';
@@ -17,7 +18,11 @@ export function handleRoutes(app: App, daemon: Daemon): void {
     schema: contract.createHandle,
     handler: async (request, reply) => {
       const { waitMs } = preferencesOf(request.headers.prefer);
-      const created = await operations.create.run(callOf(request, reply), { body: request.body, waitMs });
+      const created = await operations.create.run(callOf(request, reply), {
+        body: request.body,
+        waitMs,
+        ...request.query,
+      });
       if (created === 'aborted') return reply.hijack();
       const { handle, waited } = created;
       if (waited) reply.header('preference-applied', `wait=${waitMs! / 1000}`);
@@ -35,7 +40,15 @@ export function handleRoutes(app: App, daemon: Daemon): void {
   app.get('/v1/handles/:id', {
     schema: contract.getHandle,
     handler: (request, reply) => {
-      reply.send(operations.get.run(callOf(request, reply), request.params.id));
+      const input = { id: request.params.id, ...request.query };
+      const respond = (view: HandleView | 'aborted'): void => {
+        if (view === 'aborted') reply.hijack();
+        else reply.send(view);
+      };
+      const view = operations.get.run(callOf(request, reply), input);
+      if (view instanceof Promise) return view.then(respond);
+      respond(view);
+      return undefined;
     },
   });
 

@@ -21,7 +21,11 @@ export function signalRoutes(app: App, daemon: Daemon): void {
     config: { operation: operations.terminate },
     schema: contract.terminate,
     handler: async (request, reply) => {
-      const ended = await operations.terminate.run(callOf(request, reply), { id: request.params.id, ...request.body });
+      const ended = await operations.terminate.run(callOf(request, reply), {
+        id: request.params.id,
+        ...request.body,
+        ...request.query,
+      });
       return ended === 'aborted' ? reply.hijack() : reply.send(ended);
     },
   });

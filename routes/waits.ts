@@ -31,7 +31,13 @@ export function waitRoutes(app: App, daemon: Daemon): void {
         }
       };
       const call = callOf(request, reply);
-      const answer = operations.waitid.run(call, { id: request.params.id, options, timeoutMs, respondAsync });
+      const answer = operations.waitid.run(call, {
+        id: request.params.id,
+        options,
+        timeoutMs,
+        respondAsync,
+        ...request.query,
+      });
       if (answer instanceof Promise) return answer.then(respond);
       respond(answer);
       return undefined;

@@ -5,6 +5,7 @@ import { LabelChanges, Labels, labelsView } from './labels.ts';
 import { LeaseView, TimeoutChange, TimeoutView } from './lifetime.ts';
 import { Match } from './match.ts';
 import { HandleName } from './name.ts';
+import { OutputTails } from './output.ts';
 import { Spawn } from './spawn.ts';
 import { MOST_LABELS } from './vocabulary.ts';
 
@@ -121,6 +122,7 @@ export const HandleView = z
     watch: z.string().optional().meta({ description: 'The watch that opened the handle.' }),
     timeout: TimeoutView.optional().meta({ description: 'The timeout of the process. Absent if it has none.' }),
     lease: LeaseView.optional().meta({ description: 'The lease of the process. Absent if it has none.' }),
+    output: OutputTails.optional(),
   })
   .meta({
     id: 'Handle',

@@ -10,6 +10,7 @@ import {
   Siginfo,
   StopEvent,
 } from './common.ts';
+import { OutputTails } from './output.ts';
 import { waitOptions } from './vocabulary.ts';
 
 export const Waitid = z
@@ -37,6 +38,7 @@ export const WaitidResult = z
     rusage: Rusage.nullable().meta({ description: 'What the process used. Null if it is not known.' }),
     timedOut: z.literal(true).optional().meta({ description: 'Present if `timeoutMs` passed first.' }),
     retry: Retry.optional(),
+    output: OutputTails.optional(),
   })
   .meta({
     id: 'WaitidResult',

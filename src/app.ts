@@ -93,7 +93,7 @@ export async function build(
     refuseBody,
   ];
   app.addHook('onRequest', inOrder(...checks));
-  idempotency(app, daemon.idempotencyKeys);
+  idempotency(app, daemon.idempotencyKeys, daemon.outputAnswers);
   // Made for the first client that asks: it would make every start longer.
   let document: string | null = null;
   const documentText = (): string => {

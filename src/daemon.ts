@@ -1,3 +1,4 @@
+import { OutputAnswers } from './api/output-answers.ts';
 import { Cgroups } from './cgroups/cgroups.ts';
 import { Clients } from './clients/clients.ts';
 import { PolicyWatch } from './clients/policy-watch.ts';
@@ -61,6 +62,7 @@ export interface Daemon {
   feed: Feed;
   idempotencyKeys: IdempotencyKeys;
   outputs: Outputs;
+  outputAnswers: OutputAnswers;
   forkServer: ForkServer;
   watches: Watches;
   /** Answers all waiting calls with ESHUTDOWN, and closes all event streams and sockets. */
@@ -229,6 +231,7 @@ export function startDaemon(config: Config, { handoff, passed, notifier, feature
     feed,
     idempotencyKeys,
     outputs,
+    outputAnswers: new OutputAnswers({ journal, handles, outputs, parking }),
     forkServer,
     watches,
     drain: (why) => {

@@ -8,6 +8,7 @@ import {
   ListHandles,
   UpdateHandle,
 } from '../handles.ts';
+import { WithOutput } from '../output.ts';
 import { commonProblems, type Operation } from './operation.ts';
 
 export const createHandle = {
@@ -18,6 +19,7 @@ export const createHandle = {
   summary: 'Create a handle',
   description:
     'Starts a program, opens a process that exists, or duplicates a handle. With `Prefer: wait=N`, a spawn answers when the process has ended or N seconds have passed.',
+  querystring: WithOutput,
   body: CreateHandle,
   requestHeaders: ['Prefer', 'Idempotency-Key'],
   response: { 201: HandleView },
@@ -54,6 +56,7 @@ export const getHandle = {
   summary: 'Get a handle',
   description: 'Returns the handle as it is now.',
   params: HandleParams,
+  querystring: WithOutput,
   response: { 200: HandleView },
   problems: { ...commonProblems, 404: ['EBADF'], 410: ['ESTALE'] },
 } satisfies Operation;

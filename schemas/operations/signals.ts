@@ -1,5 +1,6 @@
 import { z } from 'zod';
 import { HandleParams } from '../handles.ts';
+import { WithOutput } from '../output.ts';
 import { Signal, Terminate } from '../signals.ts';
 import { WaitidResult } from '../waits.ts';
 import { commonProblems, type Operation } from './operation.ts';
@@ -36,6 +37,7 @@ export const terminate = {
   description:
     'Sends SIGTERM and SIGCONT, and SIGKILL after the grace. It answers once the process has ended, and collects no status.',
   params: HandleParams,
+  querystring: WithOutput,
   body: Terminate,
   requestHeaders: ['Idempotency-Key'],
   response: { 200: WaitidResult },

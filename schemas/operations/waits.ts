@@ -1,4 +1,5 @@
 import { HandleParams } from '../handles.ts';
+import { WithOutput } from '../output.ts';
 import { Poll, PollResult, Waitid, WaitidResult } from '../waits.ts';
 import { commonProblems, type Operation } from './operation.ts';
 
@@ -11,6 +12,7 @@ export const waitid = {
   description:
     'Waits as waitid(2) does, and collects the status unless WNOWAIT is given. A blocking handle waits, a nonblocking one answers EAGAIN.',
   params: HandleParams,
+  querystring: WithOutput,
   body: Waitid,
   requestHeaders: ['Prefer', 'Idempotency-Key'],
   response: { 200: WaitidResult, 202: WaitidResult },

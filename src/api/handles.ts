@@ -1,5 +1,7 @@
 import type { CloseQuery, CreateHandle, HandleView, ListHandles, UpdateHandle } from '../../schemas/handles.ts';
+import type { WithOutput } from '../../schemas/output.ts';
 import { type Client, notAllowed } from '../clients/client.ts';
+import { Problem } from '../errors/problem.ts';
 import type { Handles } from '../handles/handles.ts';
 import { permittedTimeout } from '../handles/permit-bounds.ts';
 import type { Handle } from '../model/process.ts';
@@ -9,6 +11,7 @@ import type { Parking } from '../waits/parking.ts';
 import { untilEnded } from '../waits/poll.ts';
 import type { Watches } from '../watches/watches.ts';
 import type { Call, Operation } from './operation.ts';
+import type { OutputAnswers } from './output-answers.ts';
 
 /** PATH_MAX. No program has a longer path, which would only fill the audit. */
 const LONGEST_PATH = 4096;
@@ -22,12 +25,15 @@ interface Parts {
   lifetimes: Lifetimes;
   parking: Parking;
   watches: Watches;
+  outputAnswers: OutputAnswers;
 }
 
 interface Create {
   body: CreateHandle;
   /** How long to wait for the end of a spawned process before the answer, in milliseconds. */
   waitMs: number | undefined;
+  /** The most bytes of each captured stream in the answer. */
+  output?: number | undefined;
 }
 
 interface Created {
@@ -49,6 +55,11 @@ function permitWay({ rights }: Client, input: unknown): void {
   if (way === 'open' && rights.open === 'none') throw notAllowed('open processes');
 }
 
+function onlyWithSpawn(): Problem {
+  const errors = [{ path: '/output', message: 'only a spawn has output' }];
+  return new Problem('EINVAL', 'Only the answer of a spawn has output: leave out the parameter output.', { errors });
+}
+
 /** Operations on handles: create (by spawn, open or dup), list, get, update and close. */
 export class HandleOperations {
   readonly #parts: Parts;
@@ -61,15 +72,20 @@ export class HandleOperations {
     audit: WAYS,
     acts: true,
     permit: permitWay,
-    run: async (call, { body, waitMs }) => {
+    run: async (call, { body, waitMs, output }) => {
       const { spawn, open } = body;
+      if (output !== undefined && spawn === undefined) throw onlyWithSpawn();
       call.note({ program: spawn?.argv[0].slice(0, LONGEST_PATH), user: spawn?.user, pid: open?.pid });
       const handle = await this.#make(call, body);
       const { pid, lifetime } = handle.process;
       call.note({ handle: handle.id, pid, timeoutMs: lifetime?.timeout?.afterMs, leaseMs: lifetime?.lease?.ttlMs });
       const waits = spawn !== undefined && waitMs !== undefined;
       if (waits && (await untilEnded(this.#parts.parking, handle, waitMs, call)) === 'aborted') return 'aborted';
-      return { handle: this.#parts.handles.view(handle), waited: waits };
+      const view = this.#parts.handles.view(handle);
+      if (output === undefined) return { handle: view, waited: waits };
+      if (call.claim !== undefined) call.claim.body = JSON.stringify(view);
+      const tails = await this.#parts.outputAnswers.inAnyCase(call, handle, output, waits);
+      return tails === 'aborted' ? 'aborted' : { handle: { ...view, output: tails }, waited: waits };
     },
   };
 
@@ -80,8 +96,11 @@ export class HandleOperations {
     },
   };
 
-  readonly get: Operation<string, HandleView> = {
-    run: ({ client }, id) => this.#parts.handles.view(this.#parts.handles.get(client, id)),
+  readonly get: Operation<{ id: string } & WithOutput, HandleView | Promise<HandleView | 'aborted'>> = {
+    run: (call, { id, output }) => {
+      const handle = this.#parts.handles.get(call.client, id);
+      return output === undefined ? this.#parts.handles.view(handle) : this.#viewWithOutput(call, handle, output);
+    },
   };
 
   readonly update: Operation<{ id: string; body: UpdateHandle }, HandleView> = {
@@ -113,6 +132,13 @@ export class HandleOperations {
       handles.close(handle);
     },
   };
+
+  async #viewWithOutput(call: Call, handle: Handle, most: number): Promise<HandleView | 'aborted'> {
+    // Before the output, which then has all that came before an end that the view shows.
+    const view = this.#parts.handles.view(handle);
+    const output = await this.#parts.outputAnswers.now(call, handle, most);
+    return output === 'aborted' ? output : { ...view, output };
+  }
 
   #make({ client, claim }: Call, body: Create['body']): Handle | Promise<Handle> {
     const { handles, watches } = this.#parts;

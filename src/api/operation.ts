@@ -15,6 +15,8 @@ export interface Call extends Caller {
   readonly claim: Claim | undefined;
   /** Adds facts for the audit. */
   note(facts: AuditFacts): void;
+  /** Resolves when the answer has been sent, or the caller has disconnected. */
+  answered(): Promise<void>;
 }
 
 /** The rules that a transport applies around an operation. The client's rate limit applies to every call. */

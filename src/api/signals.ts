@@ -1,3 +1,4 @@
+import type { WithOutput } from '../../schemas/output.ts';
 import type { Signal, Terminate } from '../../schemas/signals.ts';
 import type { WaitidResult } from '../../schemas/waits.ts';
 import { type Client, notAllowed } from '../clients/client.ts';
@@ -6,11 +7,13 @@ import type { Signals } from '../signals/signals.ts';
 import type { Terminations } from '../signals/terminations.ts';
 import { bodyOf } from '../waits/waitid.ts';
 import type { Operation } from './operation.ts';
+import type { OutputAnswers } from './output-answers.ts';
 
 interface Parts {
   handles: Handles;
   signals: Signals;
   terminations: Terminations;
+  outputAnswers: OutputAnswers;
 }
 
 function permit({ rights }: Client): void {
@@ -38,15 +41,19 @@ export class SignalOperations {
     },
   };
 
-  readonly terminate: Operation<{ id: string } & Terminate, Promise<WaitidResult | 'aborted'>> = {
+  readonly terminate: Operation<{ id: string } & Terminate & WithOutput, Promise<WaitidResult | 'aborted'>> = {
     audit: 'terminate',
     acts: true,
     permit,
-    run: async (call, { id, graceMs }) => {
-      const { handles, terminations } = this.#parts;
+    run: async (call, { id, graceMs, output }) => {
+      const { handles, terminations, outputAnswers } = this.#parts;
       const handle = handles.get(call.client, id, 'signal');
       if ((await terminations.terminate(handle, graceMs, call)) === 'aborted') return 'aborted';
-      return bodyOf(handle, handle.process.ending!);
+      const result = bodyOf(handle, handle.process.ending!);
+      if (output === undefined) return result;
+      if (call.claim !== undefined) call.claim.body = JSON.stringify(result);
+      const tails = await outputAnswers.ended(call, handle, output);
+      return tails === 'aborted' ? 'aborted' : { ...result, output: tails };
     },
   };
 }

@@ -1,10 +1,14 @@
 import { Problem } from '../errors/problem.ts';
+import { Semaphore } from '../model/semaphore.ts';
 import type { Quotas } from './quotas.ts';
 import { Rate, Reservation, requireQuota } from './quotas.ts';
 import type { Rights } from './rights.ts';
 
 /** The quotas that a client uses up while it holds a {@link Reservation}. */
 type Counted = 'parkedWaits' | 'sockets' | 'subscriptions' | 'connections';
+
+/** The answers with captured output that the daemon holds for a client at a time. Each may take several MiB. */
+const MOST_OUTPUT_ANSWERS = 4;
 
 /** A client: one object for each name, with its current rights and quotas and with what it uses. */
 export class Client {
@@ -13,6 +17,7 @@ export class Client {
   quotas: Quotas;
   readonly requests = new Rate('requests');
   readonly spawns = new Rate('spawns');
+  readonly outputAnswers = new Semaphore(MOST_OUTPUT_ANSWERS);
   readonly #used: Record<Counted, number> = { parkedWaits: 0, sockets: 0, subscriptions: 0, connections: 0 };
 
   constructor(name: string, rights: Rights, quotas: Quotas) {

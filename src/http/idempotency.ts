@@ -1,4 +1,9 @@
 import type { FastifyInstance, FastifyReply, FastifyRequest } from 'fastify';
+import type { HandleView } from '../../schemas/handles.ts';
+import type { WithOutput } from '../../schemas/output.ts';
+import type { WaitidResult } from '../../schemas/waits.ts';
+import type { Call } from '../api/operation.ts';
+import type { OutputAnswers } from '../api/output-answers.ts';
 import { Problem } from '../errors/problem.ts';
 import { type Answer, Claim, type IdempotencyKeys } from '../idempotency/idempotency-keys.ts';
 import { callOf } from './in-flight-requests.ts';
@@ -17,7 +22,7 @@ const HEADER = 'idempotency-key';
  * Replays the stored answer to a request that repeats an Idempotency-Key. A wait stores its answer itself, together with the status
  * that it collects. The answers of other operations that act are stored here. Any other answer frees the key.
  */
-export function idempotency(app: FastifyInstance, keys: IdempotencyKeys): void {
+export function idempotency(app: FastifyInstance, keys: IdempotencyKeys, outputs: OutputAnswers): void {
   app.decorateRequest('claim', undefined);
 
   // After validation, so that bodies are compared as parsed, without their whitespace.
@@ -27,10 +32,15 @@ export function idempotency(app: FastifyInstance, keys: IdempotencyKeys): void {
       key: checked(request.raw.headersDistinct[HEADER]),
       fingerprint: keys.fingerprintOf(textOf(request)),
     };
-    const found = await keys.claim(facts, callOf(request, reply));
+    const call = callOf(request, reply);
+    const found = await keys.claim(facts, call);
     if (found === 'aborted') reply.hijack();
-    else if (!(found instanceof Claim)) replay(reply, found);
-    else {
+    else if (!(found instanceof Claim)) {
+      const { output } = request.query as WithOutput;
+      const answer = output === undefined ? found : await withOutput(found, outputs, call, output);
+      if (answer === 'aborted') reply.hijack();
+      else replay(reply, answer);
+    } else {
       request.claim = found;
       // Ends the claim in every case, also if the caller disconnects before an answer.
       untilClosed(reply.raw, { [Symbol.dispose]: () => found.end() });
@@ -55,7 +65,7 @@ export function idempotency(app: FastifyInstance, keys: IdempotencyKeys): void {
     const handle = claim.handle ?? id;
     const done =
       reply.statusCode >= 200 && reply.statusCode < 300 && request.routeOptions.config.operation?.acts === true;
-    if (done && handle !== undefined) keys.complete(claim, handle, answerOf(reply, payload));
+    if (done && handle !== undefined) keys.complete(claim, handle, answerOf(reply, claim.body ?? payload));
     else claim.end();
   };
 }
@@ -79,6 +89,18 @@ function answerOf(reply: FastifyReply, payload: unknown): Answer {
     ...(typeof location === 'string' && { location }),
     body: typeof payload === 'string' ? payload : '',
   };
+}
+
+/** Adds the output as it is now to a stored answer. A key is bound to its query, so the first answer had output too. */
+async function withOutput(
+  answer: Answer,
+  outputs: OutputAnswers,
+  call: Call,
+  most: number,
+): Promise<Answer | 'aborted'> {
+  const body = JSON.parse(answer.body) as Partial<HandleView & WaitidResult>;
+  const output = await outputs.again(call, (body.id ?? body.handle)!, most);
+  return output === 'aborted' ? 'aborted' : { ...answer, body: JSON.stringify({ ...body, output }) };
 }
 
 function replay(reply: FastifyReply, { status, location, body }: Answer): FastifyReply {

@@ -3,6 +3,7 @@ import type { AuditFacts, Call } from '../api/operation.ts';
 import type { Client } from '../clients/client.ts';
 import type { Clients, Peer } from '../clients/clients.ts';
 import type { Claim } from '../idempotency/idempotency-keys.ts';
+import { untilClosed } from './until-closed.ts';
 
 declare module 'fastify' {
   interface FastifyRequest {
@@ -85,6 +86,10 @@ class RequestCall implements Call {
   get abortSignal(): AbortSignal {
     this.#abortSignal ??= makeAbortSignal(this.#request, this.#reply);
     return this.#abortSignal;
+  }
+
+  answered(): Promise<void> {
+    return new Promise((resolve) => untilClosed(this.#reply.raw, { [Symbol.dispose]: resolve }));
   }
 
   note(facts: AuditFacts): void {

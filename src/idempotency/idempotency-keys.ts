@@ -28,6 +28,8 @@ export interface KeyedRequest {
 export class Claim {
   /** The handle that an earlier try made before the daemon died, or that {@link keep} is given; `null` if there is none. */
   handle: string | null;
+  /** The body to store, if it is not the one that is sent: captured output is left out, and read again for a repetition. */
+  body: string | null = null;
   /** Resolves when the request is answered, or the key is free again. */
   readonly over: Promise<void>;
   readonly #facts: KeyedRequest;

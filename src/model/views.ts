@@ -34,6 +34,7 @@ export function viewOfHandle(handle: Handle, state: ProcessState, collected: boo
     watch: handle.watch ?? undefined,
     timeout: process.lifetime?.timeout ?? undefined,
     lease: leaseOf(process),
+    output: undefined,
   };
 }
 

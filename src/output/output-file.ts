@@ -84,6 +84,17 @@ export class OutputFile {
     return lines === 0 ? size : first;
   }
 
+  /**
+   * Returns bytes that are kept, `to` exclusive.
+   * @param from moved forward if the limit overtakes the reader
+   */
+  async bytes(from: number, to: number): Promise<{ bytes: Buffer; from: number }> {
+    const bytes = await this.#read(from, to - from);
+    // The limit moves before it makes a hole, so what it has not reached by now was read before.
+    const kept = Math.min(Math.max(from, this.extent.first), to);
+    return { bytes: bytes.subarray(kept - from), from: kept };
+  }
+
   /** Returns the bytes of a range, `to` exclusive. The stream closes the file, however it ends. */
   range(from: number, to: number): Readable {
     return this.#stream(this.#range(from, to));

@@ -1,6 +1,5 @@
 import { closeSync, constants, mkdirSync, openSync, readdirSync, readFileSync, rmSync, statSync } from 'node:fs';
 import { join } from 'node:path';
-import { setTimeout } from 'node:timers/promises';
 import type { Client } from '../clients/client.ts';
 import type { Reservation } from '../clients/quotas.ts';
 import { Problem } from '../errors/problem.ts';
@@ -11,6 +10,7 @@ import { makePipe } from '../kernel/pipe.ts';
 import { Listeners } from '../model/listeners.ts';
 import type { OpenDescription, Stream } from '../model/process.ts';
 import { CapturedStream } from './captured-stream.ts';
+import { inTime } from './in-time.ts';
 import type { Keeper } from './keeper.ts';
 import { KeptBytes, type KeptBytesParts } from './kept-bytes.ts';
 import { MoveQueue } from './move-queue.ts';
@@ -163,6 +163,11 @@ export class Outputs {
     return !this.#closed && (this.streamOf(id, stream)?.open ?? false);
   }
 
+  /** Returns whether all streams of a description have ended, and all of each is on disk. */
+  hasEnded({ id, output }: OpenDescription): boolean {
+    return output.streams.every((stream) => this.streamOf(id, stream)?.open !== true);
+  }
+
   /** Resolves when everything that was written to a stream before this call is on disk, or the disk does not take it for now. */
   async flush(id: number, stream: Stream): Promise<void> {
     await this.streamOf(id, stream)?.flush(this.#largestPipe);
@@ -171,8 +176,7 @@ export class Outputs {
   /** Flushes all streams, within a time in milliseconds: for a daemon that stops. */
   async flushAll(graceMs: number): Promise<void> {
     const streams = [...this.#captures.values()].flatMap((capture) => [...capture.streams.values()]);
-    const flushed = Promise.all(streams.map((stream) => stream.flush(this.#largestPipe)));
-    await Promise.race([flushed, setTimeout(graceMs, undefined, { ref: false })]);
+    await inTime(Promise.all(streams.map((stream) => stream.flush(this.#largestPipe))), graceMs);
   }
 
   /** The error for which a stream cannot be moved to its file now; `null` if all can. */

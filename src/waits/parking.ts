@@ -10,6 +10,8 @@ export interface ParkOptions {
   /** `undefined` waits for ever. */
   timeoutMs: number | undefined;
   caller: Caller;
+  /** Subscribes to further changes after which to try again. @returns a function that ends the subscription */
+  also?: (again: () => void) => () => void;
 }
 
 /** Why a parked call ended without a result. */
@@ -31,16 +33,13 @@ export class Parking {
 
   /**
    * Parks a call until `attempt` returns something else than `null` after a change of a handle's process. `attempt` must not change a
-   * process or ask the kernel, because it is called while an exit is being recorded.
-   *
-   * A parked call retains what it waits on, as the kernel retains the file under a blocked system call: closing the handle does not
-   * disturb it.
+   * process or ask the kernel, because it is called while an exit is being recorded. The call holds its handles meanwhile.
    * @throws {Problem} what `attempt` throws; EDQUOT; ESHUTDOWN when the daemon stops
    */
   park<T>(
     handles: readonly Handle[],
     attempt: (changed: Handle) => T | null,
-    { timeoutMs, caller: { client, abortSignal } }: ParkOptions,
+    { timeoutMs, caller: { client, abortSignal }, also }: ParkOptions,
   ): Promise<T | Unparked> {
     if (this.#closed !== null) return Promise.reject(this.#closed);
     if (abortSignal.aborted) return Promise.resolve('aborted');
@@ -49,21 +48,18 @@ export class Parking {
     const timer =
       timeoutMs === undefined ? undefined : setTimeout(() => finish('timed out'), Math.min(timeoutMs, LONGEST_MS));
     const onAbort = (): void => finish('aborted');
-    const unwatch = handles.map((handle) => {
-      handle.description.retain();
-      handle.process.stops.hold(handle.client);
-      return handle.process.watch(() => tryAgain(handle));
-    });
+    const held = new DisposableStack();
+    for (const handle of handles) {
+      held.use(this.hold(handle));
+      held.defer(handle.process.watch(() => tryAgain(handle)));
+      if (also !== undefined) held.defer(also(() => tryAgain(handle)));
+    }
     const leave = (): void => {
       reservation?.[Symbol.dispose]();
       clearTimeout(timer);
       abortSignal.removeEventListener('abort', onAbort);
       this.#parked.delete(refuse);
-      for (const end of unwatch) end();
-      for (const { process, client, description } of handles) {
-        process.stops.release(client);
-        this.#table.release(description);
-      }
+      held.dispose();
     };
     const finish = (result: T | Unparked): void => {
       leave();
@@ -84,6 +80,26 @@ export class Parking {
     abortSignal.addEventListener('abort', onAbort);
     this.#parked.add(refuse);
     return promise;
+  }
+
+  /**
+   * Retains what a call waits on, as the kernel retains the file under a blocked system call: closing the handle does not disturb it.
+   * @returns to be disposed of when the call is answered
+   */
+  hold({ process, client, description }: Handle): Disposable {
+    description.retain();
+    process.stops.hold(client);
+    return {
+      [Symbol.dispose]: () => {
+        process.stops.release(client);
+        this.#table.release(description);
+      },
+    };
+  }
+
+  /** Requires that parked calls are not refused yet. @throws {Problem} ESHUTDOWN when the daemon stops */
+  requireOpen(): void {
+    if (this.#closed !== null) throw this.#closed;
   }
 
   /** Refuses every parked call, and later ones. */

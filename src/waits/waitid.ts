@@ -69,6 +69,15 @@ export class Waits {
   }
 
   /**
+   * Collects an event that {@link waitid} has found with WNOWAIT. It does not ask the kernel again, so it finds no other event.
+   * @returns `null` if the event has been overtaken by another that was not asked for
+   * @throws {Problem} ECHILD if another call has collected the status meanwhile
+   */
+  take(handle: Handle, { options, claim }: Pick<WaitRequest, 'options' | 'claim'>): WaitResult | null {
+    return this.#check(handle, bitsOf(options), claim);
+  }
+
+  /**
    * Makes the real call on the real descriptor with its real flag, so that the answer is true now. It only peeks, because an exit is
    * taken from the kernel once it is written, and served from the record.
    */
@@ -144,6 +153,7 @@ export function bodyOf(handle: Handle, { siginfo, rusage, outcome }: Reported): 
     rusage: rusage ?? null,
     timedOut: undefined,
     retry: undefined,
+    output: undefined,
   };
 }
 
