@@ -52,6 +52,12 @@ export function handleRoutes(app: App, daemon: Daemon): void {
     },
   });
 
+  app.get('/v1/handles/:id/usage', {
+    schema: contract.getUsage,
+    handler: async (request, reply) =>
+      reply.send(await operations.usage.run(callOf(request, reply), request.params.id)),
+  });
+
   app.patch('/v1/handles/:id', {
     config: { operation: operations.update },
     schema: contract.updateHandle,

@@ -1,5 +1,5 @@
 import { listEvents } from './operations/events.ts';
-import { closeHandle, createHandle, getHandle, listHandles, updateHandle } from './operations/handles.ts';
+import { closeHandle, createHandle, getHandle, getUsage, listHandles, updateHandle } from './operations/handles.ts';
 import { renewLease } from './operations/leases.ts';
 import { getLiveness, getMetrics, getNode, getReadiness } from './operations/node.ts';
 import type { Operation } from './operations/operation.ts';
@@ -17,6 +17,7 @@ export const operations: readonly Operation[] = [
   updateHandle,
   closeHandle,
   renewLease,
+  getUsage,
   waitid,
   poll,
   sendSignal,

@@ -31,6 +31,7 @@ import { type HandedProcesses, handOverProcesses, pidfdsOf } from './processes/h
 import { PidfdStore, storedPidfds } from './processes/pidfd-store.ts';
 import { ProcessTable } from './processes/process-table.ts';
 import { Reaper } from './processes/reaper.ts';
+import { UsageReader } from './processes/usage-reader.ts';
 import { Settlements } from './settlement/settlements.ts';
 import { Lifetimes } from './signals/lifetimes.ts';
 import { Signals } from './signals/signals.ts';
@@ -63,6 +64,7 @@ export interface Daemon {
   idempotencyKeys: IdempotencyKeys;
   outputs: Outputs;
   outputAnswers: OutputAnswers;
+  usageReader: UsageReader;
   forkServer: ForkServer;
   watches: Watches;
   /** Answers all waiting calls with ESHUTDOWN, and closes all event streams and sockets. */
@@ -232,6 +234,7 @@ export function startDaemon(config: Config, { handoff, passed, notifier, feature
     idempotencyKeys,
     outputs,
     outputAnswers: new OutputAnswers({ journal, handles, outputs, parking }),
+    usageReader: new UsageReader(cgroups),
     forkServer,
     watches,
     drain: (why) => {

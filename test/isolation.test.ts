@@ -77,11 +77,14 @@ t.test(
         (
           [
             ['GET', `/v1/handles/${id}`],
+            ['GET', `/v1/handles/${id}?output=100`],
+            ['GET', `/v1/handles/${id}/usage`],
             ['PATCH', `/v1/handles/${id}`, { nonblocking: true }],
             ['DELETE', `/v1/handles/${id}`],
             ['DELETE', `/v1/handles/${id}?signal=SIGKILL`],
             ['POST', `/v1/handles/${id}/waitid`, { options: ['WEXITED', 'WNOHANG', 'WNOWAIT'] }],
             ['POST', `/v1/handles/${id}/waitid`, {}],
+            ['POST', `/v1/handles/${id}/waitid?output=100`, {}],
             ['POST', `/v1/handles/${id}/signal`, { signal: 'SIGKILL' }],
             ['POST', `/v1/handles/${id}/terminate`, {}],
             ['GET', `/v1/handles/${id}/stdout`],
@@ -240,6 +243,9 @@ const matrix: Record<
   },
   'POST /v1/handles/{id}/lease': {
     expected: { anonymous: 401, wrong: 401, expired: 401, other: 404, observer: 403, owner: 200, admin: 200 },
+  },
+  'GET /v1/handles/{id}/usage': {
+    expected: { anonymous: 401, wrong: 401, expired: 401, other: 404, observer: 200, owner: 200, admin: 200 },
   },
   'POST /v1/handles/{id}/waitid': {
     body: { options: ['WEXITED', 'WNOHANG'] },

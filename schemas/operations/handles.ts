@@ -9,6 +9,7 @@ import {
   UpdateHandle,
 } from '../handles.ts';
 import { WithOutput } from '../output.ts';
+import { Usage } from '../usage.ts';
 import { commonProblems, type Operation } from './operation.ts';
 
 export const createHandle = {
@@ -59,6 +60,19 @@ export const getHandle = {
   querystring: WithOutput,
   response: { 200: HandleView },
   problems: { ...commonProblems, 404: ['EBADF'], 410: ['ESTALE'] },
+} satisfies Operation;
+
+export const getUsage = {
+  operationId: 'getUsage',
+  method: 'GET',
+  path: '/v1/handles/{id}/usage',
+  tags: ['handles'],
+  summary: 'Get the usage of a running process',
+  description:
+    'Returns the CPU time, memory, threads, descriptors and storage traffic of a running process, or of its whole cgroup if the spawn asked for one.',
+  params: HandleParams,
+  response: { 200: Usage },
+  problems: { ...commonProblems, 404: ['EBADF', 'ESRCH'], 410: ['ESTALE'] },
 } satisfies Operation;
 
 export const updateHandle = {

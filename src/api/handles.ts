@@ -1,10 +1,12 @@
 import type { CloseQuery, CreateHandle, HandleView, ListHandles, UpdateHandle } from '../../schemas/handles.ts';
 import type { WithOutput } from '../../schemas/output.ts';
+import type { Usage } from '../../schemas/usage.ts';
 import { type Client, notAllowed } from '../clients/client.ts';
 import { Problem } from '../errors/problem.ts';
 import type { Handles } from '../handles/handles.ts';
 import { permittedTimeout } from '../handles/permit-bounds.ts';
 import type { Handle } from '../model/process.ts';
+import type { UsageReader } from '../processes/usage-reader.ts';
 import type { Lifetimes } from '../signals/lifetimes.ts';
 import type { Signals } from '../signals/signals.ts';
 import type { Parking } from '../waits/parking.ts';
@@ -26,6 +28,7 @@ interface Parts {
   parking: Parking;
   watches: Watches;
   outputAnswers: OutputAnswers;
+  usageReader: UsageReader;
 }
 
 interface Create {
@@ -80,11 +83,13 @@ export class HandleOperations {
       const { pid, lifetime } = handle.process;
       call.note({ handle: handle.id, pid, timeoutMs: lifetime?.timeout?.afterMs, leaseMs: lifetime?.lease?.ttlMs });
       const waits = spawn !== undefined && waitMs !== undefined;
+      const begun = performance.now();
       if (waits && (await untilEnded(this.#parts.parking, handle, waitMs, call)) === 'aborted') return 'aborted';
       const view = this.#parts.handles.view(handle);
       if (output === undefined) return { handle: view, waited: waits };
       if (call.claim !== undefined) call.claim.body = JSON.stringify(view);
-      const tails = await this.#parts.outputAnswers.inAnyCase(call, handle, output, waits);
+      const left = waits ? waitMs - (performance.now() - begun) : 0;
+      const tails = await this.#parts.outputAnswers.inAnyCase(call, handle, output, left);
       return tails === 'aborted' ? 'aborted' : { handle: { ...view, output: tails }, waited: waits };
     },
   };
@@ -100,6 +105,15 @@ export class HandleOperations {
     run: (call, { id, output }) => {
       const handle = this.#parts.handles.get(call.client, id);
       return output === undefined ? this.#parts.handles.view(handle) : this.#viewWithOutput(call, handle, output);
+    },
+  };
+
+  readonly usage: Operation<string, Promise<Usage>> = {
+    run: async ({ client }, id) => {
+      const { handles, parking, usageReader } = this.#parts;
+      const handle = handles.get(client, id);
+      using _held = parking.hold(handle);
+      return await usageReader.read(handle);
     },
   };
 

@@ -49,11 +49,19 @@ export class OutputAnswers {
     return this.#read(call, handle, most, OUTPUT_GRACE_MS - (performance.now() - begun));
   }
 
-  /** As {@link ended} or {@link now}, for an answer that must be given: what cannot be read is null in it. */
-  async inAnyCase(call: Call, handle: Handle, most: number, waits: boolean): Promise<Filled<OutputTails> | 'aborted'> {
+  /**
+   * As {@link ended}, or {@link now} if the process has not ended, for an answer that must be given: what cannot be read is null in it.
+   * @param timeoutMs milliseconds; 0 waits for nothing
+   */
+  async inAnyCase(
+    call: Call,
+    handle: Handle,
+    most: number,
+    timeoutMs: number,
+  ): Promise<Filled<OutputTails> | 'aborted'> {
     try {
-      if (waits && handle.process.ending !== null)
-        return await this.ended(call, handle, most).catch((error) => {
+      if (timeoutMs > 0 && handle.process.ending !== null)
+        return await this.ended(call, handle, most, timeoutMs).catch((error) => {
           if (error instanceof Problem && error.errno === 'ESHUTDOWN') return this.now(call, handle, most);
           throw error;
         });
@@ -67,7 +75,7 @@ export class OutputAnswers {
   /** Reads the output for a stored answer that is given again without it. The handle may have ended since. */
   again(call: Call, id: string, most: number): Promise<Filled<OutputTails> | 'aborted'> | Filled<OutputTails> {
     try {
-      return this.inAnyCase(call, this.#parts.handles.get(call.client, id), most, false);
+      return this.inAnyCase(call, this.#parts.handles.get(call.client, id), most, 0);
     } catch (error) {
       if (error instanceof Problem) return noTails;
       throw error;

@@ -130,6 +130,11 @@ export class Cgroups {
     }
   }
 
+  /** Returns the path of the cgroup of a description; `null` if it has none. */
+  pathIfThere(id: number): string | null {
+    return this.has(id) ? this.#pathOf(id) : null;
+  }
+
   /** Starts to count OOM kills in the cgroup, if the description has one. */
   follow(id: number, pid: number): void {
     if (this.has(id)) this.oomKills.follow(id, pid, this.#file(id, 'memory.events'));

@@ -2,6 +2,7 @@ import { constants, fstatSync, readFileSync } from 'node:fs';
 import { constants as osConstants } from 'node:os';
 import { Descriptor } from './descriptor.ts';
 import { bind, checked, lastErrno, syscall } from './libc.ts';
+import { look } from './pipe.ts';
 import { askWaitid, P_PIDFD, type WaitEvent, waitid } from './waitid.ts';
 
 // System calls added since 5.0 have the same number on every architecture.
@@ -36,6 +37,11 @@ export class Pidfd extends Descriptor {
   /** The pid in this process's pid namespace, from /proc: -1 once reaped, 0 if the process is outside the namespace. */
   get pid(): number {
     return Number(/^Pid:\s*(-?\d+)/m.exec(readFileSync(`/proc/self/fdinfo/${this.fd}`, 'utf8'))?.[1]);
+  }
+
+  /** Reports whether the process has ended. A zombie has. */
+  get hasEnded(): boolean {
+    return look(this).ready;
   }
 
   /** Duplicates the descriptor. Both share the open file description and its O_NONBLOCK. */

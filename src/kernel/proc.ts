@@ -1,4 +1,4 @@
-import { readdirSync, readFileSync, readlinkSync } from 'node:fs';
+import { readdirSync, readFileSync, readlinkSync, statSync } from 'node:fs';
 import { boottimeMs } from './clock.ts';
 
 /** Fields of /proc/PID/stat (proc_pid_stat(5)). */
@@ -103,6 +103,30 @@ export function readExe(pid: number): string | null {
 export function threadGroupOf(tid: number): number | null {
   const line = /^Tgid:\s*(\d+)$/m.exec(read(`/proc/${tid}/status`) ?? '');
   return line === null ? null : Number(line[1]);
+}
+
+/** Reads the resident memory in KiB and the number of threads of a process. `null` where the kernel does not tell. */
+export function readMemory(pid: number): { rssKiB: number | null; threads: number | null } {
+  const text = read(`/proc/${pid}/status`) ?? '';
+  const numberOf = (name: string): number | null => {
+    const value = new RegExp(`^${name}:\\s*(\\d+)`, 'm').exec(text)?.[1];
+    return value === undefined ? null : Number(value);
+  };
+  return { rssKiB: numberOf('VmRSS'), threads: numberOf('Threads') };
+}
+
+/**
+ * Counts the open descriptors of a process without listing them: the size of /proc/PID/fd (6.2).
+ * @returns `null` on an older kernel, or if the process does not exist
+ */
+export function countDescriptors(pid: number): number | null {
+  try {
+    const { size } = statSync(`/proc/${pid}/fd`);
+    // This process has some, so a kernel that says 0 of it too does not count.
+    return size === 0 && statSync('/proc/self/fd').size === 0 ? null : size;
+  } catch {
+    return null;
+  }
 }
 
 /** Returns the real and saved uid of a process, or `null` if the process does not exist. */
