@@ -274,7 +274,7 @@ const statuses: Record<string, number[]> = {
   getHandle: [200, 404, 410, 503],
   updateHandle: [200, 404, 409, 410, 503],
   closeHandle: [204, 404, 410, 503],
-  renewLease: [200, 404, 410, 503],
+  renewLease: [200, 404, 410, 422, 503],
   getUsage: [200, 404, 410, 503],
   waitid: [200, 202, 404, 409, 410, 422, 503],
   poll: [200, 404, 410, 422, 503],

@@ -10,6 +10,7 @@ export const renewLease = {
   summary: 'Renew a lease',
   description: 'Renews the lease of the process: it lasts for its whole `ttlMs` from now on.',
   params: HandleParams,
+  requestHeaders: ['Idempotency-Key'],
   response: { 200: RenewedLease },
-  problems: { ...commonProblems, 404: ['EBADF', 'ESRCH'], 410: ['ESTALE'] },
+  problems: { ...commonProblems, 404: ['EBADF', 'ESRCH'], 410: ['ESTALE'], 422: ['EINVAL'] },
 } satisfies Operation;

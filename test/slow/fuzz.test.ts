@@ -160,7 +160,8 @@ t.test(`${RUNS} valid and invalid requests, FUZZ_SEED=${SEED}`, async (t) => {
     // Some objects of each kind at the start.
     for (const nonblocking of [true, false]) {
       const output = { stdout: 'capture', stderr: 'capture' };
-      pool.note('mine', (await daemon.spawn(['sleep', '1000'], { nonblocking }, output)).id);
+      const lease = { ttlMs: 3_600_000 };
+      pool.note('mine', (await daemon.spawn(['sleep', '1000'], { nonblocking }, { ...output, lease })).id);
       pool.note('ended', (await daemon.spawn(['sh', '-c', 'seq 20'], { nonblocking }, output)).id);
     }
     const waiting = [...round];
