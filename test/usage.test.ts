@@ -1,9 +1,10 @@
 import { execFileSync, spawn as start } from 'node:child_process';
-import { existsSync, mkdtempSync, readdirSync, readFileSync, rmdirSync, writeFileSync } from 'node:fs';
+import { existsSync, mkdtempSync, readdirSync, readFileSync, rmdirSync, statSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import t, { type Test } from 'tap';
 import { readCgroupUsage } from '../src/cgroups/cgroup-usage.ts';
 import { ProcessIo } from '../src/processes/process-io.ts';
+import { UsageReader } from '../src/processes/usage-reader.ts';
 import { asNobody, closedToOthers, homeOf, isRoot } from './support/command.ts';
 import { childrenOf, Daemon, eventually, stateOf, temporaryDirectory } from './support/harness.ts';
 
@@ -13,11 +14,7 @@ execFileSync('gcc', ['-O1', '-o', program, join(import.meta.dirname, 'native/usa
 const usageOf = async (daemon: Daemon, id: string) => (await daemon.get(`/v1/handles/${id}/usage`)).body;
 
 /** Since Linux 6.2 the size of a directory of descriptors is their number. */
-const countsDescriptors = readdirSync('/proc/self/fd').length > 0 && statSizeOf('/proc/self/fd') > 0;
-
-function statSizeOf(path: string): number {
-  return Number(execFileSync('stat', ['-c', '%s', path], { encoding: 'utf8' }));
-}
+const countsDescriptors = statSync('/proc/self/fd').size > 0;
 
 const hasIo = existsSync('/proc/self/io');
 
@@ -25,7 +22,7 @@ t.test('the usage of a process is what it uses, of ended threads too', async (t)
   const daemon = await Daemon.start(t);
   const file = join(daemon.directory, 'written');
   const argv = [program, '5', '100', '40', file, String(8 << 20), '200'];
-  const { id } = await daemon.spawn(argv, {}, { stdout: 'capture' });
+  const { id, process } = await daemon.spawn(argv, {}, { stdout: 'capture' });
   const said = async (): Promise<string> => (await daemon.get(`/v1/handles/${id}/stdout`)).text;
   await eventually(async () => (await said()) !== '');
   const before = Number(await said());
@@ -36,18 +33,10 @@ t.test('the usage of a process is what it uses, of ended threads too', async (t)
   t.ok(cpuUs >= before && cpuUs < before + 50_000, `${cpuUs} after ${before} us`);
   t.ok(cpuUs >= 200_000 && usage.cpu.userUs > 0);
   t.ok(usage.rssKiB > 40 * 1024 && usage.rssKiB < 60 * 1024, `${usage.rssKiB} KiB`);
-  const { rchar: _, ...io } = Object.fromEntries(
-    hasIo
-      ? readFileSync(`/proc/${(await daemon.get(`/v1/handles/${id}`)).body.process.pid}/io`, 'utf8')
-          .split('\n')
-          .map((line) => line.split(': '))
-      : [],
-  );
-  t.equal(usage.writeBytes, hasIo ? Number(io.write_bytes) : null);
-  t.equal(usage.readBytes, hasIo ? Number(io.read_bytes) : null);
-  const { body: opened } = await daemon.post('/v1/handles', {
-    open: { pid: (await daemon.get(`/v1/handles/${id}`)).body.process.pid },
-  });
+  const io = hasIo ? readFileSync(`/proc/${process.pid}/io`, 'utf8') : '';
+  t.equal(usage.writeBytes, hasIo ? Number(/^write_bytes: (\d+)$/m.exec(io)![1]) : null);
+  t.equal(usage.readBytes, hasIo ? Number(/^read_bytes: (\d+)$/m.exec(io)![1]) : null);
+  const { body: opened } = await daemon.post('/v1/handles', { open: { pid: process.pid } });
   t.match(await usageOf(daemon, opened.id), { threads: 5, rssKiB: usage.rssKiB }, 'on any handle');
   await daemon.signal(id, 'SIGSTOP');
   await eventually(async () => (await daemon.get(`/v1/handles/${id}`)).body.state === 'stopped');
@@ -151,6 +140,23 @@ t.test('a process that ends while its usage is read: all of it or ESRCH, never o
   t.equal(ended, 150);
   t.comment(`${found} while they ran`);
   t.equal(await daemon.stop(), 0);
+});
+
+t.test('what was read is not told of a process that had ended by then, because its pid may be another’s', async (t) => {
+  for (const endsAfter of [0, 1]) {
+    let checks = 0;
+    const pidfd = {
+      get hasEnded(): boolean {
+        checks += 1;
+        return checks > endsAfter;
+      },
+    };
+    const handle = { id: 'h_x', description: { id: 1, pidfd }, process: { pid: process.pid, ending: null } };
+    const reader = new UsageReader({ pathIfThere: () => null } as never);
+    const refused: unknown = await reader.read(handle as never).catch((error: unknown) => error);
+    t.match(refused, { errno: 'ESRCH', facts: { handle: 'h_x' } });
+    t.equal(checks, endsAfter + 1);
+  }
 });
 
 t.test('a read that the kernel holds up delays no other answer, and takes one thread', async (t) => {
