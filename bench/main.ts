@@ -16,6 +16,7 @@ import { measureParkedMemory } from './parked-memory.ts';
 import { comparePeers } from './peers/main.ts';
 import { jsonOf, markdownOf, type Results } from './results.ts';
 import { Scene } from './scene.ts';
+import { measureSettled } from './settled.ts';
 import { soak } from './soak/soak.ts';
 import { measureSpawn } from './spawn.ts';
 import { measureStart } from './start.ts';
@@ -44,6 +45,7 @@ const measurements: Record<string, Measurement> = {
   spawn: measureSpawn,
   exit: measureExit,
   'exit-among': measureExitAmongOthers,
+  settled: measureSettled,
   mass: measureMass,
   again: measureAgain,
   broadcast: measureBroadcast,

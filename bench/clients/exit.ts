@@ -1,6 +1,6 @@
 /**
- * Measures from a child's last instruction to the `exited` event in a client. One child at a time writes the time into
- * a shared file just before it exits; prints nanoseconds.
+ * Measures from a child's last instruction to the `exited` event in a client, or from its last orphan's to `settled`. One
+ * child at a time writes the time into a shared file just before it exits; prints nanoseconds.
  */
 import { openSync, readSync } from 'node:fs';
 import { setTimeout } from 'node:timers/promises';
@@ -11,8 +11,9 @@ import { type ExitTask, report, taskOf } from './task.ts';
 /** Pause as in the floor: the machine is idle when the next child ends. */
 const BETWEEN_MS = 2;
 
-const { socket, count, warmUp, child, file, spawn } = taskOf<ExitTask>();
-const argv = [child, 'stamp', file];
+const { socket, count, warmUp, child, file, spawn, orphans } = taskOf<ExitTask>();
+const argv = orphans === undefined ? [child, 'stamp', file] : ['sh', '-c', orphans, child, file];
+const last = `"event":"${orphans === undefined ? 'exited' : 'settled'}"`;
 const request = post('/v1/handles', { spawn: { argv, ...spawn } });
 const own = `"argv":${JSON.stringify(argv)}`;
 const fd = openSync(file, 'r');
@@ -21,7 +22,7 @@ const stamp = Buffer.alloc(8);
 let onExited: (at: bigint) => void = () => {};
 const webSocket = await followEvents(socket, '', (frame, at) => {
   // Other processes may cause events as well.
-  if (frame.includes('"event":"exited"') && frame.includes(own)) onExited(at);
+  if (frame.includes(last) && frame.includes(own)) onExited(at);
 });
 
 const connection = await Connection.open(

@@ -14,6 +14,8 @@ export interface ExitTask {
   file: string;
   /** Further fields of each spawn. */
   spawn?: object;
+  /** Starts processes that run the program; they are orphans then. Measures to `settled` instead of `exited`. */
+  orphans?: string;
 }
 
 export interface MassTask {
