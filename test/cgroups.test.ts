@@ -94,6 +94,53 @@ t.test('a cgroup that outlives its handle or its daemon is removed once it is em
   await heir.stop();
 });
 
+t.test('a process is settled when its cgroup is empty, over upgrades and crashes', real, async (t) => {
+  const directory = cgroupFor(t);
+  const args = ['--cgroup', directory];
+  let daemon = await Daemon.start(t, { args });
+  const isSettled = async (id: string): Promise<boolean> =>
+    !(await daemon.post('/v1/poll', { handles: [id], for: 'settled', timeoutMs: 0 })).body.timedOut;
+  const settled = (id: string) => daemon.post('/v1/poll', { handles: [id], for: 'settled' });
+  /** Spawns a shell whose grandchild has left the session and has lost its parent when the shell ends. */
+  const spawn = async (): Promise<{ id: string; survivor: number; path: string }> => {
+    const before = new Set(made(directory));
+    const { id } = await daemon.spawn(['sh', '-c', 'setsid sh -c "sleep 1000 & exit" & wait'], {}, { cgroup: {} });
+    const [name = ''] = made(directory).filter((each) => !before.has(each));
+    const path = join(directory, name);
+    await daemon.post('/v1/poll', { handles: [id] });
+    const [survivor = 0] = readFileSync(join(path, 'cgroup.procs'), 'utf8').split('\n').map(Number);
+    return { id, survivor, path };
+  };
+  const nothing = await daemon.spawn(['true'], {}, { cgroup: {} });
+  t.equal((await settled(nothing.id)).status, 200);
+  t.same(
+    (await daemon.events(nothing.id)).map(({ event }) => event),
+    ['opened', 'exited', 'settled'],
+  );
+  const [first, upgraded, crashed, moved] = [await spawn(), await spawn(), await spawn(), await spawn()];
+  for (const { id } of [first, upgraded, crashed, moved]) t.notOk(await isSettled(id));
+  process.kill(first.survivor, 'SIGKILL');
+  await settled(first.id);
+  writeFileSync(join(TREE!, 'cgroup.procs'), String(moved.survivor));
+  await settled(moved.id);
+  t.not(stateOf(moved.survivor), null, 'a process that was moved out of it does not count');
+  process.kill(moved.survivor, 'SIGKILL');
+  await daemon.upgrade();
+  t.notOk(await isSettled(upgraded.id));
+  process.kill(upgraded.survivor, 'SIGKILL');
+  await settled(upgraded.id);
+  await daemon.kill();
+  process.kill(crashed.survivor, 'SIGKILL');
+  // Removed by somebody else while no daemon runs.
+  await eventually(() => readFileSync(join(crashed.path, 'cgroup.events'), 'utf8').includes('populated 0'));
+  rmdirSync(crashed.path);
+  daemon = await Daemon.start(t, { directory: daemon.directory, args });
+  await settled(crashed.id);
+  for (const { id } of [first, upgraded, crashed, moved])
+    t.equal((await daemon.events(id)).filter(({ event }) => event === 'settled').length, 1);
+  await eventually(() => made(directory).length === 0);
+});
+
 t.test('--cgroup must be a cgroup', async (t) => {
   const refused = Daemon.begin(t, { args: ['--cgroup', temporaryDirectory(t)] });
   t.equal(await refused.exited, 2);

@@ -15,7 +15,16 @@ import { join } from 'node:path';
 import t, { type Test } from 'tap';
 import { closedToOthers, isRoot } from './support/command.ts';
 import { Ext4, fill, smallDisk, withExt4, withSmallDisk } from './support/disks.ts';
-import { Daemon, eventually, Gate, type Response, temporaryDirectory, withFaults } from './support/harness.ts';
+import {
+  childrenOf,
+  commandLineOf,
+  Daemon,
+  eventually,
+  Gate,
+  type Response,
+  temporaryDirectory,
+  withFaults,
+} from './support/harness.ts';
 
 interface Faulty {
   daemon: Daemon;
@@ -41,7 +50,10 @@ t.test('a daemon that dies before it writes an exit, between the write and the r
   ] as const) {
     const { daemon, fail } = await faulty(t);
     const gate = new Gate(t);
-    const { id } = await daemon.spawn(['sh', '-c', 'read -r line < "$0"; exit 5', gate.path]);
+    const script = 'sleep 1000 & if read -r line < "$0"; then exit 5; fi';
+    const { id, process: leader } = await daemon.spawn(['sh', '-c', script, gate.path]);
+    await eventually(() => childrenOf(leader.pid).some((pid) => commandLineOf(pid).startsWith('sleep')));
+    const [survivor = 0] = childrenOf(leader.pid);
     fail(step);
     gate.open();
     await daemon.exited;
@@ -55,9 +67,35 @@ t.test('a daemon that dies before it writes an exit, between the write and the r
     t.equal((await namesOf(heir, id)).filter((name) => name === 'exited').length, 1, 'reported once');
     if (step !== 'die before the write')
       t.match((await heir.waitid(id)).body, { outcome: { exitCode: 5 } }, 'its status can still be collected');
+    const settled = heir.post('/v1/poll', { handles: [id], for: 'settled' });
+    process.kill(survivor, 'SIGKILL');
+    const isForeign = body.relation === 'foreign';
+    t.match(await settled, isForeign ? { status: 400 } : { status: 200, body: { timedOut: false } });
+    t.equal((await namesOf(heir, id)).filter((name) => name === 'settled').length, isForeign ? 0 : 1, step);
     t.equal(await heir.stop(), 0);
   }
 });
+
+t.test(
+  'a daemon that dies between an exit and `settled` leaves that to the next one, which sends it once',
+  async (t) => {
+    for (const step of ['die between write and reap', 'die after the reap']) {
+      const { daemon, fail } = await faulty(t);
+      const gate = new Gate(t);
+      const { id } = await daemon.spawn(['sh', '-c', 'read -r line < "$0"', gate.path]);
+      fail(step);
+      gate.open();
+      await daemon.exited;
+      let heir = await Daemon.start(t, { directory: daemon.directory });
+      t.match((await heir.post('/v1/poll', { handles: [id], for: 'settled' })).body, { timedOut: false });
+      t.same(await namesOf(heir, id), ['opened', 'exited', 'settled'], step);
+      await heir.kill();
+      heir = await Daemon.start(t, { directory: daemon.directory });
+      t.same(await namesOf(heir, id), ['opened', 'exited', 'settled'], step);
+      t.equal(await heir.stop(), 0);
+    }
+  },
+);
 
 t.test('while the disk is full, statuses wait and are written later; nothing is lost', async (t) => {
   for (const step of ['disk full', 'I/O error', 'disk full at commit']) {

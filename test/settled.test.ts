@@ -122,27 +122,27 @@ async function spawnWithStray(daemon: Daemon): Promise<{ handle: Handle; middle:
 
 t.test('a descendant that left the session counts if a search has found it', async (t) => {
   const daemon = await Daemon.start(t);
-  const { handle, middle, stray } = await spawnWithStray(daemon);
+  const { handle, stray } = await spawnWithStray(daemon);
   process.kill(handle.process.pid, 'SIGKILL');
   await daemon.post('/v1/poll', { handles: [handle.id] });
   t.notOk(await isSettled(daemon, handle.id), 'its parent lives in the session');
   const other = await spawnWithStray(daemon);
   t.notOk(await isSettled(daemon, other.handle.id), 'this poll has the descendants found');
-  for (const pid of [other.middle, other.handle.process.pid]) process.kill(pid, 'SIGKILL');
+  process.kill(other.middle, 'SIGKILL'); // the shell collects it, and ends
   await daemon.post('/v1/poll', { handles: [other.handle.id] });
   t.notOk(await isSettled(daemon, other.handle.id));
   t.same(await names(daemon, other.handle.id), ['opened', 'exited']);
   const waiting = daemon.post('/v1/poll', { handles: [other.handle.id], for: 'settled' });
   process.kill(other.stray, 'SIGKILL');
   t.equal((await waiting).body.timedOut, false);
-  process.kill(stray, 'SIGKILL');
-  process.kill(middle, 'SIGKILL');
+  process.kill(stray, 'SIGKILL'); // the shell in the middle collects it, and ends
   t.equal((await daemon.post('/v1/poll', { handles: [handle.id], for: 'settled' })).body.timedOut, false);
 });
 
 t.test('a zombie that its parent does not reap has ended', async (t) => {
   const daemon = await Daemon.start(t);
-  // The process in the middle leaves the session after it has forked. Once its parent has ended, nothing shows where it came from.
+  // The process in the middle leaves the session after it has forked. Once its parent has ended, nothing shows where it
+  // came from.
   const script = `
 import os, time
 if os.fork() == 0:
@@ -193,7 +193,7 @@ t.test('unsettled processes are taken up by the next daemon, after an upgrade an
   const found = await Promise.all([1, 2, 3, 4].map(() => spawnWithSurvivor(daemon)));
   const stray = await spawnWithStray(daemon);
   t.notOk(await isSettled(daemon, stray.handle.id));
-  for (const pid of [stray.middle, stray.handle.process.pid]) process.kill(pid, 'SIGKILL');
+  process.kill(stray.middle, 'SIGKILL');
   await daemon.post('/v1/poll', { handles: [stray.handle.id] });
   const [first, second, third, fourth] = found as [
     (typeof found)[0],
