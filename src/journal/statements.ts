@@ -42,8 +42,10 @@ export function statementsOf(change: Change, moment: Moment): Statement[] {
     }
     case 'unheld end':
       return [removalOf(change.process)];
-    case 'settled':
-      return [['UPDATE processes SET remains = NULL WHERE id = ?', [change.process.id]]];
+    case 'settled': {
+      const { id, remains } = change.process;
+      return [['UPDATE processes SET remains = ? WHERE id = ?', [remains && JSON.stringify(remains), id]]];
+    }
     case 'collected':
       return [['INSERT OR IGNORE INTO collected VALUES (?, ?, ?)', [change.process.id, change.client, moment.at]]];
     case 'key': {
