@@ -8,7 +8,7 @@ const WARM_UP = 20;
 /** The shell ends at once. Its children, each in a shell of its own, end one after another as the daemon's orphans. */
 const ORPHANS = 'for pause in 0.002 0.004 0.006; do (sleep $pause; exec "$0" stamp "$1") & done';
 
-/** Measures from the end of the last orphan of a process to `settled` in a WebSocket client. The contract allows 50 ms. */
+/** Measures from the end of the last orphan of a process to `settled` in a WebSocket client: 50 ms at the most. */
 export const measureSettled: Measurement = async (scene, floor, { runs, exits, profile }) => {
   const file = scene.stampFile();
   await using daemon = await startWarmDaemon(scene, profile);

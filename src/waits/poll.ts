@@ -8,7 +8,7 @@ import type { Parking } from './parking.ts';
 
 export interface PollRequest {
   handles: readonly Handle[];
-  /** `ended`: POLLIN. `outcome`: it is known how, which for a foreign process takes its reaping, POLLHUP. `settled`: {@link Process.isSettled}. */
+  /** `ended`: POLLIN. `outcome`: known how, POLLHUP for a foreign process. `settled`: {@link Process.isSettled}. */
   for: Poll['for'];
   until: Poll['until'];
   timeoutMs: number | undefined;

@@ -10,7 +10,7 @@ static unsigned random_below(unsigned limit) { return (unsigned)rand() % limit; 
 
 static void doze(unsigned most_us) { usleep(random_below(most_us + 1)); }
 
-// Forks children that fork in turn. Some change their group, some are orphaned at once, some parents collect and some do not.
+// Forks children that fork in turn. Some change their group, some are orphaned at once. Not all parents collect.
 static void grow(int depth) {
   for (unsigned left = 1 + random_below(2); left > 0; left--) {
     int seed = rand();

@@ -12,8 +12,8 @@ export function buildFamily(directory: string): string {
 const byte = Buffer.alloc(1);
 
 /**
- * A FIFO that all processes of a family hold open as their stdout. So the kernel tells when the last one has ended, independent of the
- * daemon.
+ * A FIFO that all processes of a family hold open as their stdout. So the kernel tells when the last one has ended,
+ * independent of the daemon.
  */
 export class Line {
   readonly path: string;
