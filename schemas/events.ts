@@ -12,6 +12,7 @@ import {
   timestamp,
 } from './common.ts';
 import { limit } from './handles.ts';
+import { labelsView } from './labels.ts';
 import { eventTypes } from './vocabulary.ts';
 
 /** Cursors are seqs; they fit a JSON number exactly. */
@@ -42,6 +43,9 @@ export const EventFrame = z
     event: z.enum(eventTypes).meta({ description: 'What happened.' }),
     handle: handleId,
     name: nameView.meta({ description: 'The name that the handle had then. Null if it had none.' }),
+    labels: labelsView.optional().meta({
+      description: 'The labels of the handle when this happened. Missing in events from before waitd stored them.',
+    }),
     at: timestamp.meta({ description: 'When it happened.' }),
     process: ProcessView,
     outcome: z
@@ -62,6 +66,7 @@ export const EventFrame = z
         event: 'exited',
         handle: 'h_3q2-7wEBAgMEBQYHCAkKCw',
         name: 'build-42',
+        labels: { job: '42' },
         at: '2026-01-31T12:00:05.000Z',
         process: { pid: 4711, inode: '90210', startedAt: '2026-01-31T12:00:00.000Z', argv: ['sleep', '5'] },
         outcome: { reason: 'exited', exitCode: 0 },

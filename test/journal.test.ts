@@ -30,7 +30,15 @@ t.test('the tables count the units of idempotency keys', async (t) => {
 function writeEvents(journal: Journal, count: number): void {
   const at = journal.now();
   for (let n = 0; n < count; n += 1) {
-    const event = { seq: journal.nextSeq(), type: 'opened', handle: 'h_1', client: 'a', at, frame: '{}' } as const;
+    const event = {
+      seq: journal.nextSeq(),
+      type: 'opened',
+      handle: 'h_1',
+      client: 'a',
+      labels: {},
+      at,
+      frame: '{}',
+    } as const;
     journal.commit([{ write: 'event', event }]);
   }
 }

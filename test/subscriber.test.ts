@@ -51,7 +51,15 @@ class Log {
 
   add(handle: string, client = CLIENT): Event {
     const seq = this.head + 1;
-    const event: Event = { seq, type: 'stopped', handle, client, at: 0, frame: JSON.stringify({ type: 'event', seq }) };
+    const event: Event = {
+      seq,
+      type: 'stopped',
+      handle,
+      client,
+      labels: {},
+      at: 0,
+      frame: JSON.stringify({ type: 'event', seq }),
+    };
     this.events_.push(event);
     return event;
   }

@@ -1,7 +1,7 @@
 import type { Gap } from '../../schemas/events.ts';
 import type { EventType } from '../../schemas/vocabulary.ts';
 import type { Journal } from '../journal/journal.ts';
-import type { Event } from '../model/event.ts';
+import type { StoredEvent } from '../model/event.ts';
 import type { Range } from './sent-ranges.ts';
 
 /** How many past events are read at a time. */
@@ -21,7 +21,7 @@ export interface ReplayFacts {
 /** A page of past events. */
 export interface ReplayPage {
   gap: Gap | null;
-  events: Event[];
+  events: StoredEvent[];
   /** Whether more events follow. */
   more: boolean;
 }

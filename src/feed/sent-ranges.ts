@@ -1,4 +1,4 @@
-import type { Event } from '../model/event.ts';
+import type { StoredEvent } from '../model/event.ts';
 
 /** A range of seqs, `after` exclusive and `to` inclusive. */
 export interface Range {
@@ -36,7 +36,7 @@ export class SentRanges {
     this.#size += merged.length - before.length;
   }
 
-  includes({ seq, handle }: Event): boolean {
+  includes({ seq, handle }: StoredEvent): boolean {
     const within = ({ after, to }: Range): boolean => seq > after && seq <= to;
     return (this.#all !== null && within(this.#all)) || (this.#byHandle.get(handle)?.some(within) ?? false);
   }

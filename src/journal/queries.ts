@@ -1,6 +1,6 @@
 import type { SQLInputValue } from 'node:sqlite';
 import type { EventType } from '../../schemas/vocabulary.ts';
-import type { Event } from '../model/event.ts';
+import type { StoredEvent } from '../model/event.ts';
 import type { EndedBy, Handle, OpenDescription, Process } from '../model/process.ts';
 import type { StoredKey, TerminationFacts } from './change.ts';
 import type { Reader } from './reader.ts';
@@ -64,7 +64,7 @@ export class Queries {
   }
 
   /** Returns a page of events in the order of their seqs, and whether there may be more. */
-  events(query: EventQuery): { events: Event[]; more: boolean } {
+  events(query: EventQuery): { events: StoredEvent[]; more: boolean } {
     const { client, handles, types, since, limit } = query;
     const where = ['seq > ?'];
     const values: SQLInputValue[] = [since];
@@ -81,11 +81,11 @@ export class Queries {
     if (types !== undefined) oneOf('type', types);
     const sql = `SELECT seq, client, handle, type, at, frame FROM events WHERE ${where.join(' AND ')} ORDER BY seq LIMIT ?`;
     let size = 0;
-    const isEnough = ({ frame }: Event): boolean => {
+    const isEnough = ({ frame }: StoredEvent): boolean => {
       size += frame.length;
       return size >= PAGE_SIZE;
     };
-    const stored = this.#reader.all<Event>(sql, [...values, limit], isEnough);
+    const stored = this.#reader.all<StoredEvent>(sql, [...values, limit], isEnough);
     if (stored.length === limit || size >= PAGE_SIZE) return { events: stored, more: true };
     const pending = this.#reader
       .pending('event')

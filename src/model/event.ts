@@ -2,11 +2,11 @@ import type { Outcome, Rusage, Siginfo, StopEvent } from '../../schemas/common.t
 import type { EventFrame } from '../../schemas/events.ts';
 import type { Filled } from '../../schemas/filled.ts';
 import type { EventType } from '../../schemas/vocabulary.ts';
-import type { Handle } from './process.ts';
+import type { Handle, Labels } from './process.ts';
 import { viewOfProcess } from './views.ts';
 
-/** An event as it is stored and sent. It is encoded once for all readers. */
-export interface Event {
+/** An event as it is stored. */
+export interface StoredEvent {
   seq: number;
   type: EventType;
   handle: string;
@@ -15,6 +15,12 @@ export interface Event {
   at: number;
   /** The JSON text of its {@link EventFrame}. */
   frame: string;
+}
+
+/** An event as it is written and sent. It is encoded once for all readers. */
+export interface Event extends StoredEvent {
+  /** Those of the handle when the event was written. */
+  labels: Labels;
 }
 
 export interface EventFacts {
@@ -37,6 +43,7 @@ export function encode(seq: number, type: EventType, handle: Handle, { shown, at
     event: type,
     handle: handle.id,
     name: handle.name,
+    labels: handle.labels,
     at: new Date(shown).toISOString(),
     process: viewOfProcess(handle.process),
     outcome: facts.outcome ?? null,
@@ -44,5 +51,6 @@ export function encode(seq: number, type: EventType, handle: Handle, { shown, at
     rusage: facts.rusage ?? null,
     watch: (type === 'opened' ? handle.watch : null) ?? undefined,
   };
-  return { seq, type, handle: handle.id, client: handle.client, at, frame: JSON.stringify(frame) };
+  const { id, client, labels } = handle;
+  return { seq, type, handle: id, client, labels, at, frame: JSON.stringify(frame) };
 }
