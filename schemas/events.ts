@@ -12,7 +12,7 @@ import {
   timestamp,
 } from './common.ts';
 import { limit } from './handles.ts';
-import { labelsView } from './labels.ts';
+import { labelFilters, labelsView } from './labels.ts';
 import { eventTypes } from './vocabulary.ts';
 
 /** Cursors are seqs; they fit a JSON number exactly. */
@@ -29,6 +29,10 @@ export const EventQuery = z.strictObject({
     .array(z.enum(eventTypes))
     .optional()
     .meta({ description: 'Only events of this type. It may be given several times.' }),
+  label: labelFilters.meta({
+    description:
+      'Only events whose handle had this label when they happened, as `key=value`. It may be given several times: all must fit.',
+  }),
   limit: limit.meta({ description: 'The most events of a page. Streams have no limit.' }),
   timeoutMs: durationMs
     .optional()

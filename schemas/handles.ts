@@ -1,13 +1,12 @@
 import { z } from 'zod';
 import { handleId, handleRef, nameView, Outcome, ProcessView, Rusage, signal, timestamp } from './common.ts';
 import { exactlyOneOf } from './exactly-one-of.ts';
-import { LabelChanges, Labels, labelsView } from './labels.ts';
+import { LabelChanges, Labels, labelFilters, labelsView } from './labels.ts';
 import { LeaseView, TimeoutChange, TimeoutView } from './lifetime.ts';
 import { Match } from './match.ts';
 import { HandleName } from './name.ts';
 import { OutputTails } from './output.ts';
 import { Spawn } from './spawn.ts';
-import { MOST_LABELS } from './vocabulary.ts';
 
 export const Open = z
   .strictObject({
@@ -157,18 +156,11 @@ export const HandleList = z
   })
   .meta({ id: 'HandleList', description: 'A page of handles.', examples: [{ handles: [], next: null }] });
 
-/** `k=v`, split at the first `=`. */
-const labelFilter = z
-  .string()
-  .regex(/^[^=]+=/, 'must be key=value')
-  .max(400)
-  .transform((text): [string, string] => [text.slice(0, text.indexOf('=')), text.slice(text.indexOf('=') + 1)]);
-
 export const limit = z.int().min(1).max(1000).default(100).meta({ description: 'The most entries of the page.' });
 
 export const ListHandles = z.strictObject({
   state: states.optional().meta({ description: 'Only handles whose process is in this state.' }),
-  label: z.array(labelFilter).max(MOST_LABELS, `at most ${MOST_LABELS} labels`).default([]).meta({
+  label: labelFilters.meta({
     description: 'Only handles with this label, as `key=value`. It may be given several times: all must fit.',
   }),
   name: HandleName.optional().meta({ description: 'Only the handle with this name.' }),

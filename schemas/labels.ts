@@ -31,3 +31,13 @@ export const LabelChanges = labelsOf(labelValue.nullable(), {
 export const labelsView = z
   .record(z.string(), z.string())
   .meta({ description: 'The names and values that the client chose.', examples: [{ job: '42' }] });
+
+/** `k=v`, split at the first `=`. */
+const labelFilter = z
+  .string()
+  .regex(/^[^=]+=/, 'must be key=value')
+  .max(400)
+  .transform((text): [string, string] => [text.slice(0, text.indexOf('=')), text.slice(text.indexOf('=') + 1)]);
+
+/** The labels that a query asks for, all of which must fit. */
+export const labelFilters = z.array(labelFilter).max(MOST_LABELS, `at most ${MOST_LABELS} labels`).default([]);

@@ -281,7 +281,7 @@ t.test('a page whose read finds the journal damaged contains a gap for the lost 
     queries: {
       events: () => {
         gap = { from: 1, to: 10, reset: true };
-        return { events: [], more: false };
+        return { events: [], reached: null };
       },
     },
   };

@@ -5,8 +5,8 @@ import type { Client } from '../src/clients/client.ts';
 import { Feed } from '../src/feed/feed.ts';
 import type { Sink } from '../src/feed/sink.ts';
 import type { Subscriber } from '../src/feed/subscriber.ts';
+import type { EventQuery, EventRows } from '../src/journal/event-rows.ts';
 import type { Journal } from '../src/journal/journal.ts';
-import type { EventQuery } from '../src/journal/queries.ts';
 import type { Event } from '../src/model/event.ts';
 
 const HANDLES = ['a', 'b', 'c'] as const;
@@ -38,7 +38,7 @@ class Log {
     return null;
   }
 
-  events({ client, handles, since, limit }: EventQuery): { events: Event[]; more: boolean } {
+  events({ client, handles, since, limit }: EventQuery): EventRows {
     const found = this.events_.filter(
       (event) =>
         event.seq > since &&
@@ -46,7 +46,8 @@ class Log {
         (handles === undefined || handles.includes(event.handle)),
     );
     const most = Math.min(limit, this.#page);
-    return { events: found.slice(0, most), more: found.length >= most };
+    const events = found.slice(0, most);
+    return { events, reached: found.length >= most ? events.at(-1)!.seq : null };
   }
 
   add(handle: string, client = CLIENT): Event {
@@ -199,7 +200,7 @@ class Scene {
       },
     } as unknown as Client;
     const beginningOf = (id: string): number | null => (id === UNKNOWN ? null : 0);
-    const parts = { client, types: undefined, sink: this.reader, beginningOf };
+    const parts = { client, filter: {}, sink: this.reader, beginningOf };
     this.subscriber = this.feed.attach(parts, () => {});
     // These frames have the order of the subscriptions. Each follows its whole replay, and the events that occurred
     // during it; for a handle that was followed already, those from before the subscription.

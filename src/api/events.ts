@@ -1,17 +1,26 @@
 import type { EventQuery } from '../../schemas/events.ts';
 import type { Client } from '../clients/client.ts';
 import type { Reservation } from '../clients/quotas.ts';
-import type { EventPage, Feed, Why } from '../feed/feed.ts';
+import type { Feed, Why } from '../feed/feed.ts';
+import type { EventPage } from '../feed/pages.ts';
 import type { Sink } from '../feed/sink.ts';
 import type { Subscriber } from '../feed/subscriber.ts';
 import type { Handles } from '../handles/handles.ts';
 import { unknownHandle } from '../handles/refusals.ts';
+import type { EventFilter } from '../model/event-filter.ts';
 import type { Operation } from './operation.ts';
 
 interface Parts {
   handles: Handles;
   feed: Feed;
 }
+
+type FilterQuery = Pick<EventQuery, 'type' | 'label'>;
+
+const filterOf = ({ type, label }: FilterQuery): EventFilter => ({
+  labels: label,
+  ...(type !== undefined && { types: type }),
+});
 
 /** Operations on events: read in pages, or pushed to a subscriber. */
 export class EventOperations {
@@ -22,16 +31,18 @@ export class EventOperations {
   }
 
   readonly page: Operation<EventQuery, Promise<EventPage | 'aborted'>> = {
-    run: (call, { since, handle, type, limit, timeoutMs }) =>
-      this.#parts.feed.page({
+    run: (call, query) => {
+      const { since, handle, limit, timeoutMs } = query;
+      return this.#parts.feed.page({
+        ...filterOf(query),
         client: call.client,
         since,
         limit,
         timeoutMs,
         caller: call,
         ...(handle !== undefined && { handles: handle }),
-        ...(type !== undefined && { types: type }),
-      }),
+      });
+    },
   };
 
   /** Returns the ids of handles that a query or a frame names by id or by `@` and name. */
@@ -57,9 +68,9 @@ export class EventOperations {
    * Attaches a subscriber, which begins with {@link Subscriber.start} and must be detached.
    * @param shutDown ends its connection when the daemon stops or is replaced
    */
-  attach(client: Client, { type }: Pick<EventQuery, 'type'>, sink: Sink, shutDown: (why: Why) => void): Subscriber {
+  attach(client: Client, query: FilterQuery, sink: Sink, shutDown: (why: Why) => void): Subscriber {
     const beginningOf = (id: string): number | null => this.#parts.handles.beginningOf(client, id);
-    return this.#parts.feed.attach({ client, types: type, sink, beginningOf }, shutDown);
+    return this.#parts.feed.attach({ client, filter: filterOf(query), sink, beginningOf }, shutDown);
   }
 
   detach(subscriber: Subscriber): void {

@@ -1,32 +1,13 @@
-import type { Gap } from '../../schemas/events.ts';
-import type { Caller } from '../clients/caller.ts';
 import type { Client } from '../clients/client.ts';
 import type { Reservation } from '../clients/quotas.ts';
 import type { Problem } from '../errors/problem.ts';
 import type { EventSink } from '../journal/batch.ts';
 import type { Journal } from '../journal/journal.ts';
-import type { EventQuery } from '../journal/queries.ts';
 import type { Event } from '../model/event.ts';
 import { Listeners } from '../model/listeners.ts';
+import { type EventPage, EventPages, type PageRequest } from './pages.ts';
 import type { Follower, Sink, Subscriptions } from './sink.ts';
 import { Subscriber, type SubscriberParts } from './subscriber.ts';
-
-export interface EventPage {
-  /** The frames, as JSON texts. */
-  frames: string[];
-  gap: Gap | null;
-  /** The cursor for the next page: it passes over what the filter left out. */
-  next: number;
-}
-
-export interface PageRequest extends Omit<EventQuery, 'since' | 'client'> {
-  client: Client;
-  /** The cursor to begin after; the oldest one if it is missing. */
-  since: number | undefined;
-  /** How long to wait for the first event, in milliseconds; not at all if it is missing. */
-  timeoutMs: number | undefined;
-  caller: Caller;
-}
 
 /** Why the daemon closes its connections: for good, or because it is replaced. */
 export type Why = 'stopping' | 'restarting';
@@ -40,8 +21,8 @@ export class Feed implements EventSink, Subscriptions {
   readonly #byClient = new Map<string | null, Set<Follower>>();
   readonly #byHandle = new Map<string, Set<Follower>>();
   readonly #subscribers = new Map<Subscriber, ShutDown>();
-  readonly #pages = new Set<(problem: Problem) => void>();
-  #closed: { problem: Problem; why: Why } | null = null;
+  readonly #pages: EventPages;
+  #closed: Why | null = null;
   readonly #counted = new Listeners();
   /** How many subscribers were cut off because they read too slowly. */
   cuts = 0;
@@ -50,6 +31,7 @@ export class Feed implements EventSink, Subscriptions {
   constructor(journal: Journal, bufferLimit: number) {
     this.#journal = journal;
     this.#bufferLimit = bufferLimit;
+    this.#pages = new EventPages(journal, this);
   }
 
   /** Subscribes to changes of {@link size}. @returns a function that ends the subscription */
@@ -76,7 +58,7 @@ export class Feed implements EventSink, Subscriptions {
    * @param shutDown ends its connection when the daemon stops or is replaced
    */
   attach(
-    parts: Pick<SubscriberParts, 'client' | 'types' | 'beginningOf'> & { sink: Sink },
+    parts: Pick<SubscriberParts, 'client' | 'filter' | 'beginningOf'> & { sink: Sink },
     shutDown: ShutDown,
   ): Subscriber {
     const subscriber = new Subscriber({
@@ -90,7 +72,7 @@ export class Feed implements EventSink, Subscriptions {
     });
     this.#subscribers.set(subscriber, shutDown);
     this.#counted.emit();
-    if (this.#closed !== null) shutDown(this.#closed.why);
+    if (this.#closed !== null) shutDown(this.#closed);
     return subscriber;
   }
 
@@ -127,64 +109,15 @@ export class Feed implements EventSink, Subscriptions {
     remove(this.#byHandle, handle, follower);
   }
 
-  /**
-   * Returns a page of past events. With a timeout it waits for the first one.
-   * @throws {Problem} EDQUOT; ESHUTDOWN when the daemon stops meanwhile
-   */
-  async page(request: PageRequest): Promise<EventPage | 'aborted'> {
-    const { oldest, head } = this.#journal;
-    const asked = request.since ?? oldest - 1;
-    const read = (): EventPage => {
-      const since = Math.min(asked, head);
-      const { events, more } = this.#journal.queries.events({ ...request, client: request.client.scope, since });
-      // After the read, which may find the journal damaged: what that has lost is in the gap.
-      const gap: Gap | null = asked > head ? { from: head + 1, to: asked, reset: true } : this.#journal.gapAfter(asked);
-      const next = more ? events.at(-1)!.seq : this.#journal.head;
-      return { frames: events.map((event) => event.frame), gap, next };
-    };
-    const page = read();
-    if (page.frames.length > 0 || page.gap !== null || request.timeoutMs === undefined) return page;
-    const arrived = await this.#arrival(request);
-    return arrived === 'aborted' ? 'aborted' : read();
-  }
-
-  #arrival({
-    client,
-    handles,
-    types,
-    timeoutMs,
-    caller: { abortSignal },
-  }: PageRequest): Promise<'arrived' | 'timed out' | 'aborted'> {
-    if (this.#closed !== null) return Promise.reject(this.#closed.problem);
-    const reservation = client.reserve('parkedWaits');
-    const { promise, resolve, reject } = Promise.withResolvers<'arrived' | 'timed out' | 'aborted'>();
-    const follower: Follower = {
-      scope: client.scope,
-      offer: (event) => {
-        if (types === undefined || types.includes(event.type)) resolve('arrived');
-      },
-    };
-    const timer = setTimeout(() => resolve('timed out'), timeoutMs);
-    const onAbort = (): void => resolve('aborted');
-    if (abortSignal.aborted) onAbort();
-    abortSignal.addEventListener('abort', onAbort);
-    this.#pages.add(reject);
-    if (handles === undefined) this.followAll(follower);
-    for (const handle of handles ?? []) this.follow(handle, follower);
-    return promise.finally(() => {
-      reservation[Symbol.dispose]();
-      clearTimeout(timer);
-      abortSignal.removeEventListener('abort', onAbort);
-      this.#pages.delete(reject);
-      this.leaveAll(follower);
-      for (const handle of handles ?? []) this.leave(handle, follower);
-    });
+  /** As {@link EventPages.page}. */
+  page(request: PageRequest): Promise<EventPage | 'aborted'> {
+    return this.#pages.page(request);
   }
 
   /** Ends every socket and stream, and refuses every page that waits. */
   close(problem: Problem, why: Why): void {
-    this.#closed = { problem, why };
-    for (const reject of this.#pages) reject(problem);
+    this.#closed = why;
+    this.#pages.close(problem);
     for (const shutDown of this.#subscribers.values()) shutDown(why);
   }
 }

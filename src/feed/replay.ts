@@ -1,7 +1,7 @@
 import type { Gap } from '../../schemas/events.ts';
-import type { EventType } from '../../schemas/vocabulary.ts';
+import type { EventRows } from '../journal/event-rows.ts';
 import type { Journal } from '../journal/journal.ts';
-import type { StoredEvent } from '../model/event.ts';
+import type { EventFilter } from '../model/event-filter.ts';
 import type { Range } from './sent-ranges.ts';
 
 /** How many past events are read at a time. */
@@ -19,11 +19,8 @@ export interface ReplayFacts {
 }
 
 /** A page of past events. */
-export interface ReplayPage {
+export interface ReplayPage extends EventRows {
   gap: Gap | null;
-  events: StoredEvent[];
-  /** Whether more events follow. */
-  more: boolean;
 }
 
 /** Past events that are still to be sent, of some handles or of all. Live ones follow when it is complete. */
@@ -76,21 +73,21 @@ export class Replay {
 
   /** Marks everything up to a seq as sent. */
   advance(seq: number): void {
-    this.#position = seq;
+    this.#position = Math.max(this.#position, seq);
   }
 
   /** Reads what comes next. A gap is passed by that. */
-  read(journal: Journal, client: string | null, types: readonly EventType[] | undefined): ReplayPage {
-    const { events, more } = journal.queries.events({
+  read(journal: Journal, client: string | null, filter: EventFilter): ReplayPage {
+    const { events, reached } = journal.queries.events({
+      ...filter,
       client,
       ...(this.#handles !== null && { handles: this.#handles }),
-      ...(types !== undefined && { types }),
       since: this.#position,
       limit: PAGE,
     });
     // After the read, which may find the journal damaged: what that has lost is in the gap.
     const gap = journal.gapAfter(this.#position);
     if (gap !== null) this.#position = gap.to;
-    return { gap, events, more };
+    return { gap, events, reached };
   }
 }

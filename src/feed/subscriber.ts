@@ -1,8 +1,8 @@
-import type { EventType } from '../../schemas/vocabulary.ts';
 import type { Client } from '../clients/client.ts';
 import { Problem } from '../errors/problem.ts';
 import type { Journal } from '../journal/journal.ts';
 import type { Event } from '../model/event.ts';
+import { type EventFilter, fits } from '../model/event-filter.ts';
 import { FlowControl } from './flow-control.ts';
 import { FollowedHandles } from './followed-handles.ts';
 import { Replay } from './replay.ts';
@@ -17,7 +17,7 @@ const MOST_REMEMBERED = 10_000;
 
 export interface SubscriberParts {
   client: Client;
-  types: readonly EventType[] | undefined;
+  filter: EventFilter;
   sink: Sink;
   journal: Journal;
   subscriptions: Subscriptions;
@@ -144,8 +144,8 @@ export class Subscriber implements Follower {
 
   /** Takes a live event that is followed. */
   offer(event: Event): void {
-    const { types, sink } = this.#parts;
-    if (this.#isEnded || (types !== undefined && !types.includes(event.type))) return;
+    const { filter, sink } = this.#parts;
+    if (this.#isEnded || !fits(event, filter)) return;
     if (this.#flow.isFull) {
       this.#fallBehind(event.seq - 1);
       return;
@@ -272,9 +272,9 @@ export class Subscriber implements Follower {
 
   /** @returns whether the replay is complete */
   #sendPage(replay: Replay): boolean {
-    const { journal, types, sink } = this.#parts;
+    const { journal, filter, sink } = this.#parts;
     if (replay.isEmpty) return true;
-    const { gap, events, more } = replay.read(journal, this.scope, types);
+    const { gap, events, reached } = replay.read(journal, this.scope, filter);
     if (gap !== null) this.#frame({ type: 'gap', ...gap }, gap.to);
     if (this.#isEnded) return false; // cut off by that
     for (const event of events) {
@@ -284,12 +284,10 @@ export class Subscriber implements Follower {
       this.#flow.wait();
       return false;
     }
-    if (more) {
-      this.#flow.wait();
-      return false;
-    }
-    replay.advance(journal.head);
-    return true;
+    replay.advance(reached ?? journal.head);
+    // A page without events has only passed over what the filter left out.
+    if (reached !== null && events.length > 0) this.#flow.wait();
+    return reached === null;
   }
 
   #goLive(replay: Replay): void {

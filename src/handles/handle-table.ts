@@ -5,6 +5,7 @@ import { Problem } from '../errors/problem.ts';
 import type { Journal } from '../journal/journal.ts';
 import type { Tombstone } from '../journal/queries.ts';
 import { readStat } from '../kernel/proc.ts';
+import type { LabelFilter } from '../model/event-filter.ts';
 import { Listeners } from '../model/listeners.ts';
 import type { Handle, OpenDescription, Process, ProcessState } from '../model/process.ts';
 import { viewOfHandle } from '../model/views.ts';
@@ -20,8 +21,8 @@ export type Purpose = 'see' | 'take' | 'change' | 'signal';
 
 export interface ListQuery {
   state?: ProcessState | undefined;
-  labels: readonly (readonly [key: string, value: string])[];
   name?: string | undefined;
+  labels: readonly LabelFilter[];
   limit: number;
   /** The seq of the last handle of the page before. */
   before?: number | undefined;

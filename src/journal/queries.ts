@@ -1,27 +1,13 @@
 import type { SQLInputValue } from 'node:sqlite';
-import type { EventType } from '../../schemas/vocabulary.ts';
-import type { StoredEvent } from '../model/event.ts';
+import type { LabelFilter } from '../model/event-filter.ts';
 import type { EndedBy, Handle, OpenDescription, Process } from '../model/process.ts';
 import type { StoredKey, TerminationFacts } from './change.ts';
+import { type EventQuery, type EventRows, eventsOf } from './event-rows.ts';
 import type { Reader } from './reader.ts';
 import type { Recent } from './recent.ts';
 import { HANDLE_COLUMNS, type HandleRow, handleOf, PROCESSES, type ProcessRow, processOf } from './rows.ts';
 import { terminationsOf } from './termination-rows.ts';
 import { type StoredWatch, watchesOf } from './watch-rows.ts';
-
-/** The size in characters after which a page of events ends: far more than a thousand usual events have. */
-const PAGE_SIZE = 4 * 2 ** 20;
-
-export interface EventQuery {
-  /** `null` for all clients. */
-  client: string | null;
-  /** The ids of handles of this client, which the caller has checked. All handles where it is missing. */
-  handles?: readonly string[];
-  types?: readonly EventType[];
-  /** Exclusive. */
-  since: number;
-  limit: number;
-}
 
 export interface HandleQuery {
   /** `null` for all clients. */
@@ -29,8 +15,8 @@ export interface HandleQuery {
   /** Only handles of ended processes, or only those of others. */
   ended?: boolean;
   /** All of them must fit. */
-  labels: readonly (readonly [key: string, value: string])[];
   name?: string;
+  labels: readonly LabelFilter[];
   /** Only handles with a smaller seq. */
   before: number;
   limit: number;
@@ -63,43 +49,9 @@ export class Queries {
     this.#bootId = bootId;
   }
 
-  /** Returns a page of events in the order of their seqs, and whether there may be more. */
-  events(query: EventQuery): { events: StoredEvent[]; more: boolean } {
-    const { client, handles, types, since, limit } = query;
-    const where = ['seq > ?'];
-    const values: SQLInputValue[] = [since];
-    const oneOf = (column: string, wanted: readonly string[]): void => {
-      where.push(`${column} IN (SELECT value FROM json_each(?))`);
-      values.push(JSON.stringify(wanted));
-    };
-    // A handle belongs to one client, so the ids are enough, and SQLite uses the index by handle.
-    if (handles !== undefined) oneOf('handle', handles);
-    else if (client !== null) {
-      where.push('client = ?');
-      values.push(client);
-    }
-    if (types !== undefined) oneOf('type', types);
-    const sql = `SELECT seq, client, handle, type, at, frame FROM events WHERE ${where.join(' AND ')} ORDER BY seq LIMIT ?`;
-    let size = 0;
-    const isEnough = ({ frame }: StoredEvent): boolean => {
-      size += frame.length;
-      return size >= PAGE_SIZE;
-    };
-    const stored = this.#reader.all<StoredEvent>(sql, [...values, limit], isEnough);
-    if (stored.length === limit || size >= PAGE_SIZE) return { events: stored, more: true };
-    const pending = this.#reader
-      .pending('event')
-      .map(({ event }) => event)
-      .filter(
-        (event) =>
-          event.seq > since &&
-          (handles === undefined ? client === null || event.client === client : handles.includes(event.handle)) &&
-          (types === undefined || types.includes(event.type)),
-      )
-      .slice(0, limit - stored.length);
-    const last = pending.findIndex(isEnough);
-    const events = [...stored, ...(last === -1 ? pending : pending.slice(0, last + 1))];
-    return { events, more: last !== -1 || events.length === limit };
+  /** As {@link eventsOf}. */
+  events(query: EventQuery): EventRows {
+    return eventsOf(this.#reader, query);
   }
 
   /** Returns an open handle, `null` where none has this id. */
