@@ -101,6 +101,16 @@ export const HelloFrame = z
 export const GapFrame = z
   .object({ type: z.literal('gap').meta({ description: 'Always `gap`.' }), ...gap })
   .meta({ id: 'GapFrame', description: 'Events that were asked for and are not kept any more.' });
+export const BookmarkFrame = z
+  .object({
+    type: z.literal('bookmark').meta({ description: 'Always `bookmark`.' }),
+    seq: cursor.meta({ description: 'The cursor to resume from: no event up to it follows.' }),
+  })
+  .meta({
+    id: 'BookmarkFrame',
+    description: 'Sent when 10 seconds have passed without a frame, and other events have moved the head.',
+    examples: [{ type: 'bookmark', seq: 1042 }],
+  });
 export const SubscribedFrame = z
   .object({
     type: z.literal('subscribed').meta({ description: 'Always `subscribed`.' }),
@@ -129,7 +139,16 @@ export const ErrorFrame = z
 
 /** What the daemon sends over a WebSocket or an event stream. */
 export const ServerFrame = z
-  .discriminatedUnion('type', [EventFrame, HelloFrame, GapFrame, SubscribedFrame, HeldFrame, ReleasedFrame, ErrorFrame])
+  .discriminatedUnion('type', [
+    EventFrame,
+    HelloFrame,
+    GapFrame,
+    BookmarkFrame,
+    SubscribedFrame,
+    HeldFrame,
+    ReleasedFrame,
+    ErrorFrame,
+  ])
   .meta({
     id: 'ServerFrame',
     description: 'What the daemon sends over a WebSocket or an event stream.',

@@ -123,7 +123,9 @@ export function startDaemon(config: Config, { handoff, passed, notifier, feature
   // Closes the journal if a later step fails, so that the failed start uses up no seqs.
   using failed = new DisposableStack();
   failed.defer(() => journal.close());
-  const feed = new Feed(journal, config.socketBuffer);
+  const timer = new BootTimer();
+  const deadlines = new Deadlines(timer, boottimeMs);
+  const feed = new Feed(journal, config.socketBuffer, deadlines);
   const kept = [...stored.keys(), ...(handoff?.stored ?? [])];
   // Before 6.9 a stored pidfd has no inode, so its process could not be identified after a restart.
   const store = notifier === null || !features.inode ? null : new PidfdStore(notifier, kept);
@@ -147,8 +149,6 @@ export function startDaemon(config: Config, { handoff, passed, notifier, feature
     quotaOf: (client) => clients.quotasOf(client).outputBytes,
   });
   const forkServer = new ForkServer(table.epoll, (pid) => reaper.ownChildEnded(pid));
-  const timer = new BootTimer();
-  const deadlines = new Deadlines(timer, boottimeMs);
   table.epoll.add(timer, new Wakeup(() => setImmediate(() => deadlines.run())));
   const forUse = descriptors - RESERVED_DESCRIPTORS;
   const settlements = new Settlements({ journal, table, reaper, feed, cgroups, deadlines, descriptors: forUse });

@@ -286,7 +286,7 @@ t.test('a page whose read finds the journal damaged contains a gap for the lost 
     },
   };
   const request = { client: { scope: null }, since: 0, limit: 10, timeoutMs: undefined };
-  const page = await new Feed(damaged as never, 4096).page(request as never);
+  const page = await new Feed(damaged as never, 4096, null as never).page(request as never);
   t.match(page, { frames: [], gap: { from: 1, to: 10, reset: true }, next: 10 });
 });
 

@@ -2,24 +2,30 @@ import { setImmediate } from 'node:timers/promises';
 import fc from 'fast-check';
 import t from 'tap';
 import type { Client } from '../src/clients/client.ts';
+import { Deadlines } from '../src/deadlines/deadlines.ts';
 import { Feed } from '../src/feed/feed.ts';
 import type { Sink } from '../src/feed/sink.ts';
 import type { Subscriber } from '../src/feed/subscriber.ts';
 import type { EventQuery, EventRows } from '../src/journal/event-rows.ts';
 import type { Journal } from '../src/journal/journal.ts';
 import type { Event } from '../src/model/event.ts';
+import { type EventFilter, fits } from '../src/model/event-filter.ts';
 
 const HANDLES = ['a', 'b', 'c'] as const;
 const UNKNOWN = 'x';
 const CLIENT = 'uid:1';
 const BUFFER = 60;
+const QUIET_MS = 10_000;
+
+/** What distinguishes events for a filter. */
+type Kind = Pick<Event, 'type' | 'labels'>;
 
 /** A journal in memory. */
 class Log {
   readonly node = 'n_test';
   readonly queries = this;
   readonly events_: Event[] = [];
-  /** The largest number of events in a page. */
+  /** The largest number of events in a page, and of those that one read filters. */
   readonly #page: number;
 
   constructor(page: number) {
@@ -38,7 +44,7 @@ class Log {
     return null;
   }
 
-  events({ client, handles, since, limit }: EventQuery): EventRows {
+  events({ client, handles, since, limit, ...filter }: EventQuery): EventRows {
     const found = this.events_.filter(
       (event) =>
         event.seq > since &&
@@ -46,21 +52,15 @@ class Log {
         (handles === undefined || handles.includes(event.handle)),
     );
     const most = Math.min(limit, this.#page);
-    const events = found.slice(0, most);
-    return { events, reached: found.length >= most ? events.at(-1)!.seq : null };
+    const read = found.slice(0, most);
+    const events = read.filter((event) => fits(event, filter));
+    return { events, reached: found.length >= most ? read.at(-1)!.seq : null };
   }
 
-  add(handle: string, client = CLIENT): Event {
+  add(handle: string, { type, labels }: Kind, client = CLIENT): Event {
     const seq = this.head + 1;
-    const event: Event = {
-      seq,
-      type: 'stopped',
-      handle,
-      client,
-      labels: {},
-      at: 0,
-      frame: JSON.stringify({ type: 'event', seq }),
-    };
+    const frame = JSON.stringify({ type: 'event', seq });
+    const event: Event = { seq, type, handle, client, labels, at: 0, frame };
     this.events_.push(event);
     return event;
   }
@@ -70,14 +70,27 @@ class Log {
 class Reader implements Sink {
   readonly seqs: number[] = [];
   onSubscribed: (handles: string[]) => void = () => {};
+  onBookmark: (seq: number) => void = () => {};
+  /** The cursor from which it would resume. */
+  cursor = 0;
+  sentAt = 0;
   buffered = 0;
   isSlow = false;
   cutAt: number | null = null;
   readonly #flushing: (() => void)[] = [];
 
-  send(text: string): void {
-    if (this.isSlow) this.buffered += text.length;
+  readonly #now: () => number;
+
+  constructor(now: () => number) {
+    this.#now = now;
+  }
+
+  send(text: string, seq?: number): void {
     const frame = JSON.parse(text);
+    if (frame.type === 'bookmark') this.onBookmark(frame.seq);
+    if (this.isSlow) this.buffered += text.length;
+    this.cursor = seq ?? this.cursor;
+    this.sentAt = this.#now();
     if (frame.type === 'event') this.seqs.push(frame.seq);
     if (frame.type === 'subscribed') this.onSubscribed(frame.handles);
   }
@@ -99,6 +112,15 @@ class Reader implements Sink {
   }
 }
 
+interface SceneFacts {
+  page: number;
+  /** What happened before the subscriber. */
+  past: Kind[];
+  handles: string[] | undefined;
+  since: number | undefined;
+  filter: EventFilter;
+}
+
 interface Range {
   after: number;
   to: number;
@@ -116,8 +138,10 @@ class Model {
   /** The ranges of all handles, while the socket has not been narrowed. */
   all: Range | null = null;
   readonly ranges = new Map<string, Range[]>();
+  readonly #filter: EventFilter;
 
-  constructor() {
+  constructor(filter: EventFilter) {
+    this.#filter = filter;
     for (const handle of HANDLES) this.ranges.set(handle, []);
   }
 
@@ -126,29 +150,44 @@ class Model {
   }
 
   /** Whether an event may have been sent. */
-  mayHave({ handle, seq }: Event): boolean {
+  mayHave(event: Event): boolean {
+    const { handle, seq } = event;
+    if (!fits(event, this.#filter)) return false;
     return [this.all, ...this.ranges.get(handle)!].some((range) => range && seq > range.after && seq <= range.to);
   }
 
   /** Whether an event must have been sent once no work is pending. */
-  mustHave({ handle, seq }: Event): boolean {
+  mustHave(event: Event): boolean {
+    const { handle, seq } = event;
+    if (!fits(event, this.#filter)) return false;
     const open = [this.all, this.ranges.get(handle)!.at(-1)].filter((range) => range?.to === Number.POSITIVE_INFINITY);
     return open.some((range) => seq > range!.after);
   }
 }
 
 type Command =
-  | { do: 'event'; handle: string }
+  | ({ do: 'event'; handle: string } & Kind)
   | { do: 'subscribe'; handles: string[]; back: number | null }
   | { do: 'unsubscribe'; handles: string[] }
   | { do: 'err' }
   | { do: 'slow down' }
   | { do: 'read' }
-  | { do: 'wait' };
+  | { do: 'wait' }
+  | { do: 'pass'; seconds: number };
 
 const handle = fc.constantFrom(...HANDLES);
+const type = fc.constantFrom('stopped' as const, 'continued' as const);
+const label = fc.constantFrom('1', '2');
+const labels = fc.record({ a: label, b: label });
+const filter: fc.Arbitrary<EventFilter> = fc.record(
+  {
+    types: fc.uniqueArray(type, { minLength: 1 }),
+    labels: fc.array(fc.tuple(fc.constantFrom('a', 'b', 'c'), label), { maxLength: 2 }),
+  },
+  { requiredKeys: [] },
+);
 const command: fc.Arbitrary<Command> = fc.oneof(
-  { weight: 8, arbitrary: fc.record({ do: fc.constant('event' as const), handle }) },
+  { weight: 8, arbitrary: fc.record({ do: fc.constant('event' as const), handle, type, labels }) },
   {
     weight: 3,
     arbitrary: fc.record({
@@ -165,26 +204,35 @@ const command: fc.Arbitrary<Command> = fc.oneof(
   { weight: 3, arbitrary: fc.record({ do: fc.constant('slow down' as const) }) },
   { weight: 3, arbitrary: fc.record({ do: fc.constant('read' as const) }) },
   { weight: 2, arbitrary: fc.record({ do: fc.constant('wait' as const) }) },
+  { weight: 2, arbitrary: fc.record({ do: fc.constant('pass' as const), seconds: fc.constantFrom(1, 9, 10, 12) }) },
 );
 
 /** One socket with its model, and the invariants. */
 class Scene {
   readonly log: Log;
-  readonly reader = new Reader();
+  readonly reader = new Reader(() => this.#now);
+  readonly deadlines = new Deadlines({ set: () => {} }, () => this.#now);
   readonly feed: Feed;
   readonly subscriber: Subscriber;
-  readonly model = new Model();
+  readonly model: Model;
+  /** The seq of the latest bookmark, and how many events and subscriptions of each handle preceded it. */
+  bookmark: { seq: number; sent: number; begun: ReadonlyMap<string, number> } | null = null;
+  bookmarks = 0;
   /** How many handles count against the quota. */
   reserved = 0;
   /** Where the latest subscription of each handle begins among the sent frames. */
   readonly #begun = new Map<string, number>();
   /** The handles of each subscription that has not been confirmed yet. */
   readonly #awaited: Map<string, Awaited>[] = [];
+  /** How often each handle was subscribed to anew. */
+  readonly #subscriptions = new Map<string, number>();
+  #now = 0;
 
-  constructor(page: number, past: number, handles: string[] | undefined, since: number | undefined) {
+  constructor({ page, past, handles, since, filter }: SceneFacts) {
     this.log = new Log(page);
-    for (let count = 0; count < past; count += 1) this.log.add(HANDLES[count % HANDLES.length]!);
-    this.feed = new Feed(this.log as unknown as Journal, BUFFER);
+    this.model = new Model(filter);
+    for (const [at, kind] of past.entries()) this.log.add(HANDLES[at % HANDLES.length]!, kind);
+    this.feed = new Feed(this.log as unknown as Journal, BUFFER, this.deadlines);
     const client = {
       scope: CLIENT,
       quotas: {},
@@ -200,7 +248,7 @@ class Scene {
       },
     } as unknown as Client;
     const beginningOf = (id: string): number | null => (id === UNKNOWN ? null : 0);
-    const parts = { client, filter: {}, sink: this.reader, beginningOf };
+    const parts = { client, filter, sink: this.reader, beginningOf };
     this.subscriber = this.feed.attach(parts, () => {});
     // These frames have the order of the subscriptions. Each follows its whole replay, and the events that occurred
     // during it; for a handle that was followed already, those from before the subscription.
@@ -211,7 +259,8 @@ class Scene {
         if (this.model.ranges.get(each)!.at(-1) === range)
           this.#requireAll(({ handle, seq }) => handle === each && seq <= before, 'before subscribed');
     };
-    if (handles === undefined) this.model.all = { after: since ?? past, to: Number.POSITIVE_INFINITY };
+    this.reader.onBookmark = (seq) => this.#checkBookmark(seq);
+    if (handles === undefined) this.model.all = { after: since ?? past.length, to: Number.POSITIVE_INFINITY };
     else this.#follow(handles, since ?? null);
     this.subscriber.start(handles, since);
   }
@@ -225,6 +274,7 @@ class Scene {
       if (!isFollowed) {
         ranges.push({ after: since ?? 0, to: Number.POSITIVE_INFINITY });
         this.#begun.set(each, this.reader.seqs.length);
+        this.#subscriptions.set(each, (this.#subscriptions.get(each) ?? 0) + 1);
       }
       awaited.set(each, { range: ranges.at(-1)!, before: isFollowed ? this.log.head : Number.POSITIVE_INFINITY });
     }
@@ -235,7 +285,7 @@ class Scene {
     const { log, reader, subscriber, model, feed } = this;
     switch (step.do) {
       case 'event': {
-        feed.push([log.add(step.handle), log.add('z', 'uid:2')]);
+        feed.push([log.add(step.handle, step), log.add('z', step, 'uid:2')]);
         break;
       }
       case 'subscribe': {
@@ -261,13 +311,48 @@ class Scene {
         break;
       case 'wait':
         await setImmediate();
+        break;
+      case 'pass':
+        this.#pass(step.seconds);
     }
     this.check();
+  }
+
+  #pass(seconds: number): void {
+    for (let passed = 0; passed < seconds; passed += 1) {
+      this.#now += 1000;
+      this.deadlines.run();
+    }
+  }
+
+  /** A bookmark comes after a quiet time, and after all that precedes it. */
+  #checkBookmark(seq: number): void {
+    const { reader, log } = this;
+    if (seq !== log.head || seq <= reader.cursor) throw new Error(`a bookmark at ${seq} after ${reader.cursor}`);
+    if (this.#now - reader.sentAt < QUIET_MS)
+      throw new Error(`a bookmark ${this.#now - reader.sentAt} ms after a frame`);
+    if (reader.buffered > 0) throw new Error('a bookmark for a reader that is behind');
+    if (this.#awaited.length > 0) throw new Error('a bookmark before the answer to a subscription');
+    this.#requireAll((event) => event.seq <= seq, 'before a bookmark');
+    this.bookmark = { seq, sent: reader.seqs.length, begun: new Map(this.#subscriptions) };
+    this.bookmarks += 1;
+  }
+
+  /** Events up to a bookmark may only follow it if their handle was subscribed to after it. */
+  #checkSinceBookmark(): void {
+    if (this.bookmark === null) return;
+    const { seq: mark, sent, begun } = this.bookmark;
+    for (const seq of this.reader.seqs.slice(sent)) {
+      const { handle } = this.log.events_[seq - 1]!;
+      if (seq <= mark && begun.get(handle) === this.#subscriptions.get(handle))
+        throw new Error(`event ${seq} of ${handle} follows the bookmark at ${mark}`);
+    }
   }
 
   /** Checks what must hold at any time. */
   check(): void {
     const { seqs } = this.reader;
+    this.#checkSinceBookmark();
     if (new Set(seqs).size < seqs.length) throw new Error(`an event was sent twice: ${seqs}`);
     for (const seq of seqs) {
       const event = this.log.events_[seq - 1]!;
@@ -291,14 +376,23 @@ class Scene {
     this.check();
     const last = reader.cutAt ?? this.log.head;
     this.#requireAll(({ seq }) => seq <= last, 'in the end');
+    if (reader.cutAt === null) this.#checkQuiet();
     const followed = HANDLES.filter((each) => this.model.isFollowed(each)).length;
     if (reader.cutAt === null && this.reserved !== followed)
       throw new Error(`${this.reserved} reservations for ${followed} handles`);
     this.feed.detach(this.subscriber);
     if (this.reserved !== 0) throw new Error(`${this.reserved} reservations are left`);
     const count = reader.seqs.length;
-    this.feed.push(HANDLES.map((each) => this.log.add(each)));
+    this.feed.push(HANDLES.map((each) => this.log.add(each, { type: 'stopped', labels: { a: '1', b: '1' } })));
     if (reader.seqs.length > count) throw new Error('an ended handle is still followed');
+  }
+
+  /** A reader of which nothing is pending gets to the head in time, and then no deadline is left. */
+  #checkQuiet(): void {
+    this.#pass(13);
+    if (this.reader.cursor !== this.log.head) throw new Error(`quiet at ${this.reader.cursor} of ${this.log.head}`);
+    if (this.deadlines.size > 0) throw new Error('a deadline is left');
+    this.check();
   }
 
   #requireAll(isMeant: (event: Event) => boolean, when: string): void {
@@ -310,28 +404,37 @@ class Scene {
   }
 }
 
-t.test('with any subscriptions and any reader, each event is sent once, in order, and none is lost', async (t) => {
-  let cuts = 0;
-  let events = 0;
-  const property = fc.asyncProperty(
-    fc.integer({ min: 1, max: 5 }),
-    fc.nat(20),
-    fc.option(fc.uniqueArray(handle, { minLength: 1 }), { nil: undefined }),
-    fc.option(fc.nat(20), { nil: undefined }),
-    fc.array(command, { maxLength: 60 }),
-    async (page, past, handles, back, commands) => {
-      const since = back === undefined ? undefined : Math.max(0, past - back);
-      const scene = new Scene(page, past, handles, since);
-      for (const step of commands) {
-        await scene.run(step);
-        if (scene.reader.cutAt !== null) break;
-      }
-      await scene.finish();
-      cuts += scene.reader.cutAt === null ? 0 : 1;
-      events += scene.reader.seqs.length;
-    },
-  );
-  await fc.assert(property, { numRuns: 1000 });
-  t.ok(cuts > 0, `${cuts} of 1000 were cut off`);
-  t.ok(events > 1000, `${events} events were sent`);
-});
+const RUNS = Number(process.env.SUBSCRIBER_RUNS ?? 1000);
+
+t.test(
+  'any reader gets each event that fits once and in order, none is lost, and bookmarks keep their promise',
+  async (t) => {
+    let cuts = 0;
+    let events = 0;
+    let bookmarks = 0;
+    const property = fc.asyncProperty(
+      fc.integer({ min: 1, max: 5 }),
+      fc.array(fc.record({ type, labels }), { maxLength: 20 }),
+      fc.option(fc.uniqueArray(handle, { minLength: 1 }), { nil: undefined }),
+      fc.option(fc.nat(20), { nil: undefined }),
+      filter,
+      fc.array(command, { maxLength: 60 }),
+      async (page, past, handles, back, filter, commands) => {
+        const since = back === undefined ? undefined : Math.max(0, past.length - back);
+        const scene = new Scene({ page, past, handles, since, filter });
+        for (const step of commands) {
+          await scene.run(step);
+          if (scene.reader.cutAt !== null) break;
+        }
+        await scene.finish();
+        cuts += scene.reader.cutAt === null ? 0 : 1;
+        events += scene.reader.seqs.length;
+        bookmarks += scene.bookmarks;
+      },
+    );
+    await fc.assert(property, { numRuns: RUNS });
+    t.ok(cuts > 0, `${cuts} of ${RUNS} were cut off`);
+    t.ok(events > RUNS, `${events} events were sent`);
+    t.ok(bookmarks > RUNS / 2, `${bookmarks} bookmarks were sent`);
+  },
+);

@@ -41,6 +41,11 @@ export class Deadlines {
     return this.#heap.length;
   }
 
+  /** The current time on the clock of the deadlines, in milliseconds. */
+  get now(): number {
+    return this.#now();
+  }
+
   /**
    * Adds a deadline.
    * @param at milliseconds on CLOCK_BOOTTIME; a past time is due at once, but not during this call

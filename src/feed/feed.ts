@@ -1,10 +1,13 @@
 import type { Client } from '../clients/client.ts';
 import type { Reservation } from '../clients/quotas.ts';
+import type { Deadlines } from '../deadlines/deadlines.ts';
 import type { Problem } from '../errors/problem.ts';
 import type { EventSink } from '../journal/batch.ts';
 import type { Journal } from '../journal/journal.ts';
 import type { Event } from '../model/event.ts';
 import { Listeners } from '../model/listeners.ts';
+import { Bookmarks } from './bookmarks.ts';
+import { NotedSink } from './noted-sink.ts';
 import { type EventPage, EventPages, type PageRequest } from './pages.ts';
 import type { Follower, Sink, Subscriptions } from './sink.ts';
 import { Subscriber, type SubscriberParts } from './subscriber.ts';
@@ -22,16 +25,18 @@ export class Feed implements EventSink, Subscriptions {
   readonly #byHandle = new Map<string, Set<Follower>>();
   readonly #subscribers = new Map<Subscriber, ShutDown>();
   readonly #pages: EventPages;
+  readonly #bookmarks: Bookmarks;
   #closed: Why | null = null;
   readonly #counted = new Listeners();
   /** How many subscribers were cut off because they read too slowly. */
   cuts = 0;
 
   /** @param bufferLimit bytes that may wait for one reader */
-  constructor(journal: Journal, bufferLimit: number) {
+  constructor(journal: Journal, bufferLimit: number, deadlines: Deadlines) {
     this.#journal = journal;
     this.#bufferLimit = bufferLimit;
     this.#pages = new EventPages(journal, this);
+    this.#bookmarks = new Bookmarks(journal, deadlines);
   }
 
   /** Subscribes to changes of {@link size}. @returns a function that ends the subscription */
@@ -51,6 +56,7 @@ export class Feed implements EventSink, Subscriptions {
       for (const follower of this.#byClient.get(null) ?? []) follower.offer(event);
       for (const follower of this.#byHandle.get(event.handle) ?? []) follower.offer(event);
     }
+    this.#bookmarks.lookSoon();
   }
 
   /**
@@ -61,8 +67,10 @@ export class Feed implements EventSink, Subscriptions {
     parts: Pick<SubscriberParts, 'client' | 'filter' | 'beginningOf'> & { sink: Sink },
     shutDown: ShutDown,
   ): Subscriber {
+    const sink = new NotedSink(parts.sink, this.#bookmarks.lookSoon);
     const subscriber = new Subscriber({
       ...parts,
+      sink,
       journal: this.#journal,
       subscriptions: this,
       bufferLimit: this.#bufferLimit,
@@ -71,6 +79,7 @@ export class Feed implements EventSink, Subscriptions {
       },
     });
     this.#subscribers.set(subscriber, shutDown);
+    this.#bookmarks.add(subscriber, sink);
     this.#counted.emit();
     if (this.#closed !== null) shutDown(this.#closed);
     return subscriber;
@@ -78,6 +87,7 @@ export class Feed implements EventSink, Subscriptions {
 
   detach(subscriber: Subscriber): void {
     subscriber.end();
+    this.#bookmarks.remove(subscriber);
     if (!this.#subscribers.delete(subscriber)) return;
     this.#counted.emit();
   }

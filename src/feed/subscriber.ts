@@ -3,8 +3,10 @@ import { Problem } from '../errors/problem.ts';
 import type { Journal } from '../journal/journal.ts';
 import type { Event } from '../model/event.ts';
 import { type EventFilter, fits } from '../model/event-filter.ts';
+import type { Bookmarked } from './bookmarks.ts';
 import { FlowControl } from './flow-control.ts';
 import { FollowedHandles } from './followed-handles.ts';
+import type { Mode } from './mode.ts';
 import { Replay } from './replay.ts';
 import { SentRanges } from './sent-ranges.ts';
 import type { Follower, Sink, Subscriptions } from './sink.ts';
@@ -29,23 +31,12 @@ export interface SubscriberParts {
   onCut(): void;
 }
 
-/** How a subscriber gets events beside those of handles that it follows by name. */
-type Mode =
-  /** It gets none: it has been narrowed to named handles, and that is for good. */
-  | { name: 'narrowed' }
-  /** It gets all of the client's past events, and goes live after that. */
-  | { name: 'replaying'; replay: Replay }
-  /** It gets all of the client's events as they come; the cursor is the one it began after. */
-  | { name: 'live'; after: number }
-  /** The connection has ended. */
-  | { name: 'ended' };
-
 /**
  * The events of one socket or stream: which ones it follows, how far it has come, and that it gets each once and in order. Past events
  * are read from the journal at the reader's own pace. If live ones come faster than that, they are read from the journal too. Only a
  * reader that takes nothing at all is cut off.
  */
-export class Subscriber implements Follower {
+export class Subscriber implements Follower, Bookmarked {
   readonly client: Client;
   readonly scope: string | null;
   readonly #parts: SubscriberParts;
@@ -145,12 +136,14 @@ export class Subscriber implements Follower {
   /** Takes a live event that is followed. */
   offer(event: Event): void {
     const { filter, sink } = this.#parts;
-    if (this.#isEnded || !fits(event, filter)) return;
-    if (this.#flow.isFull) {
-      this.#fallBehind(event.seq - 1);
-      return;
+    if (this.#isEnded) return;
+    if (fits(event, filter)) {
+      if (this.#flow.isFull) {
+        this.#fallBehind(event.seq - 1);
+        return;
+      }
+      sink.send(event.frame, event.seq);
     }
-    sink.send(event.frame, event.seq);
     // No event of the handle follows these two.
     if (event.type === 'closed' || event.type === 'expired') this.unsubscribe([event.handle]);
   }
@@ -209,6 +202,11 @@ export class Subscriber implements Follower {
 
   get #isEnded(): boolean {
     return this.#mode.name === 'ended';
+  }
+
+  /** Whether all that it follows was sent, up to the head. */
+  get isCaughtUp(): boolean {
+    return !this.#isEnded && this.#replays.length === 0;
   }
 
   /** @param position the cursor from which nothing is lost after this frame */
