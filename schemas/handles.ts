@@ -153,8 +153,13 @@ export const HandleList = z
       .string()
       .nullable()
       .meta({ description: 'The `cursor` of the next page. Null on the last page.', examples: ['c42'] }),
+    head: z.int().min(0).meta({
+      description:
+        'The cursor of the newest event. The page shows all changes up to it and none after it, so events `since` the `head` of the first page miss nothing.',
+    }),
   })
-  .meta({ id: 'HandleList', description: 'A page of handles.', examples: [{ handles: [], next: null }] });
+  .meta({ id: 'HandleList', description: 'A page of handles.', examples: [{ handles: [], next: null, head: 17 }] });
+export type HandleList = z.infer<typeof HandleList>;
 
 export const limit = z.int().min(1).max(1000).default(100).meta({ description: 'The most entries of the page.' });
 

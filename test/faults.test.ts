@@ -120,6 +120,8 @@ t.test('while the disk is full, statuses wait and are written later; nothing is 
     const all = await daemon.post('/v1/poll', { handles: handles.map(({ id }) => id), until: 'all' });
     t.equal(all.body.ready.length, 20, 'poll still works');
     await socket.until(() => socket.events.filter(({ event }) => event === 'exited').length === 20);
+    const exited = (await daemon.get('/v1/handles?state=exited&limit=1000')).body.handles;
+    t.equal(exited.length, 23, 'lists by state still work');
     t.match(await daemon.get('/readyz'), { status: 503, body: { checks: { journal: /cannot be written/ } } });
     t.equal((await daemon.get('/livez')).status, 200);
     for (const body of [{ spawn: { argv: ['true'] } }, { open: { pid: process.pid } }, { dup: first.id }])

@@ -209,7 +209,7 @@ t.test('the TLS command in the how-to gets an answer', async (t) => {
     cwd: directory,
     encoding: 'utf8',
   });
-  t.same(JSON.parse(stdout), { handles: [], next: null });
+  t.same(JSON.parse(stdout), { handles: [], next: null, head: 0 });
   t.equal(await daemon.stop(), 0);
 });
 

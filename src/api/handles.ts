@@ -1,4 +1,11 @@
-import type { CloseQuery, CreateHandle, HandleView, ListHandles, UpdateHandle } from '../../schemas/handles.ts';
+import type {
+  CloseQuery,
+  CreateHandle,
+  HandleList,
+  HandleView,
+  ListHandles,
+  UpdateHandle,
+} from '../../schemas/handles.ts';
 import type { WithOutput } from '../../schemas/output.ts';
 import type { Usage } from '../../schemas/usage.ts';
 import { type Client, notAllowed } from '../clients/client.ts';
@@ -45,12 +52,6 @@ interface Created {
   waited: boolean;
 }
 
-interface List {
-  handles: HandleView[];
-  /** The cursor of the next page. */
-  next: string | null;
-}
-
 /** Checks the right to the way of creation. A dup needs only the right to its handle. */
 function permitWay({ rights }: Client, input: unknown): void {
   const way = typeof input === 'object' && input !== null ? WAYS.find((each) => each in input) : undefined;
@@ -94,10 +95,10 @@ export class HandleOperations {
     },
   };
 
-  readonly list: Operation<ListHandles, List> = {
+  readonly list: Operation<ListHandles, HandleList> = {
     run: ({ client }, { label: labels, cursor: before, ...rest }) => {
-      const { handles, next } = this.#parts.handles.list(client, { ...rest, labels, before });
-      return { handles, next: next === null ? null : `c${next}` };
+      const { handles, next, head } = this.#parts.handles.list(client, { ...rest, labels, before });
+      return { handles, next: next === null ? null : `c${next}`, head };
     },
   };
 

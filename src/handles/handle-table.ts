@@ -28,6 +28,14 @@ export interface ListQuery {
   before?: number | undefined;
 }
 
+export interface HandlePage {
+  handles: HandleView[];
+  /** Where the next page begins; `null` on the last one. */
+  next: number | null;
+  /** The cursor of the newest event: the page shows all changes up to it, and no later one. */
+  head: number;
+}
+
 /** A page of handles ends after so many characters of labels and arguments: far more than a thousand usual handles have. */
 const PAGE_BYTES = 4 * 2 ** 20;
 
@@ -161,14 +169,13 @@ export class HandleTable {
     return this.#ids.isOurs(client.name, id) ? 0 : null;
   }
 
-  /** Returns a page of the handles that a client may see, newest first, and where the next page begins. */
-  list(
-    client: Client,
-    { state, labels, name, limit, before }: ListQuery,
-  ): { handles: HandleView[]; next: number | null } {
+  /** Returns a page of the handles that a client may see, newest first. */
+  list(client: Client, { state, labels, name, limit, before }: ListQuery): HandlePage {
+    const { head, fault } = this.#journal;
     const handles: HandleView[] = [];
     let bytes = 0;
-    const ended = state === undefined ? {} : { ended: state === 'exited' };
+    // While the disk is full, the tables do not know which processes have ended, and the views alone decide.
+    const ended = state === undefined || fault !== null ? {} : { ended: state === 'exited' };
     for (let from = before ?? Number.MAX_SAFE_INTEGER; ; ) {
       const page = this.#journal.queries.list({
         client: client.scope,
@@ -179,7 +186,7 @@ export class HandleTable {
         ...ended,
       });
       for (const { id, seq } of page) {
-        if (handles.length === limit || bytes >= PAGE_BYTES) return { handles, next: handles.at(-1)!.seq };
+        if (handles.length === limit || bytes >= PAGE_BYTES) return { handles, next: handles.at(-1)!.seq, head };
         from = seq;
         const handle = this.#find(client, id);
         const view = handle && this.view(handle);
@@ -187,7 +194,7 @@ export class HandleTable {
         handles.push(view);
         bytes += sizeOf(view);
       }
-      if (page.length <= limit) return { handles, next: null };
+      if (page.length <= limit) return { handles, next: null, head };
     }
   }
 

@@ -10,7 +10,7 @@ import type { Settlements } from '../settlement/settlements.ts';
 import type { LaunchRequest } from '../spawn/launch-request.ts';
 import { Admission } from './admission.ts';
 import { DescriptorPressure } from './descriptor-pressure.ts';
-import { HandleTable, type ListQuery, type Purpose } from './handle-table.ts';
+import { type HandlePage, HandleTable, type ListQuery, type Purpose } from './handle-table.ts';
 import type { OpenOptions } from './open-options.ts';
 import { Opener, type OpenTarget } from './opener.ts';
 import { Spawner, type SpawnerParts } from './spawner.ts';
@@ -84,7 +84,7 @@ export class Handles {
   }
 
   /** As {@link HandleTable.list}. */
-  list(client: Client, query: ListQuery): { handles: HandleView[]; next: number | null } {
+  list(client: Client, query: ListQuery): HandlePage {
     return this.#handles.list(client, query);
   }
 
