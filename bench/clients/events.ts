@@ -3,7 +3,7 @@ import { WebSocket } from 'ws';
 /**
  * Follows the events of a client.
  * @param query of `/v1/events`
- * @param onFrame receives each frame as JSON text, with its arrival time: CLOCK_MONOTONIC in nanoseconds
+ * @param onFrame receives each frame except bookmarks as JSON text, with its arrival time: CLOCK_MONOTONIC in nanoseconds
  * @returns after the daemon's hello frame
  */
 export async function followEvents(
@@ -18,7 +18,8 @@ export async function followEvents(
     resolve();
     webSocket.on('message', (data) => {
       const at = process.hrtime.bigint();
-      onFrame(String(data), at);
+      const frame = String(data);
+      if (!frame.startsWith('{"type":"bookmark"')) onFrame(frame, at);
     });
   });
   await promise;

@@ -10,28 +10,37 @@ const UPGRADE = [
   'sec-websocket-key: d2FpdGQgc3Vic2NyaWJlcg==',
 ];
 
-/** Counts complete WebSocket frames in a byte stream that may be split anywhere. */
-class FrameCounter {
+/**
+ * Counts the events in a byte stream of WebSocket frames, which may be split anywhere. Events are longer than 125 bytes, and all
+ * other frames are shorter.
+ */
+class EventCounter {
   #header: number[] = [];
   #missing = 0;
+  #isEvent = false;
+  /** Whether a first frame is complete. */
+  isGreeted = false;
 
   take(read: Buffer): number {
-    let whole = 0;
+    let events = 0;
     for (let at = 0; at < read.length; ) {
       if (this.#missing === 0) {
         this.#header.push(read[at]!);
         at += 1;
         const length = lengthIn(this.#header);
         if (length === null) continue;
+        this.#isEvent = length > 125;
         this.#header = [];
         this.#missing = length;
       }
       const step = Math.min(this.#missing, read.length - at);
       this.#missing -= step;
       at += step;
-      if (this.#missing === 0) whole += 1;
+      if (this.#missing > 0) continue;
+      this.isGreeted = true;
+      if (this.#isEvent) events += 1;
     }
-    return whole;
+    return events;
   }
 }
 
@@ -43,23 +52,18 @@ function lengthIn([kind, length, high, low]: number[]): number | null {
 }
 
 /**
- * Follows the exits by WebSocket and only counts frames, without Node.js streams and decoding: reading hundreds of
+ * Follows the exits by WebSocket and only counts them, without Node.js streams and decoding: reading hundreds of
  * sockets in one process must cost less than writing to them.
- * @param onFrames receives the number of newly completed frames
- * @returns after the server's hello frame, which is not counted
+ * @param onFrames receives the number of newly completed events
+ * @returns after the server's hello frame
  */
 export function countFrames(path: string, onFrames: (count: number) => void): Promise<void> {
-  const counter = new FrameCounter();
+  const counter = new EventCounter();
   let head = '';
   return new Promise((resolve, reject) => {
-    let greeted = false;
     const take = (read: Buffer): void => {
-      let count = counter.take(read);
-      if (count > 0 && !greeted) {
-        greeted = true;
-        count -= 1;
-        resolve();
-      }
+      const count = counter.take(read);
+      if (counter.isGreeted) resolve();
       if (count > 0) onFrames(count);
     };
     const socket = connect({
