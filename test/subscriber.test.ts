@@ -376,6 +376,9 @@ class Scene {
     this.check();
     const last = reader.cutAt ?? this.log.head;
     this.#requireAll(({ seq }) => seq <= last, 'in the end');
+    const isNew = [...this.#subscriptions].some(([each, count]) => this.bookmark?.begun.get(each) !== count);
+    if (this.bookmark !== null && last < this.bookmark.seq && !isNew)
+      throw new Error(`cut off at ${last}, before the bookmark at ${this.bookmark.seq}`);
     if (reader.cutAt === null) this.#checkQuiet();
     const followed = HANDLES.filter((each) => this.model.isFollowed(each)).length;
     if (reader.cutAt === null && this.reserved !== followed)

@@ -1,10 +1,9 @@
 import { readFileSync } from 'node:fs';
-import { join } from 'node:path';
 import { setTimeout } from 'node:timers/promises';
 import { connect as connectTls } from 'node:tls';
 import t, { type Test } from 'tap';
 import { Authority } from './support/certificates.ts';
-import { Daemon, eventually, temporaryDirectory } from './support/harness.ts';
+import { Daemon, eventually, temporaryDirectory, withShortLimits } from './support/harness.ts';
 import { head, tcp, UPGRADE, unix, Wire } from './support/wire.ts';
 
 const authority = new Authority(temporaryDirectory(t), 'authority');
@@ -14,10 +13,7 @@ const ca = readFileSync(authority.cert);
 
 /** Starts a daemon with time limits reduced to a twentieth. */
 const quick = (test: Test, args: string[] = []): Promise<Daemon> =>
-  Daemon.start(test, {
-    args,
-    env: { NODE_OPTIONS: `--import ${join(import.meta.dirname, 'support/short-limits.ts')}` },
-  });
+  Daemon.start(test, { args, env: withShortLimits('http/limits.ts') });
 
 const secure = (daemon: Daemon): Wire =>
   new Wire(connectTls({ host: '127.0.0.1', port: daemon.port, servername: 'localhost', ca }));

@@ -334,6 +334,11 @@ export function withClocks(file: string): Record<string, string> {
   return { NODE_OPTIONS: `--import ${join(import.meta.dirname, 'clocks.ts')}`, CLOCKS: file };
 }
 
+/** The environment of a daemon in which the time limits of one file of src are a twentieth; see short-limits.ts. */
+export function withShortLimits(file: 'http/limits.ts' | 'feed/bookmarks.ts'): Record<string, string> {
+  return { NODE_OPTIONS: `--import ${join(import.meta.dirname, 'short-limits.ts')}`, SHORT_LIMITS: file };
+}
+
 /** A WebSocket that records its frames and can wait for them. */
 export class Socket {
   readonly ws: WebSocket;
