@@ -218,7 +218,7 @@ export class Subscriber implements Follower, Bookmarked {
 
   /** @param liveSince the cursor up to which live events have been sent */
   #cut(liveSince: number): void {
-    const since = Math.min(liveSince, ...this.#replays.map((replay) => replay.position));
+    const since = Math.min(liveSince, ...this.#replays.map((replay) => (replay.isEmpty ? liveSince : replay.position)));
     this.end();
     this.#parts.onCut();
     this.#parts.sink.cut(since);
