@@ -46,7 +46,10 @@ export const EventFrame = z
     seq: cursor.meta({ description: 'The cursor of the event. It only grows, and no cursor is used twice.' }),
     event: z.enum(eventTypes).meta({ description: 'What happened.' }),
     handle: handleId,
-    name: nameView.meta({ description: 'The name that the handle had then. Null if it had none.' }),
+    name: nameView.optional().meta({
+      description:
+        'The name that the handle had then. Null if it had none. Missing in events from before handles had names.',
+    }),
     labels: labelsView.optional().meta({
       description: 'The labels of the handle when this happened. Missing in events from before waitd stored them.',
     }),
