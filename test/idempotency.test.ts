@@ -120,7 +120,7 @@ t.test('spawns with keys leave no gap among the events, also after a restart', a
   t.equal(gap, null);
   t.same(
     events.map(({ seq }: { seq: number }) => seq),
-    Array.from({ length: 16 }, (_, at) => at + 1),
+    Array.from({ length: 24 }, (_, at) => at + 1),
   );
   t.equal(await heir.stop(), 0);
 });

@@ -69,6 +69,7 @@ t.test(
     const daemon = await start(t);
     const [live, ended, closed] = [await make(t, daemon), await make(t, daemon), await make(t, daemon)];
     await daemon.post(`/v1/handles/${ended}/terminate`, {}, as('owner'));
+    await daemon.post('/v1/poll', { handles: [ended], for: 'settled' }, as('owner'));
     await daemon.request('DELETE', `/v1/handles/${closed}?signal=SIGKILL`, as('owner'));
     const { head } = (await daemon.get('/v1/node', as('owner'))).body;
     const never = `h_${'A'.repeat(28)}`;
