@@ -1,5 +1,6 @@
 import { existsSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
+import { setTimeout } from 'node:timers/promises';
 import t from 'tap';
 import { readComm, readStat } from '../src/kernel/proc.ts';
 import { commandLineOf, Daemon, eventually, type RequestOptions, stateOf, withFaults } from './support/harness.ts';
@@ -146,6 +147,30 @@ t.test('a second request waits for the answer to the first', async (t) => {
   const answers = await Promise.all(others);
   t.equal(new Set(answers.map(({ text }) => text)).size, 1, 'another request replaces it, and all get its answer');
   t.match(answers[0], { status: 200, body: { outcome: { signal: 'SIGKILL' } } });
+  t.equal(await daemon.stop(), 0);
+});
+
+t.test('a request whose caller leaves while it acts is not done again by its repetition', async (t) => {
+  const daemon = await Daemon.start(t);
+  const file = join(daemon.directory, 'runs');
+  writeFileSync(file, '');
+  const rounds = 60;
+  for (let round = 0; round < rounds; round += 1) {
+    const argv = ['sh', '-c', `echo ${round} >> ${file}`];
+    const body = { spawn: { argv }, ...(round % 2 === 0 && { name: `run-${round}` }) };
+    const options = { headers: { ...keyed(`run-${round}`).headers, ...(round % 3 === 0 && { prefer: 'wait=5' }) } };
+    const leaving = new AbortController();
+    const left = daemon.post('/v1/handles', body, { ...options, signal: leaving.signal }).catch(() => null);
+    await setTimeout(round % 5);
+    leaving.abort();
+    const again = await daemon.post('/v1/handles', body, options);
+    t.equal(again.status, 201);
+    await left;
+    await daemon.waitid(again.body.id);
+  }
+  const runs = readFileSync(file, 'utf8').trim().split('\n');
+  t.equal(runs.length, rounds);
+  t.equal(new Set(runs).size, rounds, 'each ran once');
   t.equal(await daemon.stop(), 0);
 });
 

@@ -155,15 +155,16 @@ export class HandleOperations {
     return output === 'aborted' ? output : { ...view, output };
   }
 
-  #make({ client, claim }: Call, body: Create['body']): Handle | Promise<Handle> {
+  async #make({ client, claim }: Call, body: Create['body']): Promise<Handle> {
     const { handles, watches } = this.#parts;
+    using _acting = claim?.hold();
     const { spawn, open, dup, nonblocking = false, name = null, labels } = body;
     const options = { nonblocking, name, labels, claim };
     // An earlier call with this claim made it before the daemon died.
     if (claim?.handle != null) return handles.get(client, claim.handle);
-    if (spawn) return handles.spawn(client, spawn, options);
-    if (open?.match) return watches.openOne(client, open.match, options);
-    if (open) return handles.open(client, { pid: open.pid!, inode: open.inode ?? undefined }, options);
+    if (spawn) return await handles.spawn(client, spawn, options);
+    if (open?.match) return await watches.openOne(client, open.match, options);
+    if (open) return await handles.open(client, { pid: open.pid!, inode: open.inode ?? undefined }, options);
     return handles.dup(client, dup!, options);
   }
 }

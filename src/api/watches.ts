@@ -20,6 +20,7 @@ export class WatchOperations {
     acts: true,
     permit,
     run: async (call, request) => {
+      using _acting = call.claim?.hold();
       const watch = await this.#watches.create(call.client, request, call.claim);
       call.note({ watch: watch.facts.id });
       return this.#watches.view(watch);

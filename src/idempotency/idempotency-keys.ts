@@ -34,6 +34,8 @@ export class Claim {
   readonly over: Promise<void>;
   readonly #facts: KeyedRequest;
   readonly #end: () => void;
+  #holds = 0;
+  #isEnded = false;
 
   constructor(facts: KeyedRequest, handle: string | null) {
     const { promise, resolve } = Promise.withResolvers<void>();
@@ -58,8 +60,23 @@ export class Claim {
     return { ...this.#facts, handle, answer: text !== null && text.length > LONGEST_ANSWER ? null : text };
   }
 
+  /**
+   * Puts off the end of the claim while the request acts: what it does goes on when its caller disconnects.
+   * @returns to be disposed of once {@link keep} has been called, or nothing was done
+   */
+  hold(): Disposable {
+    this.#holds += 1;
+    return {
+      [Symbol.dispose]: () => {
+        this.#holds -= 1;
+        if (this.#isEnded) this.end();
+      },
+    };
+  }
+
   end(): void {
-    this.#end();
+    this.#isEnded = true;
+    if (this.#holds === 0) this.#end();
   }
 }
 
