@@ -19,6 +19,7 @@ import {
   dropSilent,
   eventStreamSink,
   GOING_AWAY,
+  onceClosing,
   POLICY_VIOLATION,
   SERVICE_RESTART,
   webSocketSink,
@@ -107,7 +108,7 @@ export function eventRoutes(app: App, daemon: Daemon): void {
     );
     const leave = app.inFlightRequests.add(request, () => closeSocket(socket, POLICY_VIOLATION, 'credentials revoked'));
     const holder = new LeaseHolder();
-    socket.on('close', () => {
+    onceClosing(socket, request.raw.socket, () => {
       leave();
       operations.detach(subscriber);
       leases.end(holder);

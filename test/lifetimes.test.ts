@@ -1,5 +1,6 @@
 import { spawnSync } from 'node:child_process';
 import { existsSync, readFileSync, writeFileSync } from 'node:fs';
+import { connect } from 'node:net';
 import { join } from 'node:path';
 import { setTimeout } from 'node:timers/promises';
 import t from 'tap';
@@ -221,6 +222,32 @@ t.test('when the socket of a hold dies, the lease runs from that moment', async 
     else socket.ws.close();
     t.match((await daemon.waitid(id)).body.outcome, { leaseExpired: true });
   }
+});
+
+/** Returns a frame of a client, masked with zeros (RFC 6455 5.2). */
+const frameOf = (opcode: number, payload: string): Buffer =>
+  Buffer.concat([Buffer.from([0x80 | opcode, 0x80 | payload.length, 0, 0, 0, 0]), Buffer.from(payload)]);
+
+t.test('a close frame ends a hold, also if the client leaves its connection open', async (t) => {
+  const { id } = await daemon.spawn(['sleep', '60'], { name: 'left' }, { lease: { ttlMs: 200 } });
+  const connection = connect({ path: daemon.socket, allowHalfOpen: true });
+  t.teardown(() => connection.destroy());
+  const headers = 'Upgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Version: 13';
+  connection.write(
+    `GET /v1/events HTTP/1.1\r\nHost: x\r\n${headers}\r\nSec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\n\r\n`,
+  );
+  connection.write(frameOf(1, '{"type":"hold","handles":["@left"]}'));
+  let text = '';
+  await new Promise<void>((resolve) => {
+    connection.on('data', (data) => {
+      text += String(data);
+      if (text.includes('"held"') || text.includes('ESRCH')) resolve();
+    });
+  });
+  connection.write(frameOf(8, ''));
+  const begun = performance.now();
+  t.match((await daemon.waitid(id)).body.outcome, { leaseExpired: true });
+  t.ok(performance.now() - begun < 20_000, 'long before a connection without an answer is dropped');
 });
 
 t.test('a timeout holds when the last handle is closed, over an upgrade and over a crash', async (t) => {

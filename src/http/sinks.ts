@@ -52,6 +52,25 @@ export function closeSocket(socket: WebSocket, code: number, reason: string): vo
   socket.once('close', () => clearTimeout(timer));
 }
 
+/**
+ * Calls a listener once, when a WebSocket has closed or both sides have sent a close frame. The server then closes the connection
+ * (RFC 6455 7.1.1). A client that leaves its side open is disconnected after a short time.
+ * @param carrier the connection under the WebSocket
+ */
+export function onceClosing(socket: WebSocket, carrier: Socket, listener: () => void): void {
+  let isClosing = false;
+  const closing = (): void => {
+    if (!isClosing) listener();
+    isClosing = true;
+  };
+  socket.once('close', closing);
+  carrier.once('finish', () => {
+    closing();
+    const timer = setTimeout(() => socket.terminate(), CLOSE_GRACE_MS);
+    socket.once('close', () => clearTimeout(timer));
+  });
+}
+
 /** Pings a WebSocket at intervals, and drops the connection if a ping is not answered before the next one. */
 export function dropSilent(socket: WebSocket): void {
   let answered = true;
