@@ -76,6 +76,21 @@ t.test('scope tree reaches every process in it, and SIGKILL all at once', real, 
   }
 });
 
+t.test('SIGKILL to the tree reaches what is left in the cgroup of an ended process', real, async (t) => {
+  const directory = cgroupFor(t);
+  const daemon = await Daemon.start(t, { args: ['--cgroup', directory] });
+  const script = 'setsid sleep 1000 > /dev/null & echo $!; sleep 0.2';
+  const { id } = await daemon.spawn(['sh', '-c', script], {}, { stdout: 'capture', cgroup: {} });
+  await daemon.waitid(id);
+  const left = Number((await daemon.get(`/v1/handles/${id}/stdout`)).text);
+  t.equal(stateOf(left), 'S');
+  t.equal((await daemon.signal(id, 'SIGKILL', 'tree')).status, 204);
+  await eventually(() => stateOf(left) === null, 'it is reaped');
+  await eventually(() => made(directory).length === 0, 'the cgroup is removed');
+  t.match((await daemon.signal(id, 'SIGKILL', 'tree')).body, { errno: 'ESRCH' });
+  await daemon.stop();
+});
+
 t.test('a cgroup that outlives its handle or its daemon is removed once it is empty', real, async (t) => {
   const directory = cgroupFor(t);
   const args = ['--cgroup', directory];

@@ -111,14 +111,16 @@ export class Signals {
     // Retained meanwhile: if the handle were closed, the pid could become another process's.
     description.retain();
     try {
+      let killed = 0;
       if (number === SIGKILL) {
         this.killing(handle.process);
+        killed = this.#cgroups.pids(description.id).length;
         this.#cgroups.kill(description.id);
       }
       const { count, refused, isComplete } = await signalTree(root, number);
       if (refused.length > 0) throw notPermitted(refused, handle);
       if (!isComplete && number === SIGKILL) throw stillGrows(handle);
-      if (count === 0) throw ended();
+      if (count === 0 && killed === 0) throw ended();
     } catch (error) {
       throw explain(error, handle);
     } finally {
