@@ -189,6 +189,20 @@ t.test('waits without an event have the output so far', async (t) => {
   t.equal(await daemon.stop(), 0);
 });
 
+t.test('a call that waits for nothing does not wait for the end of the output either', async (t) => {
+  const daemon = await Daemon.start(t, { env: withLongGrace });
+  const script = 'echo begin; sleep 1000 & exit 3';
+  const { id, process } = await daemon.spawn(['sh', '-c', script], { nonblocking: true }, { stdout: 'capture' });
+  await daemon.post('/v1/poll', { handles: [id] });
+  const url = `/v1/handles/${id}/waitid?output=10`;
+  const output = { stdout: tail('begin\n'), complete: false };
+  t.match((await daemon.post(url, { options: ['WEXITED', 'WNOWAIT'] })).body, { siginfo: { status: 3 }, output });
+  await daemon.request('PATCH', `/v1/handles/${id}`, { body: { nonblocking: false } });
+  t.match((await daemon.post(url, { options: ['WEXITED', 'WNOHANG'] })).body, { siginfo: { status: 3 }, output });
+  globalThis.process.kill(-process.pid, 'SIGKILL');
+  t.equal(await daemon.stop(), 0);
+});
+
 t.test('killed with output on its way, nothing of it is missing', async (t) => {
   const daemon = await Daemon.start(t);
   const line = 'waitd 0123456789\n';

@@ -93,7 +93,9 @@ export class WaitOperations {
       const isEnd = typeof found === 'object' && process.ending !== null;
       const concluded = this.#conclude(handle, found, input);
       if (concluded === 'aborted' || 'again' in concluded) return concluded;
-      const tails = await (isEnd
+      // Only a call that waits for the end waits for that of the output.
+      const waitsForEnd = isEnd && !options.includes('WNOHANG') && !handle.description.nonblocking;
+      const tails = await (waitsForEnd
         ? outputAnswers.ended(call, handle, output, left())
         : outputAnswers.now(call, handle, output));
       if (tails === 'aborted') return 'aborted';
