@@ -45,7 +45,9 @@ export const CreateHandle = z
       .boolean()
       .optional()
       .meta({ description: 'Whether `waitid` answers EAGAIN instead of waiting (O_NONBLOCK). Default false.' }),
-    name: HandleName.optional(),
+    name: HandleName.nullish().meta({
+      description: 'A name that no other open handle of the client has. `@` and the name stand for the id.',
+    }),
     labels: Labels.default({}),
   })
   .refine((body) => [body.spawn, body.open, body.dup].filter((way) => way !== undefined).length === 1, {

@@ -73,6 +73,17 @@ t.test('CPU time is exact while a process runs', async (t) => {
   t.equal(await daemon.stop(), 0);
 });
 
+t.test('the descriptors of a process whose main thread has ended are not told', async (t) => {
+  const daemon = await Daemon.start(t);
+  const script =
+    'import ctypes, threading, time\nthreading.Thread(target=time.sleep, args=(1000,)).start()\nctypes.CDLL(None).pthread_exit(None)';
+  const { id, process } = await daemon.spawn(['python3', '-c', script]);
+  await eventually(() => stateOf(process.pid) === 'Z');
+  t.match((await daemon.get(`/v1/handles/${id}`)).body, { state: 'running' });
+  t.match(await usageOf(daemon, id), { descriptors: null, rssKiB: null, processes: 1 });
+  t.equal(await daemon.stop(), 0);
+});
+
 t.test('foreign processes, zombies among them, and many descriptors', async (t) => {
   const daemon = await Daemon.start(t);
   const many = 15_000;

@@ -122,8 +122,9 @@ export function readMemory(pid: number): { rssKiB: number | null; threads: numbe
 export function countDescriptors(pid: number): number | null {
   try {
     const { size } = statSync(`/proc/${pid}/fd`);
-    // This process has some, so a kernel that says 0 of it too does not count.
-    return size === 0 && statSync('/proc/self/fd').size === 0 ? null : size;
+    if (size > 0) return size;
+    // Those of a process whose main thread has ended are not shown. This process has some: a kernel that says 0 of it does not count.
+    return readStat(pid)?.state === 'Z' || statSync('/proc/self/fd').size === 0 ? null : 0;
   } catch {
     return null;
   }
