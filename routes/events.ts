@@ -121,7 +121,7 @@ export function eventRoutes(app: App, daemon: Daemon): void {
       else answer('released', leases.release(client, handles, holder));
     };
     const answer = (type: 'held' | 'released', { handles, refused }: Handled): void => {
-      if (handles.length > 0) subscriber.answer({ type, handles });
+      if (handles.length > 0) subscriber.send({ type, handles });
       for (const { errno, message } of refused) subscriber.error(errno, message);
     };
     socket.on('message', (data, isBinary) => {

@@ -1,5 +1,5 @@
 import t from 'tap';
-import { Daemon, withShortLimits } from './support/harness.ts';
+import { Daemon, eventually, withShortLimits } from './support/harness.ts';
 import { head, tcp, type Wire } from './support/wire.ts';
 
 const daemon = await Daemon.start(t, { env: withShortLimits('feed/bookmarks.ts'), args: ['--max-events', '1000'] });
@@ -139,3 +139,18 @@ t.test('more quiet sockets than one turn of the event loop serves all get their 
 });
 
 t.teardown(() => daemon.stop());
+
+t.test('a page that waits passes over what is trimmed meanwhile, without a gap', async (t) => {
+  const { id } = await daemon.spawn(['sleep', '100'], { labels: { job: '2' } });
+  const since = await headOf();
+  for (const query of [`handle=${id}`, 'label=job=2']) {
+    const waiting = daemon.get(`/v1/events?${query}&since=${since}&timeoutMs=60000`);
+    await eventually(async () => /^waitd_parked_calls 1$/m.test((await daemon.get('/metrics')).text));
+    await makeEvents(900);
+    await trimBeyond(since);
+    await daemon.signal(id, query.startsWith('handle') ? 'SIGSTOP' : 'SIGKILL');
+    const { body } = await waiting;
+    t.equal(body.gap, null);
+    t.match(body.events[0], { handle: id });
+  }
+});

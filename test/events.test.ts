@@ -68,6 +68,22 @@ t.test('the first subscribe narrows; no event is sent twice, in any order of sub
   socket.close();
 });
 
+t.test('a subscription from an earlier cursor replays what a later one has left out', async (t) => {
+  const { id } = await daemon.spawn(['sleep', '60']);
+  const [{ seq }] = await daemon.events(id);
+  const socket = daemon.ws(`?handle=${id}&since=${seq}`);
+  await socket.first((frame) => frame.type === 'subscribed');
+  t.same(types(socket.events), []);
+  socket.send({ type: 'subscribe', handles: [id], since: seq });
+  socket.send({ type: 'subscribe', handles: [id] });
+  await socket.until(() => socket.frames.filter(({ type }) => type === 'subscribed').length === 3);
+  t.same(types(socket.events), ['opened']);
+  await daemon.signal(id, 'SIGKILL');
+  await socket.first(({ event }) => event === 'settled');
+  t.same(types(socket.events), ['opened', 'exited', 'settled'], 'none twice');
+  socket.close();
+});
+
 t.test('since resumes after its cursor, type filters, and a since beyond the head is a gap that resets', async (t) => {
   const { head } = (await daemon.get('/v1/node')).body;
   const { id } = await daemon.spawn(['true']);

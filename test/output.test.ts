@@ -167,6 +167,21 @@ t.test('following continues until the process has ended, byte by byte, for many 
   t.equal(await daemon.stop(), 0);
 });
 
+t.test('a dup that is made after the end of the output has its event too', async (t) => {
+  const daemon = await Daemon.start(t);
+  const namesOf = async (id: string): Promise<string[]> => (await daemon.events(id)).map(({ event }) => event);
+  const { id } = await daemon.spawn(['true'], {}, { stdout: 'capture' });
+  await eventually(async () => (await namesOf(id)).includes('output'));
+  await daemon.post('/v1/poll', { handles: [id], for: 'settled' });
+  const twin = (await daemon.post('/v1/handles', { dup: id })).body;
+  t.same(await namesOf(twin.id), ['opened', 'exited', 'settled', 'output']);
+  const silent = await daemon.spawn(['true']);
+  await daemon.post('/v1/poll', { handles: [silent.id], for: 'settled' });
+  const other = (await daemon.post('/v1/handles', { dup: silent.id })).body;
+  t.same(await namesOf(other.id), ['opened', 'exited', 'settled'], 'without captured output there is none');
+  t.equal(await daemon.stop(), 0);
+});
+
 t.test('a grandchild keeps the output open: exited is sent at once, output when the stream ends', async (t) => {
   const daemon = await Daemon.start(t);
   const gate = new Gate(t);

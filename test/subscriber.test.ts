@@ -270,8 +270,9 @@ class Scene {
     for (const each of new Set(handles)) {
       if (each === UNKNOWN) continue;
       const ranges = this.model.ranges.get(each)!;
-      const isFollowed = this.model.isFollowed(each);
+      const isFollowed = this.model.isFollowed(each) && ranges.at(-1)!.after <= (since ?? 0);
       if (!isFollowed) {
+        if (this.model.isFollowed(each)) ranges.at(-1)!.to = this.log.head;
         ranges.push({ after: since ?? 0, to: Number.POSITIVE_INFINITY });
         this.#begun.set(each, this.reader.seqs.length);
         this.#subscriptions.set(each, (this.#subscriptions.get(each) ?? 0) + 1);

@@ -35,8 +35,9 @@ export class FollowedHandles {
     this.#subscriptions.follow(handle, this.#follower);
   }
 
-  isLive(handle: string): boolean {
-    return this.#live.has(handle);
+  /** Returns the cursor that a live handle has been followed from; `undefined` if it is not live. */
+  startOf(handle: string): number | undefined {
+    return this.#live.get(handle);
   }
 
   /** Stops following a live handle. @returns the cursor that it was followed from; `undefined` if it is not live */

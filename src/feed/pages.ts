@@ -55,7 +55,8 @@ export class EventPages {
     // What retention removes before `next` in the meantime is no gap, because nothing there fits.
     while (isEmpty(page) && page.next < this.#journal.head) page = await this.#read(request, page.next);
     if (!isEmpty(page)) return page;
-    return (await this.#arrival(request, timeoutMs)) === 'aborted' ? 'aborted' : this.#read(request, page.next);
+    const reached = await this.#arrival(request, timeoutMs);
+    return reached === 'aborted' ? 'aborted' : this.#read(request, reached);
   }
 
   /** Reads a page, in slices of the event loop's time if the filter leaves out most. The last slice runs up to the head. */
@@ -95,19 +96,20 @@ export class EventPages {
     return this.#slices;
   }
 
-  #arrival(request: PageRequest, timeoutMs: number): Promise<'arrived' | 'timed out' | 'aborted'> {
+  /** Waits for the first event that fits. @returns the cursor before it, or the head when the time is over: nothing before that fits */
+  #arrival(request: PageRequest, timeoutMs: number): Promise<number | 'aborted'> {
     const { client, handles, caller } = request;
     const { abortSignal } = caller;
     if (this.#closed !== null) return Promise.reject(this.#closed);
     const reservation = client.reserve('parkedWaits');
-    const { promise, resolve, reject } = Promise.withResolvers<'arrived' | 'timed out' | 'aborted'>();
+    const { promise, resolve, reject } = Promise.withResolvers<number | 'aborted'>();
     const follower: Follower = {
       scope: client.scope,
       offer: (event) => {
-        if (fits(event, request)) resolve('arrived');
+        if (fits(event, request)) resolve(event.seq - 1);
       },
     };
-    const timer = setTimeout(() => resolve('timed out'), timeoutMs);
+    const timer = setTimeout(() => resolve(this.#journal.head), timeoutMs);
     const onAbort = (): void => resolve('aborted');
     if (abortSignal.aborted) onAbort();
     abortSignal.addEventListener('abort', onAbort);

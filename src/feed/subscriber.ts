@@ -70,7 +70,7 @@ export class Subscriber implements Follower, Bookmarked {
     const { node, head } = journal;
     const oldest = Math.min(journal.oldest, head + 1);
     // A reader that loses its connection before the first event comes back with this cursor.
-    this.#frame({ type: 'hello', node, head, oldest }, since ?? this.#beginningOf(handles) ?? head);
+    this.send({ type: 'hello', node, head, oldest }, since ?? this.#beginningOf(handles) ?? head);
     if (handles !== undefined) {
       this.subscribe(handles, since);
       return;
@@ -112,25 +112,25 @@ export class Subscriber implements Follower, Bookmarked {
   #replay(beginnings: ReadonlyMap<string, number>, since: number | undefined): void {
     const after = this.#checked(since ?? Math.min(...beginnings.values()));
     const announced = [...beginnings.keys()];
-    const fresh = announced.filter((handle) => !this.#follows(handle));
+    const fresh = announced.filter((handle) => this.#startOf(handle) === undefined);
+    // One that is followed from a later cursor is followed anew. What was sent of it is not sent again.
+    const renewed = announced.filter((handle) => (this.#startOf(handle) ?? 0) > after);
     if (this.#isEnded || !this.#attempt(() => this.#handles.reserve(fresh.length))) return;
-    this.#replays.push(new Replay({ handles: fresh, after, announced }));
+    for (const handle of renewed) this.#leave(handle);
+    this.#replays.push(new Replay({ handles: [...fresh, ...renewed], after, announced }));
   }
 
   unsubscribe(handles: readonly string[]): void {
-    for (const handle of handles) {
-      const after = this.#handles.leave(handle);
-      if (after !== undefined) this.#forget(handle, { after, to: this.#parts.journal.head });
-      for (const replay of this.#replays) {
-        const sent = replay.remove(handle);
-        if (sent !== null) this.#forget(handle, sent);
-      }
-    }
+    for (const handle of handles) if (this.#leave(handle)) this.#handles.release();
   }
 
-  #forget(handle: string, sent: { after: number; to: number }): void {
-    this.#handles.release();
-    this.#sent.add(handle, sent);
+  /** Stops following a handle, and keeps its quota. @returns whether it was followed */
+  #leave(handle: string): boolean {
+    const after = this.#handles.leave(handle);
+    const removed = this.#replays.map((replay) => replay.remove(handle)).find((sent) => sent !== null);
+    const sent = after === undefined ? removed : { after, to: this.#parts.journal.head };
+    if (sent !== undefined) this.#sent.add(handle, sent);
+    return sent !== undefined;
   }
 
   /** Takes a live event that is followed. */
@@ -182,12 +182,7 @@ export class Subscriber implements Follower, Bookmarked {
 
   /** Sends an error frame. The stream goes on. */
   error(errno: string, detail: string): void {
-    this.answer({ type: 'error', errno, detail });
-  }
-
-  /** Sends the answer to a frame. */
-  answer(frame: object): void {
-    this.#frame(frame);
+    this.send({ type: 'error', errno, detail });
   }
 
   /** Ends every subscription: the connection has closed. */
@@ -209,8 +204,8 @@ export class Subscriber implements Follower, Bookmarked {
     return !this.#isEnded && this.#replays.length === 0;
   }
 
-  /** @param position the cursor from which nothing is lost after this frame */
-  #frame(frame: object, position?: number): void {
+  /** Sends a frame that is no event. @param position the cursor from which nothing is lost after it */
+  send(frame: object, position?: number): void {
     if (this.#isEnded) return;
     if (this.#flow.isFull) this.#cut(this.#parts.journal.head);
     else this.#parts.sink.send(JSON.stringify(frame), position);
@@ -224,15 +219,17 @@ export class Subscriber implements Follower, Bookmarked {
     this.#parts.sink.cut(since);
   }
 
-  #follows(handle: string): boolean {
-    return this.#handles.isLive(handle) || this.#replays.some((replay) => replay.handles.includes(handle));
+  /** Returns the cursor that a handle is followed from; `undefined` if it is not followed by its name. */
+  #startOf(handle: string): number | undefined {
+    const replay = this.#replays.find(({ handles }) => handles.includes(handle));
+    return replay?.startOf(handle) ?? this.#handles.startOf(handle);
   }
 
   /** A cursor beyond the head is from an earlier life of the node. It is reported as a gap, and replaced by the head. */
   #checked(since: number): number {
     const { head } = this.#parts.journal;
     if (since <= head) return since;
-    this.#frame({ type: 'gap', from: head + 1, to: since, reset: true }, head);
+    this.send({ type: 'gap', from: head + 1, to: since, reset: true }, head);
     return head;
   }
 
@@ -273,7 +270,7 @@ export class Subscriber implements Follower, Bookmarked {
     const { journal, filter, sink } = this.#parts;
     if (replay.isEmpty) return true;
     const { gap, events, reached } = replay.read(journal, this.scope, filter);
-    if (gap !== null) this.#frame({ type: 'gap', ...gap }, gap.to);
+    if (gap !== null) this.send({ type: 'gap', ...gap }, gap.to);
     if (this.#isEnded) return false; // cut off by that
     for (const event of events) {
       if (!this.#sent.includes(event)) sink.send(event.frame, event.seq);
@@ -295,6 +292,6 @@ export class Subscriber implements Follower, Bookmarked {
       return;
     }
     for (const handle of replay.handles) this.#handles.goLive(handle, replay.startOf(handle));
-    if (replay.announced !== null) this.#frame({ type: 'subscribed', handles: replay.announced });
+    if (replay.announced !== null) this.send({ type: 'subscribed', handles: replay.announced });
   }
 }

@@ -157,6 +157,8 @@ export class Opener {
     } else table.groups.count(process, 1);
     if (process.ending !== null) batch.event('exited', handle, process.ending);
     if (process.isSettled) batch.event('settled', handle, process.ending!);
+    if (description.output.streams.length > 0 && description.output.ended)
+      batch.event('output', handle, process.ending ?? {});
     batch.commit(feed);
     return handle;
   }
