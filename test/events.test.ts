@@ -84,6 +84,16 @@ t.test('a subscription from an earlier cursor replays what a later one has left 
   socket.close();
 });
 
+t.test('a subscription that is refused narrows nothing', async (t) => {
+  const socket = daemon.ws();
+  await socket.first(({ type }) => type === 'hello');
+  socket.send({ type: 'subscribe', handles: ['h_nosuch'] });
+  t.match(await socket.first(({ type }) => type === 'error'), { errno: 'EBADF' });
+  const { id } = await daemon.spawn(['true']);
+  await socket.first(({ event, handle }) => event === 'exited' && handle === id);
+  socket.close();
+});
+
 t.test('since resumes after its cursor, type filters, and a since beyond the head is a gap that resets', async (t) => {
   const { head } = (await daemon.get('/v1/node')).body;
   const { id } = await daemon.spawn(['true']);

@@ -291,7 +291,8 @@ class Scene {
       }
       case 'subscribe': {
         const since = step.back === null ? null : Math.max(0, log.head - step.back);
-        if (model.all !== null) model.all.to = Math.min(model.all.to, log.head);
+        const isRefused = step.handles.every((each) => each === UNKNOWN);
+        if (model.all !== null && !isRefused) model.all.to = Math.min(model.all.to, log.head);
         this.#follow(step.handles, since);
         subscriber.subscribe(step.handles, since ?? undefined);
         break;

@@ -94,7 +94,6 @@ export class Subscriber implements Follower, Bookmarked {
       this.error('EDQUOT', 'This socket has followed too many handles one after another: subscribe on another one.');
       return;
     }
-    this.#narrow();
     const known = new Map<string, number>();
     const unknown: string[] = [];
     for (const handle of new Set(handles)) {
@@ -116,6 +115,7 @@ export class Subscriber implements Follower, Bookmarked {
     // One that is followed from a later cursor is followed anew. What was sent of it is not sent again.
     const renewed = announced.filter((handle) => (this.#startOf(handle) ?? 0) > after);
     if (this.#isEnded || !this.#attempt(() => this.#handles.reserve(fresh.length))) return;
+    this.#narrow();
     for (const handle of renewed) this.#leave(handle);
     this.#replays.push(new Replay({ handles: [...fresh, ...renewed], after, announced }));
   }

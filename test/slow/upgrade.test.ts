@@ -88,7 +88,7 @@ t.test(`${UPGRADES} upgrades with ${CHILDREN} children and ${SUBSCRIBERS} subscr
   );
   t.ok(listeners.every(({ gaps }) => gaps.length === 0));
   t.ok(listeners.every(({ codes }) => codes.length === UPGRADES && codes.every((code) => code === 1012)));
-  t.equal(last, 2 * ids.length, 'opened and exited for each');
+  t.equal(last, 3 * ids.length, 'opened, exited and settled for each');
   let unknown = 0;
   for await (const { outcome } of caller.events()) if (outcome?.reason === 'unknown') unknown += 1;
   t.equal(unknown, 0);

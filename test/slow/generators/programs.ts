@@ -87,11 +87,11 @@ ${END}`,
     program: `
 import { createHandle, listEvents, readStdout, waitid } from './client';
 ${BEGIN}
-const created = await createHandle({ spawn: { argv, stdout: 'capture' } }, { headers });
+const created = await createHandle({ spawn: { argv, stdout: 'capture' } }, {}, { headers });
 if (created.status !== 201) throw new Error(created.data.errno);
 const { id, seq, relation } = created.data;
 found.relation = relation;
-const waited = await waitid(id, { options: ['WEXITED'] }, { headers });
+const waited = await waitid(id, { options: ['WEXITED'] }, {}, { headers });
 if (waited.status !== 200) throw new Error(String(waited.status));
 if (waited.data.outcome?.reason === 'exited') found.exitCode = waited.data.outcome.exitCode;
 const page = await listEvents({ handle: [id], type: ['exited', 'opened'], since: seq }, { headers });
