@@ -81,6 +81,8 @@ t.test('the descriptors of a process whose main thread has ended are not told', 
   await eventually(() => stateOf(process.pid) === 'Z');
   t.match((await daemon.get(`/v1/handles/${id}`)).body, { state: 'running' });
   t.match(await usageOf(daemon, id), { descriptors: null, rssKiB: null, processes: 1 });
+  await daemon.signal(id, 'SIGKILL');
+  await daemon.waitid(id);
   t.equal(await daemon.stop(), 0);
 });
 
