@@ -154,7 +154,7 @@ t.test('a request whose caller leaves while it acts is not done again by its rep
   const daemon = await Daemon.start(t);
   const file = join(daemon.directory, 'runs');
   writeFileSync(file, '');
-  const rounds = 60;
+  const rounds = 40;
   for (let round = 0; round < rounds; round += 1) {
     const argv = ['sh', '-c', `echo ${round} >> ${file}`];
     const body = { spawn: { argv }, ...(round % 2 === 0 && { name: `run-${round}` }) };

@@ -206,7 +206,7 @@ t.test('a call that waits for nothing does not wait for the end of the output ei
 t.test('killed with output on its way, nothing of it is missing', async (t) => {
   const daemon = await Daemon.start(t);
   const line = 'waitd 0123456789\n';
-  for (let round = 0; round < 100; round += 1) {
+  for (let round = 0; round < 60; round += 1) {
     const { id } = await daemon.spawn(['yes', line.trimEnd()], {}, { stdout: 'capture' });
     const url = `/v1/handles/${id}`;
     if (round % 2 === 0)
