@@ -194,9 +194,9 @@ t.test('events from before labels were stored fit no label', async (t) => {
   t.equal(await old.stop(), 0);
 });
 
-t.test('a filter that fits one of 40,000 events lets other requests through while it searches', async (t) => {
+t.test('a filter that fits one of 100,000 events lets other requests through while it searches', async (t) => {
   const big = await restarted(t, (db) =>
-    db.exec(`WITH RECURSIVE n(n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM n WHERE n < 40000)
+    db.exec(`WITH RECURSIVE n(n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM n WHERE n < 100000)
       INSERT INTO events SELECT (SELECT max(seq) FROM events) + n, client, handle, 'stopped', at,
         json_set(frame, '$.seq', (SELECT max(seq) FROM events) + n, '$.labels.job', iif(n = 77777, 'x', 'y'))
       FROM events, n WHERE type = 'opened'`),
