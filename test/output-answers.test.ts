@@ -380,11 +380,12 @@ t.test(
     for (const socket of silent) socket.pause().write(`GET ${path} HTTP/1.1\r\nHost: x\r\n\r\n`);
     const before = residentMiB(daemon);
     let most = 0;
-    for (let round = 0; round < 4; round += 1) {
-      await Promise.all(Array.from({ length: 50 }, read));
+    for (let round = 0; round < 2; round += 1) {
+      await Promise.all(Array.from({ length: 100 }, read));
       most = Math.max(most, residentMiB(daemon));
     }
-    t.ok(most - before < 120, `${most - before} MiB more`);
+    // All at once they take some 400 MiB. What V8 has not collected yet counts too.
+    t.ok(most - before < 240, `${most - before} MiB more`);
     for (const socket of silent) {
       socket.destroy();
       await once(socket, 'close');
