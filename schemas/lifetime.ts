@@ -1,8 +1,9 @@
 import { z } from 'zod';
 import { durationMs, timestamp } from './common.ts';
+import { GRACE_MS } from './vocabulary.ts';
 
 const grace = durationMs.meta({ description: 'The time between SIGTERM and SIGKILL, in milliseconds. Default 5000.' });
-const graceMs = grace.default(5000);
+const graceMs = grace.default(GRACE_MS);
 const graceOfView = durationMs.meta({ description: 'The time between SIGTERM and SIGKILL, in milliseconds.' });
 const afterMs = durationMs.meta({
   description: 'How long the process may run, in milliseconds from its start. Suspended time counts.',

@@ -1,5 +1,6 @@
 import { z } from 'zod';
 import { durationMs, signal } from './common.ts';
+import { GRACE_MS } from './vocabulary.ts';
 
 export const Signal = z
   .strictObject({
@@ -14,8 +15,10 @@ export type Signal = z.output<typeof Signal>;
 
 export const Terminate = z
   .strictObject({
-    graceMs: durationMs.default(5000).meta({ description: 'The time between SIGTERM and SIGKILL, in milliseconds.' }),
+    graceMs: durationMs
+      .default(GRACE_MS)
+      .meta({ description: 'The time between SIGTERM and SIGKILL, in milliseconds.' }),
   })
-  .default({ graceMs: 5000 })
+  .default({ graceMs: GRACE_MS })
   .meta({ id: 'Terminate', description: 'How long to wait before SIGKILL.', examples: [{ graceMs: 5000 }] });
 export type Terminate = z.output<typeof Terminate>;

@@ -82,5 +82,8 @@ export const resources = [
 ] as const;
 export type Resource = (typeof resources)[number];
 
+/** The time between SIGTERM and SIGKILL where a request gives none, in milliseconds. */
+export const GRACE_MS = 5000;
+
 /** The most labels of a handle. */
 export const MOST_LABELS = 64;

@@ -2,6 +2,7 @@ import type { RenewedLease } from '../../schemas/lifetime.ts';
 import type { Client } from '../clients/client.ts';
 import { Problem } from '../errors/problem.ts';
 import type { Handles } from '../handles/handles.ts';
+import type { Handle } from '../model/process.ts';
 import { timeOf } from '../model/views.ts';
 import type { LeaseHolder, Lifetimes } from '../signals/lifetimes.ts';
 import type { Operation } from './operation.ts';
@@ -57,7 +58,7 @@ export class LeaseOperations {
     this.#parts.lifetimes.release(holder);
   }
 
-  #each(client: Client, refs: readonly string[], act: (handle: ReturnType<Handles['get']>) => void): Handled {
+  #each(client: Client, refs: readonly string[], act: (handle: Handle) => void): Handled {
     const handled: Handled = { handles: [], refused: [] };
     for (const ref of new Set(refs))
       try {

@@ -1,7 +1,7 @@
 import { readFileSync } from 'node:fs';
 import { getPriority } from 'node:os';
 import type { Timeout } from '../../schemas/lifetime.ts';
-import type { Resource } from '../../schemas/vocabulary.ts';
+import { GRACE_MS, type Resource } from '../../schemas/vocabulary.ts';
 import type { CgroupLimits } from '../cgroups/cgroups.ts';
 import { notAllowed } from '../clients/client.ts';
 import type { SpawnRule } from '../clients/rights.ts';
@@ -38,9 +38,6 @@ export function permittedBounds(rule: SpawnRule, { nice, limits, umask, cgroup, 
 }
 
 export type Bounds = Pick<LaunchRequest, 'cgroup' | 'timeout'>;
-
-/** The grace of a timeout that the policy gives, in milliseconds. */
-const GRACE_MS = 5000;
 
 /** Returns the timeout of a program whose request has none; `null` without a bound. */
 function longest({ maxLifetimeMs }: SpawnRule): Timeout | null {

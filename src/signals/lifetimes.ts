@@ -1,4 +1,5 @@
 import type { Timeout, TimeoutChange } from '../../schemas/lifetime.ts';
+import { GRACE_MS } from '../../schemas/vocabulary.ts';
 import type { Deadline, Deadlines } from '../deadlines/deadlines.ts';
 import { Problem } from '../errors/problem.ts';
 import type { Change } from '../journal/change.ts';
@@ -12,9 +13,6 @@ import type { Reaper } from '../processes/reaper.ts';
 import { isOver } from './refused-members.ts';
 import { targetOf } from './termination-target.ts';
 import type { Terminations } from './terminations.ts';
-
-/** The grace of a timeout that was set without one, in milliseconds. */
-const GRACE_MS = 5000;
 
 /** How many lifetimes are checked whenever another one begins: the end of a foreign process without a handle is not reported. */
 const SWEEP = 4;
