@@ -1,5 +1,6 @@
 import { listEvents } from './operations/events.ts';
 import { closeHandle, createHandle, getHandle, getUsage, listHandles, updateHandle } from './operations/handles.ts';
+import { writeStdin } from './operations/input.ts';
 import { renewLease } from './operations/leases.ts';
 import { getLiveness, getMetrics, getNode, getReadiness } from './operations/node.ts';
 import type { Operation } from './operations/operation.ts';
@@ -24,6 +25,7 @@ export const operations: readonly Operation[] = [
   terminate,
   readStdout,
   readStderr,
+  writeStdin,
   listEvents,
   listWatches,
   createWatch,

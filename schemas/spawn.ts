@@ -2,6 +2,7 @@ import { z } from 'zod';
 import { boundedArray, boundedRecord, MOST_ARGUMENTS, MOST_VARIABLES } from './bounded.ts';
 import { cString } from './common.ts';
 import { Lease, Timeout } from './lifetime.ts';
+import { WindowSize } from './terminal.ts';
 import { resources } from './vocabulary.ts';
 
 const absolutePath = cString.startsWith('/', 'must be an absolute path').max(4096);
@@ -86,20 +87,28 @@ export const Spawn = z
     cwd: absolutePath.default('/').meta({ description: 'The working directory.' }),
     stdin: z
       .union([
-        z.literal('null'),
+        z.enum(['null', 'pipe']),
         z.strictObject({ text: text.meta({ description: 'All of the input, as text.' }) }).meta({ title: 'TextInput' }),
         z
           .strictObject({ base64: z.base64().meta({ description: 'All of the input, as bytes in base64.' }) })
           .meta({ title: 'BinaryInput' }),
       ])
-      .default('null')
-      .meta({ description: 'The standard input: none (`null`), or what the request gives.' }),
-    stdout: Output.default('null').meta({
-      description: 'Where the standard output goes: nowhere, to the daemon’s own, to a capture, or to a file.',
+      .optional()
+      .meta({
+        description:
+          'The standard input: none (`null`, the default), what the request gives, or a pipe for later requests to write to.',
+      }),
+    tty: WindowSize.optional().meta({
+      description:
+        'Gives the process a terminal of this size as standard input, output and error, and as controlling terminal. What it shows is captured as `stdout`. `stdin`, `stdout` and `stderr` must be left out.',
+    }),
+    stdout: Output.optional().meta({
+      description:
+        'Where the standard output goes: nowhere (`null`, the default), to the daemon’s own, to a capture, or to a file.',
     }),
     stderr: z
       .union([z.enum(['null', 'inherit', 'capture', 'stdout']), File])
-      .default('null')
+      .optional()
       .meta({
         description: 'Where the standard error goes: as `stdout`, or with `stdout` to the same place as the output.',
       }),
@@ -143,6 +152,11 @@ export const Spawn = z
       }),
     timeout: Timeout.optional(),
     lease: Lease.optional(),
+  })
+  .superRefine(({ tty, ...spawn }, context) => {
+    for (const stream of ['stdin', 'stdout', 'stderr'] as const)
+      if (tty !== undefined && spawn[stream] !== undefined)
+        context.addIssue({ code: 'custom', path: [stream], message: 'must be left out with tty' });
   })
   .meta({ id: 'Spawn', description: 'A program to start.', examples: [{ argv: ['sleep', '5'], cwd: '/tmp' }] });
 export type Spawn = z.output<typeof Spawn>;

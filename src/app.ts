@@ -6,6 +6,7 @@ import { validatorCompiler, type ZodTypeProvider } from 'fastify-type-provider-z
 import type { Logger } from 'pino';
 import { eventRoutes } from '../routes/events.ts';
 import { handleRoutes } from '../routes/handles.ts';
+import { inputRoutes } from '../routes/input.ts';
 import { nodeRoutes } from '../routes/node.ts';
 import { outputRoutes } from '../routes/output.ts';
 import { problemRoutes } from '../routes/problems.ts';
@@ -133,6 +134,7 @@ export async function build(
     eventRoutes(sockets, daemon);
   });
   outputRoutes(app, daemon);
+  inputRoutes(app, daemon);
   watchRoutes(app, daemon);
   nodeRoutes(app, daemon);
   problemRoutes(app);

@@ -11,6 +11,7 @@ import { Handles } from './handles/handles.ts';
 import { recover } from './handles/recover.ts';
 import { Retention } from './handles/retention.ts';
 import { IdempotencyKeys } from './idempotency/idempotency-keys.ts';
+import { Inputs } from './input/inputs.ts';
 import type { Journal } from './journal/journal.ts';
 import type { HandedJournal } from './journal/replay.ts';
 import { openJournal, outputDirectory, tokenFile } from './journal/state-directory.ts';
@@ -63,6 +64,7 @@ export interface Daemon {
   feed: Feed;
   idempotencyKeys: IdempotencyKeys;
   outputs: Outputs;
+  inputs: Inputs;
   outputAnswers: OutputAnswers;
   usageReader: UsageReader;
   forkServer: ForkServer;
@@ -148,6 +150,7 @@ export function startDaemon(config: Config, { handoff, passed, notifier, feature
     keeper,
     quotaOf: (client) => clients.quotasOf(client).outputBytes,
   });
+  const inputs = new Inputs({ epoll: table.epoll, descriptors: descriptors - RESERVED_DESCRIPTORS });
   const forkServer = new ForkServer(table.epoll, (pid) => reaper.ownChildEnded(pid));
   table.epoll.add(timer, new Wakeup(() => setImmediate(() => deadlines.run())));
   const forUse = descriptors - RESERVED_DESCRIPTORS;
@@ -162,6 +165,7 @@ export function startDaemon(config: Config, { handoff, passed, notifier, feature
     features,
     descriptors: forUse,
     outputs,
+    inputs,
     cgroups,
     forkServer,
   });
@@ -233,6 +237,7 @@ export function startDaemon(config: Config, { handoff, passed, notifier, feature
     feed,
     idempotencyKeys,
     outputs,
+    inputs,
     outputAnswers: new OutputAnswers({ journal, handles, outputs, parking }),
     usageReader: new UsageReader(cgroups),
     forkServer,

@@ -15,6 +15,7 @@ const layers = [
   'src/clients',
   'src/journal',
   'src/output',
+  'src/input',
   'src/idempotency',
   'src/processes',
   'src/deadlines',

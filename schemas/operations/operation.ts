@@ -8,6 +8,7 @@ export const tags = {
   waits: 'waitid(2) on one handle, and poll(2) on many.',
   signals: 'Signals to a process, its group or its descendants.',
   output: 'What a process wrote to a captured stream.',
+  input: 'What a process reads: from a pipe, or from its terminal.',
   events: 'Every change of every handle, as a page or a stream.',
   watches: 'Standing orders that open every process that matches.',
   node: 'The daemon itself: its health, metrics and limits.',
@@ -26,7 +27,7 @@ export type Problems = Readonly<Record<number, readonly ProblemErrno[]>>;
 /** One operation of the API. It is the schema of its route, and what the OpenAPI document says of it. */
 export interface Operation {
   operationId: string;
-  method: 'GET' | 'POST' | 'PATCH' | 'DELETE';
+  method: 'GET' | 'POST' | 'PUT' | 'PATCH' | 'DELETE';
   /** With `{name}` for each parameter. */
   path: `/${string}`;
   tags: (keyof typeof tags)[];
@@ -37,6 +38,8 @@ export interface Operation {
   params?: z.ZodObject;
   querystring?: z.ZodObject;
   body?: z.ZodType;
+  /** The body, where it is a stream of bytes and not JSON. */
+  bytes?: z.ZodType;
   requestHeaders?: readonly RequestHeader[];
   /** Successful answers, by status; `z.null()` for one without a body. */
   response: Readonly<Record<number, z.ZodType | Contents>>;

@@ -16,6 +16,7 @@ import type { Handle } from '../model/process.ts';
 import type { UsageReader } from '../processes/usage-reader.ts';
 import type { Lifetimes } from '../signals/lifetimes.ts';
 import type { Signals } from '../signals/signals.ts';
+import { launchRequestOf } from '../spawn/launch-request.ts';
 import type { Parking } from '../waits/parking.ts';
 import { untilEnded } from '../waits/poll.ts';
 import type { Watches } from '../watches/watches.ts';
@@ -162,7 +163,7 @@ export class HandleOperations {
     const options = { nonblocking, name, labels, claim };
     // An earlier call with this claim made it before the daemon died.
     if (claim?.handle != null) return handles.get(client, claim.handle);
-    if (spawn) return await handles.spawn(client, spawn, options);
+    if (spawn) return await handles.spawn(client, launchRequestOf(spawn), options);
     if (open?.match) return await watches.openOne(client, open.match, options);
     if (open) return await handles.open(client, { pid: open.pid!, inode: open.inode ?? undefined }, options);
     return handles.dup(client, dup!, options);

@@ -24,6 +24,7 @@ const noRights: Entry['rights'] = {
   open: 'none',
   spawn: false,
   signal: false,
+  input: false,
   observe: false,
   admin: false,
   metrics: false,

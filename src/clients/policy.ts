@@ -71,12 +71,14 @@ const QuotasSchema = z.strictObject({
   spawnsPerSecond: rate.optional(),
   requestsPerSecond: rate.optional(),
   outputBytes: count.optional(),
+  terminals: count.optional(),
 });
 
 const rights = {
   open: z.enum(openScopes).default('none'),
   spawn: SpawnRight.default(false),
   signal: z.boolean().default(false),
+  input: z.boolean().optional(),
   observe: z.boolean().default(false),
   admin: z.boolean().default(false),
   metrics: z.boolean().default(false),
@@ -124,10 +126,18 @@ export function policyOf({ clients, default: others }: z.infer<typeof PolicySche
 
 /** Builds an entry. `admin` implies every other right. */
 function entryOf({ quotas, ...given }: Omit<z.infer<typeof ClientSchema>, 'tokens'>, tokens: string[]): Entry {
-  const { open, spawn, signal, observe, admin, metrics } = given;
+  const { open, spawn, signal, input = signal, observe, admin, metrics } = given;
   const rights: Rights = admin
-    ? { open: 'any', spawn: spawn === false ? true : spawn, signal: true, observe: true, admin, metrics: true }
-    : { open, spawn, signal, observe, admin, metrics: metrics || observe };
+    ? {
+        open: 'any',
+        spawn: spawn === false ? true : spawn,
+        signal: true,
+        input: true,
+        observe: true,
+        admin,
+        metrics: true,
+      }
+    : { open, spawn, signal, input, observe, admin, metrics: metrics || observe };
   return { rights, quotas, tokens: tokens.map((token) => token.slice('sha256:'.length).toLowerCase()) };
 }
 

@@ -14,6 +14,8 @@ export interface Quotas {
   requestsPerSecond?: number | undefined;
   /** The total size of stored output in bytes. */
   outputBytes?: number | undefined;
+  /** Terminals that are open. */
+  terminals?: number | undefined;
 }
 
 const advice = {
@@ -23,6 +25,7 @@ const advice = {
   subscriptions: 'Unsubscribe from some handles',
   connections: 'Close one, or send several requests on each',
   outputBytes: 'Close handles whose output is no longer needed',
+  terminals: 'End the programs on some of them',
 };
 const nouns = {
   handles: 'handles on live processes',
@@ -31,6 +34,7 @@ const nouns = {
   subscriptions: 'handles followed by sockets',
   connections: 'connections',
   outputBytes: 'bytes of captured output',
+  terminals: 'open terminals',
 };
 
 /**

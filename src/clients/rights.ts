@@ -40,6 +40,8 @@ export interface Rights {
   spawn: SpawnRule | boolean;
   /** Signal and terminate the processes that it holds. */
   signal: boolean;
+  /** Write to the input and the terminals of the processes that it holds. */
+  input: boolean;
   /** Read every client's handles, events and output. */
   observe: boolean;
   /** Read and change every client's handles, events and output. */
@@ -53,6 +55,7 @@ export const unlimited: Rights = {
   open: 'any',
   spawn: true,
   signal: true,
+  input: true,
   observe: false,
   admin: false,
   metrics: true,

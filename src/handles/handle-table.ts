@@ -15,9 +15,9 @@ import { stale, unknownHandle } from './refusals.ts';
 
 /**
  * What a client wants with a handle. `see` changes nothing; `take` is waitid's collecting; `change` is about the handle itself;
- * `signal` is about its process.
+ * `signal` is about its process, and `input` about what that reads.
  */
-export type Purpose = 'see' | 'take' | 'change' | 'signal';
+export type Purpose = 'see' | 'take' | 'change' | 'signal' | 'input';
 
 export interface ListQuery {
   state?: ProcessState | undefined;
@@ -212,6 +212,7 @@ function requirePurpose({ name, rights }: Client, { id, client }: Handle, purpos
     throw new Problem('EPERM', detail, { handle: id });
   }
   if (purpose === 'signal' && !rights.signal) throw notAllowed('send signals');
+  if (purpose === 'input' && !rights.input) throw notAllowed('write to processes');
   if (purpose !== 'see' && !own && !rights.admin) throw notAllowed('change what is another client’s');
 }
 

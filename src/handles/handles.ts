@@ -172,10 +172,13 @@ export class Handles {
   }
 
   #release(handle: Handle): void {
-    const { table, adoption, settlements, outputs, cgroups } = this.#parts;
+    const { table, adoption, settlements, outputs, inputs, cgroups } = this.#parts;
     const { description, process } = handle;
-    if (description.output.streams.length > 0 && this.#handles.handlesOn(description).length === 0)
+    const hasStreams = description.input !== null || description.output.streams.length > 0;
+    if (hasStreams && this.#handles.handlesOn(description).length === 0) {
+      inputs.release(description);
       outputs.release(description);
+    }
     if (!this.#handles.remove(handle)) {
       table.groups.count(process, -1);
       settlements.closed(process);

@@ -66,13 +66,13 @@ function takeUp(parts: RecoverParts, process: Process, held: readonly Handle[]):
   const { table, handles, adoption } = parts;
   const descriptions = new Map<number, OpenDescription>();
   for (const { description } of held) {
-    const { id, nonblocking, output } = description;
+    const { id, nonblocking, output, input } = description;
     if (descriptions.has(id)) continue;
     const [sibling] = descriptions.values();
     const pidfd = take(parts.inherited, id) ?? kept(parts, process) ?? again(parts, process, sibling);
     if (pidfd === null) break;
     pidfd.nonblocking = nonblocking;
-    descriptions.set(id, new OpenDescription(id, process, pidfd, nonblocking, output));
+    descriptions.set(id, new OpenDescription(id, process, pidfd, nonblocking, output, input));
   }
   const [first] = descriptions.values();
   if (first === undefined) return false;

@@ -2,6 +2,7 @@ import { constants as fs, openSync } from 'node:fs';
 import type { Cgroups } from '../cgroups/cgroups.ts';
 import { type Client, notAllowed } from '../clients/client.ts';
 import type { Problem } from '../errors/problem.ts';
+import type { Inputs } from '../input/inputs.ts';
 import { Batch, type EventSink } from '../journal/batch.ts';
 import type { Journal } from '../journal/journal.ts';
 import { boottimeMs } from '../kernel/clock.ts';
@@ -10,7 +11,7 @@ import type { Features } from '../kernel/features.ts';
 import { readStat } from '../kernel/proc.ts';
 import type { Lifetime } from '../model/lifetime.ts';
 import { Listeners } from '../model/listeners.ts';
-import { Handle, OpenDescription, Process, type Stream } from '../model/process.ts';
+import { Handle, type InputKind, OpenDescription, Process, type Stream } from '../model/process.ts';
 import type { Outputs } from '../output/outputs.ts';
 import type { ProcessTable } from '../processes/process-table.ts';
 import type { Reaper } from '../processes/reaper.ts';
@@ -40,6 +41,7 @@ export interface SpawnerParts {
   /** The pidfds of handles get lower numbers than this. */
   descriptors: number;
   outputs: Outputs;
+  inputs: Inputs;
   cgroups: Cgroups;
   forkServer: ForkServer;
   launch?: typeof launch;
@@ -169,11 +171,17 @@ export class Spawner {
   }
 
   async #launchWithPipes({ number, client, request, streams, ...options }: Spawn): Promise<Launched> {
-    const { outputs, cgroups, forkServer, features, descriptors } = this.#parts;
+    const { outputs, inputs, cgroups, forkServer, features, descriptors } = this.#parts;
     using ends = await outputs.open(number, client, streams).catch((error) => {
       throw explain(error);
     });
-    const files = { nothing: this.#nothing.fd, cgroupProcs: () => cgroups.procsFile(number), output: ends.of };
+    using opened = new DisposableStack();
+    const files = {
+      nothing: this.#nothing.fd,
+      cgroupProcs: () => cgroups.procsFile(number),
+      output: ends.of,
+      input: () => opened.use(inputs.openPipe(number)),
+    };
     const nonblocking = descriptorFlag(options, features);
     return await this.#launch(request, files, { forkServer, nonblocking, descriptors });
   }
@@ -187,8 +195,9 @@ export class Spawner {
     const inode = features.inode ? pidfd.inode : null;
     const argv = request.argv.map(shownOf);
     const lifetime = lifetimeOf(request, inode === null ? (readStat(pid)?.startTicks ?? null) : null);
+    const output = { streams, ended: false };
     const process = new Process({ id: number, pid, inode, argv, relation: 'child', startedAt: now, lifetime });
-    const description = new OpenDescription(number, process, pidfd, nonblocking, { streams, ended: false });
+    const description = new OpenDescription(number, process, pidfd, nonblocking, output, inputOf(request));
     // A negative seq marks the intent; the seq of the handle is only known when that is held.
     spawn.intent = new Handle({ id, client, description, name, labels, createdAt: now, seq: -number });
     const isWritten = journal.commit([
@@ -214,7 +223,7 @@ export class Spawner {
   }
 
   #undo({ number, request, streams, launched, release, intent }: Spawn): void {
-    const { reaper, journal, outputs, cgroups } = this.#parts;
+    const { reaper, journal, outputs, inputs, cgroups } = this.#parts;
     if (launched !== null) {
       launched.undo();
       reaper.discard(launched.pid);
@@ -222,6 +231,7 @@ export class Spawner {
     if (intent !== null) journal.commit([{ write: 'withdrawn', handle: intent }]);
     release?.();
     outputs.discard(number, streams);
+    inputs.close(number);
     if (request.cgroup !== undefined) cgroups.release(number);
   }
 
@@ -247,6 +257,11 @@ export class Spawner {
 function lifetimeOf({ timeout, lease }: LaunchRequest, startTicks: number | null): Lifetime | null {
   if (timeout === undefined && lease === undefined) return null;
   return { startedAt: boottimeMs(), startTicks, timeout: timeout ?? null, lease: lease ?? null };
+}
+
+function inputOf({ stdin, tty }: LaunchRequest): InputKind | null {
+  if (tty !== undefined) return 'tty';
+  return stdin === 'pipe' ? 'pipe' : null;
 }
 
 function captured({ stdout, stderr }: LaunchRequest): Stream[] {

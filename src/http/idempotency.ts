@@ -79,7 +79,7 @@ function checked(given: readonly string[] = []): string {
 }
 
 function textOf({ method, url, body }: FastifyRequest): string {
-  return JSON.stringify([method, url, body ?? null]);
+  return JSON.stringify([method, url, Buffer.isBuffer(body) ? body.toString('base64') : (body ?? null)]);
 }
 
 function answerOf(reply: FastifyReply, payload: unknown): Answer {

@@ -49,6 +49,7 @@ export interface OpenApiDocument {
 }
 
 const JSON_TYPE = 'application/json';
+const BYTES_TYPE = 'application/octet-stream';
 
 const info = {
   title: 'waitd',
@@ -92,8 +93,8 @@ export function openApiDocument(version: string, closed = false): OpenApiDocumen
   const read: Record<string, z.ZodType> = {};
   const written: Record<string, z.ZodType> = { problem: ProblemDocument };
   for (const operation of operations) {
-    const { operationId, params, querystring, body, response, webSocket } = operation;
-    const given = { params, querystring, body, clientFrame: webSocket?.clientFrame };
+    const { operationId, params, querystring, body, bytes, response, webSocket } = operation;
+    const given = { params, querystring, body, bytes, clientFrame: webSocket?.clientFrame };
     for (const [part, schema] of Object.entries(given))
       if (schema !== undefined) read[`${operationId} ${part}`] = schema;
     for (const [status, answer] of Object.entries(response))
@@ -144,7 +145,7 @@ class Writer {
   }
 
   operation(operation: Operation): OperationObject {
-    const { operationId, tags, summary, description, open, body, response, problems, webSocket } = operation;
+    const { operationId, tags, summary, description, open, body, bytes, response, problems, webSocket } = operation;
     const parameters = this.#parametersOf(operation);
     const responses: OperationObject['responses'] = {};
     if (webSocket !== undefined) responses[101] = this.#upgrade(operation, webSocket.subprotocol);
@@ -164,6 +165,9 @@ class Writer {
           required: !body.safeParse(undefined).success,
           content: { [JSON_TYPE]: { schema: this.#schemas[`${operationId} body`]! } },
         },
+      }),
+      ...(bytes !== undefined && {
+        requestBody: { required: false, content: { [BYTES_TYPE]: { schema: this.#schemas[`${operationId} bytes`]! } } },
       }),
       responses,
     };

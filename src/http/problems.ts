@@ -13,7 +13,8 @@ import { hasZodFastifySchemaValidationErrors } from 'fastify-type-provider-zod';
 import { MOST_ERRORS } from '../../schemas/bounded.ts';
 import type { ProblemErrno } from '../../schemas/vocabulary.ts';
 import { Problem } from '../errors/problem.ts';
-import { BODY_LIMIT, HEADERS_LIMIT } from './limits.ts';
+import { isLongUnread, isStreamed } from './bodies.ts';
+import { HEADERS_LIMIT } from './limits.ts';
 import { linger } from './linger.ts';
 import { requestId } from './request-id.ts';
 
@@ -95,13 +96,6 @@ export function sendProblem(reply: FastifyReply, problem: Problem): void {
   raw.end(body);
 }
 
-/** Reports whether the rest of a request may be too long to read it for the sake of the next request on the connection. */
-function isLongUnread({ complete, headers }: IncomingMessage): boolean {
-  if (complete) return false;
-  if (headers['transfer-encoding'] !== undefined || headers.expect !== undefined) return true;
-  return Number(headers['content-length']) > BODY_LIMIT;
-}
-
 /** Returns the headers of every answer. */
 export function usualHeaders(requestId: string): Record<string, string> {
   return { 'cache-control': 'no-store', 'x-content-type-options': 'nosniff', 'x-request-id': requestId };
@@ -152,6 +146,8 @@ export function refuseUnparsed(error: Error & { code?: string }, socket: Duplex)
     socket.destroy();
     return;
   }
+  const due = answerDueOn(socket);
+  if (error.code === 'ERR_HTTP_REQUEST_TIMEOUT' && due !== null && isStreamed(due.req)) return;
   const problem =
     unparsed[error.code ?? ''] ??
     new Problem('EPROTO', 'The request is not well-formed HTTP. Send it as RFC 9112 defines.', { status: 400 });

@@ -2,6 +2,7 @@ import type { Lifetime, Overdue } from '../model/lifetime.ts';
 import {
   type Ending,
   Handle,
+  type InputKind,
   type Labels,
   OpenDescription,
   type Output,
@@ -37,6 +38,7 @@ export interface HandleRow extends ProcessRow {
   description: number;
   nonblocking: number;
   output: number;
+  input: InputKind | null;
   name: string | null;
   labels: string;
   created_at: number;
@@ -98,8 +100,9 @@ export function handleOf(
   }
   let description = descriptions.get(row.description);
   if (description === undefined) {
-    description = new OpenDescription(row.description, process, null, row.nonblocking === 1, outputOf(row.output));
-    descriptions.set(row.description, description);
+    const { description: id, nonblocking, output, input } = row;
+    description = new OpenDescription(id, process, null, nonblocking === 1, outputOf(output), input);
+    descriptions.set(id, description);
   }
   const { id, client, name, seq, watch } = row;
   const labels = JSON.parse(row.labels) as Labels;

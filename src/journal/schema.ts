@@ -136,6 +136,8 @@ export const MIGRATIONS: readonly string[] = [
   ALTER TABLE processes ADD COLUMN remains TEXT;
   CREATE INDEX processes_remaining ON processes (id) WHERE remains IS NOT NULL;
   `,
+  // What stdin is: 'pipe' or 'tty'; null where no request can write to it.
+  'ALTER TABLE handles ADD COLUMN input TEXT;',
 ];
 
 /** The current version. A journal of a later version cannot be read. */

@@ -98,7 +98,7 @@ function processStatement(process: Process, boot: string): Statement {
 function handleStatements({ seq, id, client, description, createdAt, name, labels }: Handle): Statement[] {
   return [
     [
-      `INSERT INTO handles VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
+      `INSERT INTO handles VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
        ON CONFLICT (seq) DO UPDATE SET name = excluded.name, labels = excluded.labels, created_at = excluded.created_at
        ON CONFLICT (id) DO UPDATE SET name = excluded.name, labels = excluded.labels, created_at = excluded.created_at`,
       [
@@ -112,6 +112,7 @@ function handleStatements({ seq, id, client, description, createdAt, name, label
         JSON.stringify(labels),
         createdAt,
         name,
+        description.input,
       ],
     ],
     ['DELETE FROM labels WHERE handle = ?', [seq]],

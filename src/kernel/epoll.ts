@@ -12,6 +12,7 @@ const EPOLL_CTL_ADD = 1;
 const EPOLL_CTL_DEL = 2;
 const EPOLL_CTL_MOD = 3;
 const EPOLLIN = 0x001;
+const EPOLLOUT = 0x004;
 const EPOLLHUP = 0x010;
 const EPOLLONESHOT = 0x4000_0000;
 const EPOLLET = 0x8000_0000;
@@ -86,13 +87,15 @@ export class Epoll<T> {
   /**
    * Registers a descriptor. If it is ready already, the next drain reports it.
    * @param once disables the registration after one report until {@link rearm} (EPOLLONESHOT), for descriptors that are ready often
+   * @param writable also reports when the descriptor can be written to again
    * @throws {SystemError} ENOMEM, ENOSPC, EPERM
    */
-  add(fd: Descriptor, token: T, { once = false } = {}): Registration {
+  add(fd: Descriptor, token: T, { once = false, writable = false } = {}): Registration {
     const index = this.#free.pop() ?? this.#slots.push({ generation: 0, fd: null, token: null }) - 1;
     const slot = this.#slots[index]!;
     try {
-      this.#control(EPOLL_CTL_ADD, fd, EPOLLET + EPOLLIN + (once ? EPOLLONESHOT : 0), index);
+      const events = EPOLLET + EPOLLIN + (writable ? EPOLLOUT : 0) + (once ? EPOLLONESHOT : 0);
+      this.#control(EPOLL_CTL_ADD, fd, events, index);
     } catch (error) {
       this.#free.push(index);
       throw error;

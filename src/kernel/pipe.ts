@@ -10,7 +10,11 @@ const splice = bindAside(
   'long splice(int from, void *fromOffset, int to, void *toOffset, size_t length, unsigned int flags)',
 );
 const O_CLOEXEC = 0o2000000;
+const write = bind('long write(int fd, void *bytes, size_t length)');
+const fcntl = bind('int fcntl(int fd, int command, long argument)');
 const POLLIN = 0x001;
+const POLLERR = 0x008;
+const F_GETPIPE_SZ = 1032;
 const POLLHUP = 0x010;
 const SPLICE_F_NONBLOCK = 2;
 
@@ -33,12 +37,40 @@ export function givePipe(end: Descriptor, uid: number): void {
  * @returns `ready` if the pipe has bytes or has ended, `hungUp` if its last writer has closed it
  */
 export function look(reader: Descriptor): { ready: boolean; hungUp: boolean } {
-  const request = Buffer.alloc(8); // struct pollfd: fd, events, revents
-  request.writeInt32LE(reader.fd, 0);
-  request.writeInt16LE(POLLIN, 4);
-  checked('poll', poll(request, 1, 0));
-  const events = request.readInt16LE(6);
+  const events = eventsOf(reader, POLLIN);
   return { ready: events !== 0, hungUp: (events & POLLHUP) !== 0 };
+}
+
+function eventsOf({ fd }: Descriptor, wanted: number): number {
+  const request = Buffer.alloc(8); // struct pollfd: fd, events, revents
+  request.writeInt32LE(fd, 0);
+  request.writeInt16LE(wanted, 4);
+  checked('poll', poll(request, 1, 0));
+  return request.readInt16LE(6);
+}
+
+/** Returns whether the last reader of a pipe has closed it. */
+export function isBroken(writer: Descriptor): boolean {
+  return (eventsOf(writer, 0) & POLLERR) !== 0;
+}
+
+/** Returns how many bytes a pipe can hold. The program may change that (fcntl(2), F_SETPIPE_SZ). */
+export function capacityOf(pipe: Descriptor): number {
+  return checked('fcntl', fcntl(pipe.fd, F_GETPIPE_SZ, 0));
+}
+
+/**
+ * Writes to a nonblocking descriptor as write(2) does: up to PIPE_BUF bytes at once or not at all, and of more as many as fit (pipe(7)).
+ * @returns the number of bytes that were written; 0 if none fit
+ * @throws {SystemError} EPIPE without a reader; EIO of a terminal that no process has open
+ */
+export function writeNow({ fd }: Descriptor, bytes: Buffer): number {
+  try {
+    return checked('write', write(fd, bytes, bytes.length));
+  } catch (error) {
+    if (isErrno(error, 'EAGAIN')) return 0;
+    throw error;
+  }
 }
 
 /**

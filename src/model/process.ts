@@ -145,6 +145,9 @@ export class Process {
 
 export type Stream = 'stdout' | 'stderr';
 
+/** What stdin of a spawned process is, where later requests can write to it. */
+export type InputKind = 'pipe' | 'tty';
+
 /** The captured streams of a spawned process. */
 export interface Output {
   readonly streams: readonly Stream[];
@@ -162,6 +165,8 @@ export class OpenDescription {
   readonly process: Process;
   /** The output that the spawn captures. An `open` of the same process has none. */
   readonly output: Output;
+  /** The input that the spawn has made; `null` for none. */
+  readonly input: InputKind | null;
   #pidfd: Pidfd | null;
   #nonblocking: boolean;
   #references = 0;
@@ -173,10 +178,12 @@ export class OpenDescription {
     pidfd: Pidfd | null,
     nonblocking: boolean,
     output: Output = { streams: [], ended: true },
+    input: InputKind | null = null,
   ) {
     this.id = id;
     this.process = process;
     this.output = output;
+    this.input = input;
     this.#pidfd = pidfd;
     this.#nonblocking = nonblocking;
     if (pidfd !== null) process.descriptions.add(this);

@@ -8,7 +8,8 @@ export type Argument = Spawn['argv'][number];
 
 /** `literally`: no part of the path may be a symbolic link. */
 type Literally = { literally?: boolean };
-export type OutputTarget = Exclude<Spawn['stdout'], object> | (Extract<Spawn['stdout'], object> & Literally);
+type Target = NonNullable<Spawn['stdout']>;
+export type OutputTarget = Exclude<Target, object> | (Extract<Target, object> & Literally);
 
 /** Stands for a secret argument wherever a command line is shown or stored. */
 export const HIDDEN = '***';
@@ -25,9 +26,14 @@ export interface LaunchRequest extends Omit<Spawn, 'stdin' | 'stdout' | 'stderr'
   /** Whether a symbolic link in `cwd` is refused. */
   cwdLiterally?: boolean;
   /** `inherit` is for the daemon's own main program alone. */
-  stdin: Spawn['stdin'] | 'inherit';
+  stdin: NonNullable<Spawn['stdin']> | 'inherit';
   stdout: OutputTarget;
   stderr: OutputTarget | 'stdout';
+}
+
+/** Returns the request of a client, with the defaults of its streams. */
+export function launchRequestOf({ stdin = 'null', stdout = 'null', stderr = 'null', ...spawn }: Spawn): LaunchRequest {
+  return { ...spawn, stdin, stdout, stderr };
 }
 
 /** The user of a container often has no entry in the password database. */

@@ -23,6 +23,8 @@ import {
 export interface LaunchFiles {
   /** Returns the write end of the pipe that captures a stream of the new process. It stays open here. */
   output(stream: 'stdout' | 'stderr'): Descriptor;
+  /** Returns the read end of the pipe that is the standard input of the new process. It stays open here. */
+  input(): Descriptor;
   /** A descriptor of /dev/null. */
   nothing: number;
   /** Returns the path of `cgroup.procs` of the cgroup that was made for the process. */
@@ -71,7 +73,7 @@ export async function launch(
   try {
     const identity = identityOf(request);
     const program = new LaunchProgram(planOf(request, files, identity));
-    const stdin = source(request.stdin, files, keep);
+    const stdin = source(request.stdin, { files, identity, keep });
     const parts = { files, identity, keep };
     const stdout = target(request.stdout, 'stdout', parts);
     const stderr = request.stderr === 'stdout' ? stdout : target(request.stderr, 'stderr', parts);
@@ -165,9 +167,14 @@ function openOrEnd(pid: number, nonblocking: boolean, fork: Fork): Pidfd {
   }
 }
 
-function source(from: LaunchRequest['stdin'], files: LaunchFiles, keep: Keep): number {
+function source(from: LaunchRequest['stdin'], { files, identity, keep }: StreamParts): number {
   if (from === 'inherit') return inherited(0, keep);
   if (from === 'null') return files.nothing;
+  if (from === 'pipe') {
+    const end = files.input();
+    if (identity !== null) givePipe(end, identity.uid);
+    return end.fd;
+  }
   // A file in memory, not a pipe: it needs no writer, never blocks, and is on no disk. The child gets a description of its own,
   // read-only and at the beginning.
   using data = MemoryFile.create('stdin');
@@ -175,14 +182,14 @@ function source(from: LaunchRequest['stdin'], files: LaunchFiles, keep: Keep): n
   return keep(data.reopened()).fd;
 }
 
-interface TargetParts {
+interface StreamParts {
   files: LaunchFiles;
   identity: Identity | null;
   keep: Keep;
 }
 
 /** A file is opened by the child: if its file system blocks, only the child waits. */
-function target(to: OutputTarget, stream: 'stdout' | 'stderr', { files, identity, keep }: TargetParts): number {
+function target(to: OutputTarget, stream: 'stdout' | 'stderr', { files, identity, keep }: StreamParts): number {
   if (to === 'inherit') return inherited(stream === 'stdout' ? 1 : 2, keep);
   if (to !== 'capture') return files.nothing;
   const end = files.output(stream);

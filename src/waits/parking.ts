@@ -39,34 +39,24 @@ export class Parking {
   park<T>(
     handles: readonly Handle[],
     attempt: (changed: Handle) => T | null,
-    { timeoutMs, caller: { client, abortSignal }, also }: ParkOptions,
+    { timeoutMs, caller, also }: ParkOptions,
   ): Promise<T | Unparked> {
     if (this.#closed !== null) return Promise.reject(this.#closed);
-    if (abortSignal.aborted) return Promise.resolve('aborted');
-    const reservation = client?.reserve('parkedWaits');
+    if (caller.abortSignal.aborted) return Promise.resolve('aborted');
     const { promise, resolve, reject } = Promise.withResolvers<T | Unparked>();
-    const timer =
-      timeoutMs === undefined ? undefined : setTimeout(() => finish('timed out'), Math.min(timeoutMs, LONGEST_MS));
-    const onAbort = (): void => finish('aborted');
     const held = new DisposableStack();
+    held.use(this.attend({ timeoutMs, caller }, (why) => (typeof why === 'string' ? finish(why) : refuse(why))));
     for (const handle of handles) {
       held.use(this.hold(handle));
       held.defer(handle.process.watch(() => tryAgain(handle)));
       if (also !== undefined) held.defer(also(() => tryAgain(handle)));
     }
-    const leave = (): void => {
-      reservation?.[Symbol.dispose]();
-      clearTimeout(timer);
-      abortSignal.removeEventListener('abort', onAbort);
-      this.#parked.delete(refuse);
-      held.dispose();
-    };
     const finish = (result: T | Unparked): void => {
-      leave();
+      held.dispose();
       resolve(result);
     };
     const refuse = (problem: unknown): void => {
-      leave();
+      held.dispose();
       reject(problem);
     };
     const tryAgain = (changed: Handle): void => {
@@ -77,9 +67,34 @@ export class Parking {
         refuse(problem);
       }
     };
-    abortSignal.addEventListener('abort', onAbort);
-    this.#parked.add(refuse);
     return promise;
+  }
+
+  /**
+   * Counts a call that waits, and watches for what ends it before its result.
+   * @param end called at most once: after the timeout, when the caller disconnects, or with ESHUTDOWN when the daemon stops
+   * @returns to be disposed of when the call is answered
+   * @throws {Problem} EDQUOT; ESHUTDOWN
+   */
+  attend(
+    { timeoutMs, caller: { client, abortSignal } }: Omit<ParkOptions, 'also'>,
+    end: (why: Unparked | Problem) => void,
+  ): Disposable {
+    this.requireOpen();
+    const reservation = client?.reserve('parkedWaits');
+    const timer =
+      timeoutMs === undefined ? undefined : setTimeout(() => end('timed out'), Math.min(timeoutMs, LONGEST_MS));
+    const onAbort = (): void => end('aborted');
+    abortSignal.addEventListener('abort', onAbort);
+    this.#parked.add(end);
+    return {
+      [Symbol.dispose]: () => {
+        reservation?.[Symbol.dispose]();
+        clearTimeout(timer);
+        abortSignal.removeEventListener('abort', onAbort);
+        this.#parked.delete(end);
+      },
+    };
   }
 
   /**

@@ -189,7 +189,8 @@ export class Daemon {
   request(method: string, path: string, options: RequestOptions = {}): Promise<Response> {
     const { body, headers = {}, signal, tcp = false, socket = this.socket } = options;
     const { promise, resolve, reject } = Promise.withResolvers<Response>();
-    const payload = body === undefined ? undefined : typeof body === 'string' ? body : JSON.stringify(body);
+    const isRaw = body === undefined || typeof body === 'string' || Buffer.isBuffer(body);
+    const payload = isRaw ? (body as string | Buffer | undefined) : JSON.stringify(body);
     const request = httpRequest(
       {
         ...(tcp ? { host: '127.0.0.1', port: this.port } : { socketPath: socket }),
@@ -248,6 +249,12 @@ export class Daemon {
     const answer = await this.post('/v1/handles', { spawn: { argv, ...spawnMore }, ...more });
     assert.equal(answer.status, 201, answer.text);
     return answer.body;
+  }
+
+  /** Writes to the standard input of a process. @param query with its `?` */
+  write(id: string, bytes: string | Buffer, query = '', options: RequestOptions = {}): Promise<Response> {
+    const headers = { 'content-type': 'application/octet-stream', ...options.headers };
+    return this.request('POST', `/v1/handles/${id}/stdin${query}`, { ...options, body: bytes, headers });
   }
 
   waitid(id: string, body?: unknown, options?: RequestOptions): Promise<Response> {
