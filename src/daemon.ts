@@ -11,13 +11,14 @@ import { Handles } from './handles/handles.ts';
 import { recover } from './handles/recover.ts';
 import { Retention } from './handles/retention.ts';
 import { IdempotencyKeys } from './idempotency/idempotency-keys.ts';
-import { Inputs } from './input/inputs.ts';
+import { type HandedInput, Inputs } from './input/inputs.ts';
+import { isInputName, storedInputs } from './input/stored-inputs.ts';
 import type { Journal } from './journal/journal.ts';
 import type { HandedJournal } from './journal/replay.ts';
 import { openJournal, outputDirectory, tokenFile } from './journal/state-directory.ts';
 import { BootTimer } from './kernel/boot-timer.ts';
 import { boottimeMs } from './kernel/clock.ts';
-import { type Descriptor, descriptorLimit } from './kernel/descriptor.ts';
+import { Descriptor, descriptorLimit } from './kernel/descriptor.ts';
 import { Wakeup } from './kernel/epoll.ts';
 import type { Features } from './kernel/features.ts';
 import type { Notifier, Passed } from './kernel/notify.ts';
@@ -28,8 +29,8 @@ import { Keeper } from './output/keeper.ts';
 import type { KnownKeeper } from './output/keepers-file.ts';
 import { Outputs } from './output/outputs.ts';
 import { Adoption } from './processes/adoption.ts';
+import { DescriptorStore, pidfdName, pidfdsIn, storedPidfds } from './processes/descriptor-store.ts';
 import { type HandedProcesses, handOverProcesses, pidfdsOf } from './processes/hand-over.ts';
-import { PidfdStore, storedPidfds } from './processes/pidfd-store.ts';
 import { ProcessTable } from './processes/process-table.ts';
 import { Reaper } from './processes/reaper.ts';
 import { UsageReader } from './processes/usage-reader.ts';
@@ -83,6 +84,9 @@ export interface DaemonHandoff extends HandedProcesses {
   lock: number;
   /** The journal's numbers of the processes whose pidfds the service manager stores. */
   stored: number[];
+  /** The names of the inputs that it stores. */
+  storedInputs: string[];
+  inputs: HandedInput[];
   /** The processes that hold the pipes of captured streams. */
   keepers: KnownKeeper[];
   /** The changes that the journal has not written to its files. */
@@ -128,9 +132,14 @@ export function startDaemon(config: Config, { handoff, passed, notifier, feature
   const timer = new BootTimer();
   const deadlines = new Deadlines(timer, boottimeMs);
   const feed = new Feed(journal, config.socketBuffer, deadlines);
-  const kept = [...stored.keys(), ...(handoff?.stored ?? [])];
+  const leftInputs = storedInputs(passed);
+  const kept = [
+    ...[...stored.keys(), ...(handoff?.stored ?? [])].map(pidfdName),
+    ...leftInputs.keys(),
+    ...(handoff?.storedInputs ?? []),
+  ];
   // Before 6.9 a stored pidfd has no inode, so its process could not be identified after a restart.
-  const store = notifier === null || !features.inode ? null : new PidfdStore(notifier, kept);
+  const store = notifier === null || !features.inode ? null : new DescriptorStore(notifier, kept);
   const table = new ProcessTable(store);
   const adoption = new Adoption(table);
   const cgroups = new Cgroups(config.cgroup ?? null, journal.node);
@@ -150,7 +159,7 @@ export function startDaemon(config: Config, { handoff, passed, notifier, feature
     keeper,
     quotaOf: (client) => clients.quotasOf(client).outputBytes,
   });
-  const inputs = new Inputs({ epoll: table.epoll, descriptors: descriptors - RESERVED_DESCRIPTORS });
+  const inputs = new Inputs({ epoll: table.epoll, store, descriptors: descriptors - RESERVED_DESCRIPTORS });
   const forkServer = new ForkServer(table.epoll, (pid) => reaper.ownChildEnded(pid));
   table.epoll.add(timer, new Wakeup(() => setImmediate(() => deadlines.run())));
   const forUse = descriptors - RESERVED_DESCRIPTORS;
@@ -200,6 +209,9 @@ export function startDaemon(config: Config, { handoff, passed, notifier, feature
     outputs,
     cgroups,
   });
+  const handed = handoff?.inputs.map(({ fd, ...input }) => ({ ...input, descriptor: new Descriptor(fd), inode: null }));
+  inputs.resume([...leftInputs.values(), ...(handed ?? [])], (id) => handles.withInput(id));
+  store?.keepOnly(new Set([...[...table.values()].map(({ id }) => pidfdName(id)), ...inputs.storedNames]));
   for (const stop of handoff?.stops ?? []) table.stops.note(stop.siginfo.pid, stop);
   const promised = new Set(journal.queries.terminations().map(({ process }) => process));
   for (const { fd, ...group } of handoff?.groups ?? []) {
@@ -271,11 +283,12 @@ export function startDaemon(config: Config, { handoff, passed, notifier, feature
       settlements.stop();
       reaper.stop();
       forkServer.close();
-      const stored = store?.close() ?? [];
+      const names = store?.close() ?? [];
+      const handed = { stored: pidfdsIn(names), storedInputs: names.filter(isInputName), inputs: inputs.handOver() };
       journal.close();
       const unwritten = journal.handed;
       lock.keepOverExec();
-      return { lock: lock.fd, unwritten, stored, keepers: keeper.handover, ...handOverProcesses(table) };
+      return { lock: lock.fd, unwritten, ...handed, keepers: keeper.handover, ...handOverProcesses(table) };
     },
   };
 }

@@ -6,7 +6,7 @@ import { createInterface } from 'node:readline';
 import t, { type Test } from 'tap';
 import { Notifier } from '../src/kernel/notify.ts';
 import { Pidfd } from '../src/kernel/pidfd.ts';
-import { PidfdStore } from '../src/processes/pidfd-store.ts';
+import { DescriptorStore, pidfdName, pidfdsIn } from '../src/processes/descriptor-store.ts';
 import { Daemon, eventually, stateOf, temporaryDirectory } from './support/harness.ts';
 
 const STORE = join(import.meta.dirname, 'support/store.py');
@@ -183,16 +183,15 @@ t.test('stored pidfds without a handle, or of another process, are removed and c
 });
 
 t.test('the store holds no more than the kernel lets a service be started with', (t) => {
-  const store = new PidfdStore(notifierTo('/nonexistent/notify'), [1, 2, 3]);
+  const store = new DescriptorStore(notifierTo('/nonexistent/notify'), [1, 2, 3].map(pidfdName));
   using pidfd = Pidfd.open(process.pid);
-  for (let id = 4; id < 20_000; id += 1) store.put(id, pidfd);
-  store.remove(1);
-  store.remove(10_000);
-  store.put(20_000, pidfd);
+  for (let id = 4; id < 20_000; id += 1) store.put(pidfdName(id), pidfd);
+  store.remove(pidfdName(1));
+  store.remove(pidfdName(10_000));
+  store.put(pidfdName(20_000), pidfd);
   const starts = (ids: readonly number[]): boolean =>
-    spawnSync('true', { env: { ...process.env, LISTEN_FDNAMES: ids.map((id) => `waitd-${id}`).join(':') } }).status ===
-    0;
-  const kept = store.close();
+    spawnSync('true', { env: { ...process.env, LISTEN_FDNAMES: ids.map(pidfdName).join(':') } }).status === 0;
+  const kept = pidfdsIn(store.close());
   t.ok(kept.length > 10_000, `${kept.length}`);
   t.same(
     [1, 2, 10_000, 20_000].filter((id) => kept.includes(id)),

@@ -9,7 +9,7 @@ import { Handle, OpenDescription, type Process } from '../model/process.ts';
 import type { StopRecord } from '../model/stop-reports.ts';
 import type { Outputs } from '../output/outputs.ts';
 import { type Adoption, parentOf } from '../processes/adoption.ts';
-import type { PidfdStore } from '../processes/pidfd-store.ts';
+import { type DescriptorStore, pidfdName } from '../processes/descriptor-store.ts';
 import type { ProcessTable } from '../processes/process-table.ts';
 import type { Reaper } from '../processes/reaper.ts';
 import type { Handles } from './handles.ts';
@@ -26,7 +26,7 @@ export interface RecoverParts {
   inherited: Map<number, Pidfd>;
   /** The pidfds that the service manager kept, by the journal's number of the process. Used ones are taken out. */
   stored: Map<number, Pidfd>;
-  store: PidfdStore | null;
+  store: DescriptorStore | null;
   outputs: Outputs;
   cgroups: Cgroups;
   /** The stop reports of the earlier image, by the journal's number of the process. */
@@ -58,7 +58,6 @@ export function recover(parts: RecoverParts): void {
   parts.inherited.clear();
   for (const pidfd of parts.stored.values()) pidfd.close();
   parts.stored.clear();
-  parts.store?.keepOnly(new Set([...parts.table.values()].map(({ id }) => id)));
 }
 
 /** @returns false if the process does not exist any more */
@@ -98,7 +97,7 @@ function kept({ stored, store }: RecoverParts, process: Process): Pidfd | undefi
   const pidfd = take(stored, process.id);
   if (pidfd === undefined || pidfd.inode === process.inode) return pidfd;
   pidfd.close();
-  store?.remove(process.id); // before another is stored under this number
+  store?.remove(pidfdName(process.id)); // before another is stored under this number
   return undefined;
 }
 

@@ -209,13 +209,14 @@ export class Spawner {
   }
 
   #hold({ intent, streams }: Spawn): Handle {
-    const { journal, feed, table, handles, outputs } = this.#parts;
+    const { journal, feed, table, handles, outputs, inputs } = this.#parts;
     const handle = new Handle({ ...intent!, seq: journal.head });
     const { client, description } = handle;
     const batch = new Batch(journal);
     batch.write({ write: 'placed', handle, before: intent!.seq });
     batch.event('opened', handle);
     if (streams.length > 0) outputs.track(description, client);
+    if (description.input !== null) inputs.track(description);
     table.add(handle.process);
     handles.add(handle);
     batch.commit(feed);

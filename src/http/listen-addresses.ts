@@ -1,6 +1,7 @@
 import { closeSync, existsSync } from 'node:fs';
 import type { Address } from '../config/config.ts';
 import { identify, removeSocketFile, type SocketFile } from '../files/made.ts';
+import { isInputName } from '../input/stored-inputs.ts';
 import { listensAt } from '../kernel/listening.ts';
 import type { Passed } from '../kernel/notify.ts';
 
@@ -90,7 +91,7 @@ function fileOf(address: Address, { made }: ListeningSocket): SocketFile | undef
  */
 export function endpointsAtStart({ listen, listenGiven }: Wanted, passed: readonly Passed[]): Endpoint[] {
   const sockets = passed
-    .filter(({ isPidfd }) => !isPidfd)
+    .filter(({ kind, name }) => kind !== 'pidfd' && (kind === 'other' || !isInputName(name)))
     .map(({ fd, name }) => {
       const bound = listensAt(fd);
       if (bound === null)

@@ -1,11 +1,22 @@
 import { type Descriptor, keepBelow } from '../kernel/descriptor.ts';
 import type { Epoll, Wakeup } from '../kernel/epoll.ts';
 import { makePipe } from '../kernel/pipe.ts';
-import type { OpenDescription } from '../model/process.ts';
+import type { InputKind, OpenDescription } from '../model/process.ts';
+import type { DescriptorStore } from '../processes/descriptor-store.ts';
 import { Input } from './input.ts';
+import { inputName, type LeftInput } from './stored-inputs.ts';
+
+/** An input for the next image of the daemon. */
+export interface HandedInput {
+  description: number;
+  kind: InputKind;
+  fd: number;
+}
 
 export interface InputsParts {
   epoll: Pick<Epoll<Wakeup>, 'add' | 'remove'>;
+  /** Keeps them while no daemon runs; `null` without a service manager. */
+  store: DescriptorStore | null;
   /** Pipes and terminals get lower numbers than this. */
   descriptors: number;
 }
@@ -14,9 +25,15 @@ export interface InputsParts {
 export class Inputs {
   readonly #parts: InputsParts;
   readonly #inputs = new Map<number, Input>();
+  readonly #stored = new Set<string>();
 
   constructor(parts: InputsParts) {
     this.#parts = parts;
+  }
+
+  /** The names of what the service manager stores. */
+  get storedNames(): Iterable<string> {
+    return this.#stored;
   }
 
   /** Returns the input of a description; `undefined` if it was closed. */
@@ -45,6 +62,44 @@ export class Inputs {
   #hold(id: number, input: Input): void {
     this.#inputs.set(id, input);
     input.onClosed(() => this.#inputs.delete(id));
+  }
+
+  /** Has the service manager keep the input of a process that runs now. */
+  track(description: OpenDescription): void {
+    const input = this.of(description);
+    const name = inputName(description);
+    const { store } = this.#parts;
+    if (input === undefined || name === null || store === null) return;
+    store.put(name, input.descriptor);
+    this.#stored.add(name);
+    input.onClosed(() => {
+      store.remove(name);
+      this.#stored.delete(name);
+    });
+  }
+
+  /**
+   * Takes over what earlier daemons have left.
+   * @param ownerOf returns the description of a number, if it has an input and a handle
+   */
+  resume(left: Iterable<LeftInput>, ownerOf: (id: number) => OpenDescription | undefined): void {
+    for (const { description: id, kind, descriptor, inode } of left) {
+      const owner = ownerOf(id);
+      const isKnown = owner?.input === kind && (inode === null || inode === owner.process.inode);
+      if (!isKnown) descriptor.close();
+      else {
+        this.#hold(id, new Input(kind, descriptor, this.#parts.epoll));
+        this.track(owner);
+      }
+    }
+  }
+
+  /** Hands the inputs over; their descriptors stay open over the next execve(2). */
+  handOver(): HandedInput[] {
+    return [...this.#inputs].map(([description, { kind, descriptor }]) => {
+      descriptor.keepOverExec();
+      return { description, kind, fd: descriptor.fd };
+    });
   }
 
   /** Closes the pipe of a description without a handle. A terminal stays open, since its end would hang up its processes. */

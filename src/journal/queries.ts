@@ -183,6 +183,11 @@ export class Queries {
     return this.#handles('WHERE h.output > 0 AND h.output < 4').map(({ handle }) => handle);
   }
 
+  /** Returns the open handles on a description that has an input. */
+  withInput(description: number): StoredHandle[] {
+    return this.#handles('WHERE h.description = ? AND h.input IS NOT NULL', [description]);
+  }
+
   /** Returns every watch, with its sightings of this boot. */
   watches(): StoredWatch[] {
     return watchesOf((sql, values) => this.#reader.all(sql, values), this.#bootId);
@@ -207,8 +212,8 @@ export class Queries {
   }
 
   /** @param where selects few rows. The `+` lets SQLite sort these, rather than search all rows in the order of their seqs */
-  #handles(where: string): StoredHandle[] {
-    const rows = this.#reader.all<HandleRow>(`${HANDLE_COLUMNS} ${where} ORDER BY +h.seq`, []);
+  #handles(where: string, values: number[] = []): StoredHandle[] {
+    const rows = this.#reader.all<HandleRow>(`${HANDLE_COLUMNS} ${where} ORDER BY +h.seq`, values);
     const processes = new Map<number, Process>();
     const descriptions = new Map<number, OpenDescription>();
     return rows.map((row) => ({ handle: handleOf(row, processes, descriptions), boot: row.boot }));

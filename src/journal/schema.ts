@@ -137,7 +137,10 @@ export const MIGRATIONS: readonly string[] = [
   CREATE INDEX processes_remaining ON processes (id) WHERE remains IS NOT NULL;
   `,
   // What stdin is: 'pipe' or 'tty'; null where no request can write to it.
-  'ALTER TABLE handles ADD COLUMN input TEXT;',
+  `
+  ALTER TABLE handles ADD COLUMN input TEXT;
+  CREATE INDEX handles_with_input ON handles (description) WHERE input IS NOT NULL;
+  `,
 ];
 
 /** The current version. A journal of a later version cannot be read. */

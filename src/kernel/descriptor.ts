@@ -45,7 +45,11 @@ export class Descriptor implements Disposable {
     setCloseOnExec(this.fd, false);
   }
 
-  /** Duplicates the descriptor as dup(2) does, close-on-exec. @returns the new number, for the same open file description */
+  /** Duplicates the descriptor as dup(2) does, close-on-exec. @returns another one for the same open file description */
+  duplicate(): Descriptor {
+    return new Descriptor(this.duplicated());
+  }
+
   protected duplicated(): number {
     return checked('fcntl', fcntl(this.fd, F_DUPFD_CLOEXEC, 3));
   }

@@ -1,4 +1,4 @@
-import { statfsSync } from 'node:fs';
+import { fstatSync, statfsSync } from 'node:fs';
 import koffi from 'koffi';
 import { Descriptor } from './descriptor.ts';
 import { isErrno } from './errno.ts';
@@ -88,7 +88,8 @@ export class Notifier {
 export interface Passed {
   name: string;
   fd: number;
-  isPidfd: boolean;
+  /** `other` is a socket, if it is anything that the daemon can use. */
+  kind: 'pidfd' | 'pipe' | 'terminal' | 'other';
 }
 
 /**
@@ -106,13 +107,16 @@ export function takePassed(): Passed[] {
   const named = names.split(':');
   return Array.from({ length: Number(count) }, (_, at) => {
     const fd = FIRST_PASSED + at;
-    return { fd, name: named[at] || 'unknown', isPidfd: isPidfd(fd, count) };
+    return { fd, name: named[at] || 'unknown', kind: kindOf(fd, count) };
   });
 }
 
-function isPidfd(fd: number, count: string): boolean {
+function kindOf(fd: number, count: string): Passed['kind'] {
   try {
-    return statfsSync(`/proc/self/fd/${fd}`).type === PIDFS_MAGIC;
+    if (statfsSync(`/proc/self/fd/${fd}`).type === PIDFS_MAGIC) return 'pidfd';
+    const kind = fstatSync(fd);
+    if (kind.isFIFO()) return 'pipe';
+    return kind.isCharacterDevice() ? 'terminal' : 'other';
   } catch (error) {
     if (isErrno(error, 'ENOENT')) throw new Error(`LISTEN_FDS is ${count}, but descriptor ${fd} is not open`);
     throw error;

@@ -45,7 +45,7 @@ export class Pidfd extends Descriptor {
   }
 
   /** Duplicates the descriptor. Both share the open file description and its O_NONBLOCK. */
-  duplicate(): Pidfd {
+  override duplicate(): Pidfd {
     return new Pidfd(this.duplicated());
   }
 

@@ -68,6 +68,9 @@ const Schema = z.object({
   stops: z.array(z.custom<WaitEvent>((value) => typeof value === 'object')).default([]),
   /** The journal's numbers of the processes whose pidfds the service manager stores. */
   stored: z.array(z.int()),
+  /** Pipes and terminals that programs read, by the journal's number of the description, and the names of those that are stored too. */
+  inputs: z.array(z.object({ description: z.int(), kind: z.enum(['pipe', 'tty']), fd: descriptor })).default([]),
+  storedInputs: z.array(z.string()).default([]),
   /** The processes that hold the pipes of captured streams. */
   keepers: z.array(z.object({ pid: z.int(), startTicks: z.number() })).default([]),
   /** The changes that the journal has not written to its files. */

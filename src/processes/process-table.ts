@@ -1,10 +1,10 @@
 import { Epoll, type Wakeup } from '../kernel/epoll.ts';
 import type { Pidfd } from '../kernel/pidfd.ts';
 import type { OpenDescription, Process } from '../model/process.ts';
+import { type DescriptorStore, pidfdName } from './descriptor-store.ts';
 import { LeaderlessGroups } from './leaderless-groups.ts';
 import type { OwnChild } from './own-child.ts';
 import type { ParentWatch } from './parent-watch.ts';
-import type { PidfdStore } from './pidfd-store.ts';
 import { UnheldStops } from './unheld-stops.ts';
 
 /** The processes that have handles and have not been reaped, each watched through one of its pidfds. */
@@ -13,10 +13,10 @@ export class ProcessTable {
   readonly groups = new LeaderlessGroups();
   readonly stops = new UnheldStops();
   readonly #byPid = new Map<number, Process>();
-  readonly #store: PidfdStore | null;
+  readonly #store: DescriptorStore | null;
 
   /** @param store keeps pidfds when the daemon dies; `null` without a service manager */
-  constructor(store: PidfdStore | null) {
+  constructor(store: DescriptorStore | null) {
     this.#store = store;
   }
 
@@ -40,7 +40,7 @@ export class ProcessTable {
     const stop = this.stops.take(process.pid);
     if (stop !== null) process.reportStop(stop);
     const [first] = process.descriptions;
-    if (first !== undefined) this.#store?.put(process.id, first.pidfd!);
+    if (first !== undefined) this.#store?.put(pidfdName(process.id), first.pidfd!);
   }
 
   #watch(process: Process): void {
@@ -81,7 +81,7 @@ export class ProcessTable {
 
   /** Removes by identity, because the pid may be another process's already. */
   #forget(process: Process): void {
-    this.#store?.remove(process.id);
+    this.#store?.remove(pidfdName(process.id));
     if (this.#byPid.get(process.pid) === process) this.#byPid.delete(process.pid);
   }
 }
