@@ -11,17 +11,16 @@ import type { Daemon } from '../src/daemon.ts';
 import { Problem } from '../src/errors/problem.ts';
 import { mediaType } from '../src/http/accept.ts';
 import type { App } from '../src/http/app-type.ts';
-import { EVENTS_PATH } from '../src/http/guard.ts';
+import { parseFrame } from '../src/http/client-frames.ts';
 import { callOf } from '../src/http/in-flight-requests.ts';
 import {
   answerPings,
   closeSocket,
+  closings,
   dropSilent,
   eventStreamSink,
-  GOING_AWAY,
   onceClosing,
   POLICY_VIOLATION,
-  SERVICE_RESTART,
   webSocketSink,
 } from '../src/http/sinks.ts';
 import { untilClosed } from '../src/http/until-closed.ts';
@@ -32,11 +31,6 @@ type Query = z.infer<typeof EventQuery>;
 /** The interval of comments on an event stream, which keep it open through proxies and detect disconnected readers. */
 const HEARTBEAT_MS = 15_000;
 
-const closings = {
-  stopping: { code: GOING_AWAY, reason: 'shutting down' },
-  restarting: { code: SERVICE_RESTART, reason: 'restarting, come back' },
-};
-
 /** Registers the route of events, which serves a WebSocket, an event stream or a page. */
 export function eventRoutes(app: App, daemon: Daemon): void {
   const operations = new EventOperations(daemon);
@@ -44,7 +38,7 @@ export function eventRoutes(app: App, daemon: Daemon): void {
 
   app.route({
     method: 'GET',
-    url: EVENTS_PATH,
+    url: contract.listEvents.path,
     schema: contract.listEvents,
     // The quota is checked before the upgrade, so that a refusal is an ordinary HTTP answer.
     preHandler: async ({ ws, raw, client, query }) => {
@@ -126,12 +120,12 @@ export function eventRoutes(app: App, daemon: Daemon): void {
     };
     socket.on('message', (data, isBinary) => {
       if (!subscriber.admit()) return;
-      const frame = isBinary ? NO_FRAME : parseFrame(String(data));
+      const frame = isBinary ? NO_FRAME : parseFrame(ClientFrame, String(data), NO_FRAME);
       if (typeof frame === 'string') subscriber.error('EINVAL', frame);
       else take(frame);
     });
     answerPings(socket);
-    dropSilent(socket);
+    dropSilent(socket, request.raw.socket);
     subscriber.start(query.handle, query.since);
   }
 }
@@ -157,18 +151,3 @@ function lastEventId({ headers }: FastifyRequest): number | undefined {
 }
 
 const NO_FRAME = 'The message is not a frame. Send subscribe, unsubscribe, hold or release with handles, as JSON.';
-
-/** Parses a client's frame. @returns an error message if the frame is not valid */
-function parseFrame(text: string): z.infer<typeof ClientFrame> | string {
-  let frame: unknown;
-  try {
-    frame = JSON.parse(text);
-  } catch {
-    return NO_FRAME;
-  }
-  const { data, error } = ClientFrame.safeParse(frame);
-  if (data !== undefined) return data;
-  const [{ code, path, message }] = error.issues as [z.core.$ZodIssue];
-  if (code === 'unrecognized_keys') return `The frame is not valid: ${message}.`;
-  return path.length === 0 ? NO_FRAME : `The frame is not valid at /${path.join('/')}: ${message}.`;
-}

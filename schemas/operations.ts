@@ -1,3 +1,4 @@
+import { attach } from './operations/attach.ts';
 import { listEvents } from './operations/events.ts';
 import { closeHandle, createHandle, getHandle, getUsage, listHandles, updateHandle } from './operations/handles.ts';
 import { writeStdin } from './operations/input.ts';
@@ -26,6 +27,7 @@ export const operations: readonly Operation[] = [
   readStdout,
   readStderr,
   writeStdin,
+  attach,
   listEvents,
   listWatches,
   createWatch,

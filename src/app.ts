@@ -4,6 +4,7 @@ import websocket from '@fastify/websocket';
 import fastify, { type FastifyBaseLogger } from 'fastify';
 import { validatorCompiler, type ZodTypeProvider } from 'fastify-type-provider-zod';
 import type { Logger } from 'pino';
+import { attachRoutes } from '../routes/attach.ts';
 import { eventRoutes } from '../routes/events.ts';
 import { handleRoutes } from '../routes/handles.ts';
 import { inputRoutes } from '../routes/input.ts';
@@ -20,7 +21,7 @@ import { authenticate } from './http/authenticate.ts';
 import { readBodies, refuseBody } from './http/bodies.ts';
 import { answerPreflight, asPages, originCheck } from './http/browsers.ts';
 import { inOrder } from './http/checks.ts';
-import { endRefusedUpgrade, guard, meetsUpgrade, refuseUnknown, SUBPROTOCOL } from './http/guard.ts';
+import { chosenSubprotocol, endRefusedUpgrade, guard, meetsUpgrade, refuseUnknown } from './http/guard.ts';
 import { idempotency } from './http/idempotency.ts';
 import {
   BODY_LIMIT,
@@ -125,13 +126,14 @@ export async function build(
         perMessageDeflate: false,
         // ws ends a socket on which too many automatic pongs are queued.
         autoPong: false,
-        handleProtocols: (offered: Set<string>) => (offered.has(SUBPROTOCOL) ? SUBPROTOCOL : false),
+        handleProtocols: chosenSubprotocol,
       },
-      // The feed has closed every socket already.
+      // Every socket was closed with the feed.
       preClose: (done: () => void) => done(),
       errorHandler: (error: Error) => logger.debug({ err: error }, 'WebSocket error'),
     });
     eventRoutes(sockets, daemon);
+    attachRoutes(sockets, daemon, logger);
   });
   outputRoutes(app, daemon);
   inputRoutes(app, daemon);

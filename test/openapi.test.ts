@@ -82,6 +82,8 @@ t.test('each operation has a name that says what it does, tags, and a route', as
       'terminate: POST /v1/handles/{id}/terminate',
       'readStdout: GET /v1/handles/{id}/stdout',
       'readStderr: GET /v1/handles/{id}/stderr',
+      'writeStdin: POST /v1/handles/{id}/stdin',
+      'attach: GET /v1/handles/{id}/attach',
       'listEvents: GET /v1/events',
       'listWatches: GET /v1/watches',
       'createWatch: POST /v1/watches',
@@ -217,7 +219,7 @@ t.test('generators can type every schema', (t) => {
   const optional = api.routes.filter(({ operation }) => operation.requestBody?.required === false);
   t.same(
     optional.map(({ operation }) => operation.operationId),
-    ['waitid', 'terminate'],
+    ['waitid', 'terminate', 'writeStdin'],
   );
   t.equal(api.routes.filter(({ operation }) => operation.requestBody?.required === true).length, 5);
   t.end();
@@ -282,6 +284,8 @@ const statuses: Record<string, number[]> = {
   terminate: [200, 404, 410, 422, 503, 504],
   readStdout: [200, 206, 404, 410, 416, 503],
   readStderr: [200, 206, 404, 410, 416, 503],
+  writeStdin: [200, 404, 409, 410, 422, 503],
+  attach: [101, 404, 410, 426, 503],
   listEvents: [101, 200, 404, 406, 426, 503],
   listWatches: [200, 503],
   createWatch: [201, 404, 422, 503],

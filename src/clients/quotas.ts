@@ -81,7 +81,20 @@ export class Rate {
    * @throws {Problem} EDQUOT if the bucket is empty, with the time until the next token
    */
   take(perSecond: number | undefined): void {
-    if (perSecond === undefined) return;
+    const wait = this.tryTake(perSecond);
+    if (wait === 0) return;
+    throw new Problem('EDQUOT', `Your limit is ${perSecond} ${this.#what} per second. Send fewer.`, {
+      retry: { afterMs: wait },
+    });
+  }
+
+  /**
+   * Takes one token, if there is one.
+   * @param perSecond the rate; `undefined` means no limit
+   * @returns 0, or the time in milliseconds until the next token
+   */
+  tryTake(perSecond: number | undefined): number {
+    if (perSecond === undefined) return 0;
     const now = performance.now();
     const most = Math.max(1, perSecond);
     if (perSecond === this.#perSecond) this.#left = Math.min(most, this.#left + ((now - this.#at) * perSecond) / 1000);
@@ -90,10 +103,8 @@ export class Rate {
       this.#left = most;
     }
     this.#at = now;
-    if (this.#left < 1)
-      throw new Problem('EDQUOT', `Your limit is ${perSecond} ${this.#what} per second. Send fewer.`, {
-        retry: { afterMs: Math.ceil(((1 - this.#left) * 1000) / perSecond) },
-      });
+    if (this.#left < 1) return Math.ceil(((1 - this.#left) * 1000) / perSecond);
     this.#left -= 1;
+    return 0;
   }
 }

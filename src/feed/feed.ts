@@ -23,7 +23,9 @@ export class Feed implements EventSink, Subscriptions {
   /** By client; followers of every client's events under `null`. */
   readonly #byClient = new Map<string | null, Set<Follower>>();
   readonly #byHandle = new Map<string, Set<Follower>>();
-  readonly #subscribers = new Map<Subscriber, ShutDown>();
+  /** Each with the function that ends its subscription to the end of the daemon. */
+  readonly #subscribers = new Map<Subscriber, () => void>();
+  readonly #closing = new Listeners<[why: Why]>();
   readonly #pages: EventPages;
   readonly #bookmarks: Bookmarks;
   #closed: Why | null = null;
@@ -78,17 +80,28 @@ export class Feed implements EventSink, Subscriptions {
         this.cuts += 1;
       },
     });
-    this.#subscribers.set(subscriber, shutDown);
+    this.#subscribers.set(subscriber, this.onClose(shutDown));
     this.#bookmarks.add(subscriber, sink);
     this.#counted.emit();
-    if (this.#closed !== null) shutDown(this.#closed);
     return subscriber;
+  }
+
+  /**
+   * Subscribes a connection to the end of the daemon. If that has begun, the listener is called at once.
+   * @returns a function that ends the subscription
+   */
+  onClose(shutDown: ShutDown): () => void {
+    if (this.#closed !== null) shutDown(this.#closed);
+    return this.#closing.on(shutDown);
   }
 
   detach(subscriber: Subscriber): void {
     subscriber.end();
     this.#bookmarks.remove(subscriber);
-    if (!this.#subscribers.delete(subscriber)) return;
+    const leave = this.#subscribers.get(subscriber);
+    if (leave === undefined) return;
+    leave();
+    this.#subscribers.delete(subscriber);
     this.#counted.emit();
   }
 
@@ -124,11 +137,11 @@ export class Feed implements EventSink, Subscriptions {
     return this.#pages.page(request);
   }
 
-  /** Ends every socket and stream, and refuses every page that waits. */
+  /** Ends every connection that has subscribed to this, and refuses every page that waits. */
   close(problem: Problem, why: Why): void {
     this.#closed = why;
     this.#pages.close(problem);
-    for (const shutDown of this.#subscribers.values()) shutDown(why);
+    this.#closing.emit(why);
   }
 }
 

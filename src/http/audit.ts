@@ -107,6 +107,7 @@ function write(log: Logger, request: FastifyRequest, reply: FastifyReply, peer: 
     ...(id !== undefined && { handle: id }),
     ...request.audited,
     ...(reply.hasHeader('idempotent-replayed') && { replayed: true }),
-    result: request.errno ?? (reply.raw.writableFinished ? 'ok' : 'unanswered'),
+    // A WebSocket has no answer that finishes.
+    result: request.errno ?? (reply.raw.writableFinished || request.ws ? 'ok' : 'unanswered'),
   });
 }

@@ -6,6 +6,7 @@ import type { Check } from './checks.ts';
 import { URL_LIMIT } from './limits.ts';
 import type { Listeners } from './listeners.ts';
 import { answerDueOn, sendProblem, usualHeaders } from './problems.ts';
+import { webSocketAt, webSocketPaths } from './web-sockets.ts';
 
 declare module 'fastify' {
   interface FastifyContextConfig {
@@ -13,9 +14,6 @@ declare module 'fastify' {
     health?: boolean;
   }
 }
-
-export const SUBPROTOCOL = 'waitd.v1';
-export const EVENTS_PATH = '/v1/events';
 
 /** Checks the rules of HTTP for every request, and sets the usual headers of every answer. */
 export function guard(allowedHosts: readonly string[], listeners: () => Listeners): Check {
@@ -54,8 +52,8 @@ function asksForWebSocket({ headers: { upgrade } }: Pick<IncomingMessage, 'heade
  * earlier answer is due on the connection, the upgrade is ignored, as RFC 9110 7.8 allows.
  */
 export function meetsUpgrade(request: IncomingMessage): boolean {
-  const isForEvents = request.method === 'GET' && pathOf(request.url!) === EVENTS_PATH;
-  if (!isForEvents || !asksForWebSocket(request) || answerDueOn(request.socket) !== null) return false;
+  const isForSocket = request.method === 'GET' && webSocketAt(pathOf(request.url!)) !== undefined;
+  if (!isForSocket || !asksForWebSocket(request) || answerDueOn(request.socket) !== null) return false;
   if (missingOf(request).length > 0) return false;
   upgrading.add(request);
   return true;
@@ -77,10 +75,11 @@ function missingOf({ httpVersion, headers }: IncomingMessage): string[] {
 /** Reports whether a proxy has forwarded an upgrade without its hop-by-hop headers. */
 function isStrippedUpgrade({ method, headers, routeOptions }: FastifyRequest): boolean {
   const isAsked = headers['sec-websocket-key'] !== undefined || headers['sec-websocket-version'] !== undefined;
-  return isAsked && method === 'GET' && routeOptions.url === EVENTS_PATH;
+  return isAsked && method === 'GET' && webSocketPaths.some(({ url }) => url === routeOptions.url);
 }
 
-function notUpgraded(request: IncomingMessage): Problem {
+/** Builds the refusal of a request that is no complete WebSocket upgrade. */
+export function notUpgraded(request: IncomingMessage): Problem {
   const missing = missingOf(request).join(' and ');
   const detail = `The WebSocket upgrade lacks ${missing}. Configure the proxy in front to forward upgrades.`;
   return new Problem('EPROTO', detail, { status: 426, headers: { upgrade: 'websocket', connection: 'upgrade' } });
@@ -166,8 +165,11 @@ function checkHost({ httpVersion, headers, url }: IncomingMessage, allowedHosts:
 }
 
 function checkUpgrade({ raw, headers, method }: FastifyRequest): void {
-  if (pathOf(raw.url!) !== EVENTS_PATH)
-    throw new Problem('EPROTO', `This path has no WebSocket. Use ${EVENTS_PATH}.`, { status: 400 });
+  const webSocket = webSocketAt(pathOf(raw.url!));
+  if (webSocket === undefined) {
+    const paths = webSocketPaths.map(({ path }) => path).join(' or ');
+    throw new Problem('EPROTO', `This path has no WebSocket. Use ${paths}.`, { status: 400 });
+  }
   if (method !== 'GET') return; // refused with 405
   if (missingOf(raw).length > 0) throw notUpgraded(raw);
   if (headers['sec-websocket-version'] !== '13')
@@ -181,8 +183,15 @@ function checkUpgrade({ raw, headers, method }: FastifyRequest): void {
   const offered = header === undefined ? [] : header.split(',').map((name) => name.trim());
   if (new Set(offered).size < offered.length || !offered.every((name) => TOKEN.test(name)))
     throw new Problem('EINVAL', 'Sec-WebSocket-Protocol must be a list of tokens without duplicates.');
-  if (offered.length > 0 && !offered.includes(SUBPROTOCOL))
-    throw new Problem('EINVAL', `None of the offered subprotocols is supported. Offer ${SUBPROTOCOL}, or none.`);
+  const { subprotocol } = webSocket;
+  if (offered.length > 0 && !offered.includes(subprotocol))
+    throw new Problem('EINVAL', `None of the offered subprotocols is supported. Offer ${subprotocol}, or none.`);
+}
+
+/** Returns the subprotocol for the answer to an upgrade; false for none. */
+export function chosenSubprotocol(offered: ReadonlySet<string>, { url }: IncomingMessage): string | false {
+  const subprotocol = webSocketAt(pathOf(url!))?.subprotocol;
+  return subprotocol !== undefined && offered.has(subprotocol) ? subprotocol : false;
 }
 
 /** A token of HTTP (RFC 9110 5.6.2). */

@@ -28,7 +28,7 @@ export function parseQuery(text: string): Record<string, unknown> {
   // No limit on the number, because the URL is bounded. By default querystring ignores all after the thousandth.
   for (const [name, value] of Object.entries(parse(text, '&', '=', { maxKeys: 0 }))) {
     if (repeatable.has(name)) query[name] = [value].flat();
-    else query[name] = typeof value === 'string' && /^\d{1,15}$/.test(value) ? Number(value) : value;
+    else query[name] = typeof value === 'string' && /^-?\d{1,15}$/.test(value) ? Number(value) : value;
   }
   return query;
 }

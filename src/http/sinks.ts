@@ -9,20 +9,34 @@ import { PING_INTERVAL_MS } from './limits.ts';
 import { textFrame } from './text-frame.ts';
 
 /** WebSocket close codes (RFC 6455 7.4.1 and the registry it opened). */
-export const GOING_AWAY = 1001;
-export const SERVICE_RESTART = 1012;
+export const NORMAL = 1000;
+const GOING_AWAY = 1001;
+const SERVICE_RESTART = 1012;
 export const POLICY_VIOLATION = 1008;
+export const INTERNAL_ERROR = 1011;
 const TRY_AGAIN_LATER = 1013;
+
+/** How a socket is closed when the daemon stops or is replaced. */
+export const closings = {
+  stopping: { code: GOING_AWAY, reason: 'shutting down' },
+  restarting: { code: SERVICE_RESTART, reason: 'restarting, come back' },
+};
 
 /** The time that a client gets to answer a close frame. */
 const CLOSE_GRACE_MS = 1000;
+
+/** A sink that also sends bytes. */
+export interface WebSocketSink extends Required<Sink> {
+  /** Sends one binary frame. */
+  sendBytes(bytes: Buffer): void;
+}
 
 /**
  * Makes a sink that sends frames to a WebSocket. If no data is queued, it sends a frame with one system call, which costs a fraction of the
  * streams of Node.js and ws.
  * @param carrier the connection under the WebSocket
  */
-export function webSocketSink(socket: WebSocket, carrier: Socket): Sink {
+export function webSocketSink(socket: WebSocket, carrier: Socket): WebSocketSink {
   const isPlain = !(carrier instanceof TLSSocket);
   return {
     reading: (on) => {
@@ -33,6 +47,9 @@ export function webSocketSink(socket: WebSocket, carrier: Socket): Sink {
       const frame = textFrame(text);
       const sent = isPlain && carrier.writableLength === 0 ? sendAtOnce(descriptorOf(carrier), frame) : 0;
       if (sent < frame.length) carrier.write(frame.subarray(sent));
+    },
+    sendBytes: (bytes) => {
+      if (socket.readyState === socket.OPEN) socket.send(bytes);
     },
     get buffered() {
       return socket.bufferedAmount;
@@ -71,16 +88,28 @@ export function onceClosing(socket: WebSocket, carrier: Socket, listener: () => 
   });
 }
 
-/** Pings a WebSocket at intervals, and drops the connection if a ping is not answered before the next one. */
-export function dropSilent(socket: WebSocket): void {
-  let answered = true;
-  socket.on('pong', () => {
-    answered = true;
-  });
+/**
+ * Pings a WebSocket at intervals, and drops the connection if nothing is heard from the client before the next ping. A paused socket
+ * hears nothing, and a slow client has to read what waits for it before the ping.
+ * @param carrier the connection under the WebSocket
+ */
+export function dropSilent(socket: WebSocket, carrier: Socket): void {
+  const sent = (): number => carrier.bytesWritten - carrier.writableLength;
+  let isAlive = true;
+  let wasPaused = false;
+  let wasSent = Number.POSITIVE_INFINITY;
+  const heard = (): void => {
+    isAlive = true;
+  };
+  socket.on('pong', heard).on('message', heard);
   const timer = setInterval(() => {
-    if (!answered) return socket.terminate();
-    answered = false;
+    if (!isAlive && !wasPaused && !socket.isPaused && sent() <= wasSent) return socket.terminate();
+    isAlive = false;
+    wasPaused = socket.isPaused;
+    // The kernel took nothing more before, so it has room only because the client has read.
+    const isFull = carrier.writableLength > 0;
     socket.ping();
+    wasSent = isFull ? sent() : Number.POSITIVE_INFINITY;
   }, PING_INTERVAL_MS);
   socket.once('close', () => clearInterval(timer));
 }

@@ -84,9 +84,13 @@ export class Judge {
     return body === null ? null : this.#misfit(`${name} ${type}`, schema, body);
   }
 
-  /** Checks a frame from the daemon. @returns the violation, or `null` */
-  frame(frame: unknown): string | null {
-    return this.#misfit('frame', { $ref: '#/components/schemas/ServerFrame' }, frame);
+  /**
+   * Checks a frame from the daemon.
+   * @param name of the schema
+   * @returns the violation, or `null`
+   */
+  frame(frame: unknown, name: 'ServerFrame' | 'AttachServerFrame' = 'ServerFrame'): string | null {
+    return this.#misfit(name, { $ref: `#/components/schemas/${name}` }, frame);
   }
 
   #misfit(name: string, schema: JsonSchema, value: unknown): string | null {
