@@ -39,6 +39,7 @@ import { Lifetimes } from './signals/lifetimes.ts';
 import { Signals } from './signals/signals.ts';
 import { Terminations } from './signals/terminations.ts';
 import { ForkServer } from './spawn/fork-server.ts';
+import { Terminals } from './terminals/terminals.ts';
 import { Parking } from './waits/parking.ts';
 import { Waits } from './waits/waitid.ts';
 import { Watches } from './watches/watches.ts';
@@ -66,6 +67,7 @@ export interface Daemon {
   idempotencyKeys: IdempotencyKeys;
   outputs: Outputs;
   inputs: Inputs;
+  terminals: Terminals;
   outputAnswers: OutputAnswers;
   usageReader: UsageReader;
   forkServer: ForkServer;
@@ -87,6 +89,8 @@ export interface DaemonHandoff extends HandedProcesses {
   /** The names of the inputs that it stores. */
   storedInputs: string[];
   inputs: HandedInput[];
+  /** The client of each terminal, by the journal's number of the description. */
+  terminals: { description: number; client: string }[];
   /** The processes that hold the pipes of captured streams. */
   keepers: KnownKeeper[];
   /** The changes that the journal has not written to its files. */
@@ -160,6 +164,7 @@ export function startDaemon(config: Config, { handoff, passed, notifier, feature
     quotaOf: (client) => clients.quotasOf(client).outputBytes,
   });
   const inputs = new Inputs({ epoll: table.epoll, store, descriptors: descriptors - RESERVED_DESCRIPTORS });
+  const terminals = new Terminals({ inputs, outputs, descriptors: descriptors - RESERVED_DESCRIPTORS });
   const forkServer = new ForkServer(table.epoll, (pid) => reaper.ownChildEnded(pid));
   table.epoll.add(timer, new Wakeup(() => setImmediate(() => deadlines.run())));
   const forUse = descriptors - RESERVED_DESCRIPTORS;
@@ -175,6 +180,7 @@ export function startDaemon(config: Config, { handoff, passed, notifier, feature
     descriptors: forUse,
     outputs,
     inputs,
+    terminals,
     cgroups,
     forkServer,
   });
@@ -211,6 +217,8 @@ export function startDaemon(config: Config, { handoff, passed, notifier, feature
   });
   const handed = handoff?.inputs.map(({ fd, ...input }) => ({ ...input, descriptor: new Descriptor(fd), inode: null }));
   inputs.resume([...leftInputs.values(), ...(handed ?? [])], (id) => handles.withInput(id));
+  const terminalOwners = handoff?.terminals.map(({ description, client }) => [description, client] as const) ?? [];
+  terminals.resume(new Map([...journal.queries.outputs(), ...terminalOwners]));
   store?.keepOnly(new Set([...[...table.values()].map(({ id }) => pidfdName(id)), ...inputs.storedNames]));
   for (const stop of handoff?.stops ?? []) table.stops.note(stop.siginfo.pid, stop);
   const promised = new Set(journal.queries.terminations().map(({ process }) => process));
@@ -250,6 +258,7 @@ export function startDaemon(config: Config, { handoff, passed, notifier, feature
     idempotencyKeys,
     outputs,
     inputs,
+    terminals,
     outputAnswers: new OutputAnswers({ journal, handles, outputs, parking }),
     usageReader: new UsageReader(cgroups),
     forkServer,
@@ -284,7 +293,12 @@ export function startDaemon(config: Config, { handoff, passed, notifier, feature
       reaper.stop();
       forkServer.close();
       const names = store?.close() ?? [];
-      const handed = { stored: pidfdsIn(names), storedInputs: names.filter(isInputName), inputs: inputs.handOver() };
+      const handed = {
+        stored: pidfdsIn(names),
+        storedInputs: names.filter(isInputName),
+        inputs: inputs.handOver(),
+        terminals: terminals.handOver(),
+      };
       journal.close();
       const unwritten = journal.handed;
       lock.keepOverExec();

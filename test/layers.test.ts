@@ -18,6 +18,7 @@ const layers = [
   'src/idempotency',
   'src/processes',
   'src/input',
+  'src/terminals',
   'src/deadlines',
   'src/feed',
   'src/settlement',

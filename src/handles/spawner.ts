@@ -19,6 +19,7 @@ import type { ForkServer } from '../spawn/fork-server.ts';
 import { type Launched, launch } from '../spawn/launch.ts';
 import { explain } from '../spawn/launch-problems.ts';
 import { type LaunchRequest, shownOf } from '../spawn/launch-request.ts';
+import type { Terminals } from '../terminals/terminals.ts';
 import type { Admission } from './admission.ts';
 import type { DescriptorPressure } from './descriptor-pressure.ts';
 import type { HandleTable } from './handle-table.ts';
@@ -42,6 +43,7 @@ export interface SpawnerParts {
   descriptors: number;
   outputs: Outputs;
   inputs: Inputs;
+  terminals: Terminals;
   cgroups: Cgroups;
   forkServer: ForkServer;
   launch?: typeof launch;
@@ -106,10 +108,11 @@ export class Spawner {
    * @throws {Problem} of {@link launch}; EPERM, EDQUOT; ENOSPC if the journal cannot be written; EMFILE
    */
   async spawn(client: Client, wanted: LaunchRequest, options: OpenOptions): Promise<Handle> {
-    const { journal, admission, outputs, handles } = this.#parts;
+    const { journal, admission, outputs, terminals, handles } = this.#parts;
     if (client.rights.spawn === false) throw notAllowed('spawn');
     using handleQuota = admission.reserve('posix_spawn', client);
     using outputQuota = outputs.reserve(client, captured(wanted).length);
+    using terminalQuota = wanted.tty === undefined ? null : terminals.reserve(client);
     const id = handles.makeId(client.name);
     using name = handles.names.reserve(client.name, options.name, id);
     client.spawns.take(client.quotas.spawnsPerSecond);
@@ -122,7 +125,7 @@ export class Spawner {
       number: journal.takeNumber(),
       request,
       streams: captured(request),
-      reserved: [handleQuota, outputQuota, name],
+      reserved: [handleQuota, outputQuota, name, ...(terminalQuota === null ? [] : [terminalQuota])],
       launched: null,
       release: null,
       intent: null,
@@ -171,7 +174,7 @@ export class Spawner {
   }
 
   async #launchWithPipes({ number, client, request, streams, ...options }: Spawn): Promise<Launched> {
-    const { outputs, inputs, cgroups, forkServer, features, descriptors } = this.#parts;
+    const { outputs, inputs, terminals, cgroups, forkServer, features, descriptors } = this.#parts;
     using ends = await outputs.open(number, client, streams).catch((error) => {
       throw explain(error);
     });
@@ -181,6 +184,7 @@ export class Spawner {
       cgroupProcs: () => cgroups.procsFile(number),
       output: ends.of,
       input: () => opened.use(inputs.openPipe(number)),
+      terminal: () => opened.use(terminals.open(number, request.tty!)),
     };
     const nonblocking = descriptorFlag(options, features);
     return await this.#launch(request, files, { forkServer, nonblocking, descriptors });
@@ -209,7 +213,7 @@ export class Spawner {
   }
 
   #hold({ intent, streams }: Spawn): Handle {
-    const { journal, feed, table, handles, outputs, inputs } = this.#parts;
+    const { journal, feed, table, handles, outputs, inputs, terminals } = this.#parts;
     const handle = new Handle({ ...intent!, seq: journal.head });
     const { client, description } = handle;
     const batch = new Batch(journal);
@@ -217,6 +221,7 @@ export class Spawner {
     batch.event('opened', handle);
     if (streams.length > 0) outputs.track(description, client);
     if (description.input !== null) inputs.track(description);
+    if (description.input === 'tty') terminals.track(description.id, client);
     table.add(handle.process);
     handles.add(handle);
     batch.commit(feed);
@@ -265,6 +270,7 @@ function inputOf({ stdin, tty }: LaunchRequest): InputKind | null {
   return stdin === 'pipe' ? 'pipe' : null;
 }
 
-function captured({ stdout, stderr }: LaunchRequest): Stream[] {
+function captured({ tty, stdout, stderr }: LaunchRequest): Stream[] {
+  if (tty !== undefined) return ['stdout'];
   return [...(stdout === 'capture' ? ['stdout' as const] : []), ...(stderr === 'capture' ? ['stderr' as const] : [])];
 }

@@ -97,13 +97,13 @@ export class Input {
   /**
    * Writes as write(2) does on a nonblocking descriptor.
    * @returns how many bytes were accepted, 0 if none fit
-   * @throws {SystemError} EPIPE if nobody can read them; the input is closed then
+   * @throws {SystemError} EPIPE if nobody can read them; a pipe is closed then. EIO of a terminal, whose output may be unread yet
    */
   write(bytes: Buffer): number {
     try {
       return writeNow(this.#descriptor, bytes);
     } catch (error) {
-      if (isErrno(error, 'EPIPE', 'EIO')) this.close();
+      if (isErrno(error, 'EPIPE')) this.close();
       throw error;
     }
   }

@@ -37,8 +37,13 @@ export class Inputs {
   }
 
   /** Returns the input of a description; `undefined` if it was closed. */
-  of({ id }: OpenDescription): Input | undefined {
+  of({ id }: Pick<OpenDescription, 'id'>): Input | undefined {
     return this.#inputs.get(id);
+  }
+
+  /** Returns the open inputs, by the journal's number of the description. */
+  all(): MapIterator<[number, Input]> {
+    return this.#inputs.entries();
   }
 
   /**
@@ -50,7 +55,7 @@ export class Inputs {
     const { reader, writer } = makePipe();
     try {
       writer.nonblocking = true;
-      this.#hold(id, new Input('pipe', keepBelow(writer, this.#parts.descriptors), this.#parts.epoll));
+      this.hold(id, 'pipe', keepBelow(writer, this.#parts.descriptors));
       return reader;
     } catch (error) {
       reader.close();
@@ -59,9 +64,16 @@ export class Inputs {
     }
   }
 
-  #hold(id: number, input: Input): void {
+  /**
+   * Adds an input. It closes one that a failed try to start the process has left.
+   * @param descriptor nonblocking; owned by the input
+   */
+  hold(id: number, kind: InputKind, descriptor: Descriptor): Input {
+    this.close(id);
+    const input = new Input(kind, descriptor, this.#parts.epoll);
     this.#inputs.set(id, input);
     input.onClosed(() => this.#inputs.delete(id));
+    return input;
   }
 
   /** Has the service manager keep the input of a process that runs now. */
@@ -86,11 +98,10 @@ export class Inputs {
     for (const { description: id, kind, descriptor, inode } of left) {
       const owner = ownerOf(id);
       const isKnown = owner?.input === kind && (inode === null || inode === owner.process.inode);
-      if (!isKnown) descriptor.close();
-      else {
-        this.#hold(id, new Input(kind, descriptor, this.#parts.epoll));
-        this.track(owner);
-      }
+      // A terminal that was handed over stays open without a handle too.
+      if (isKnown || (kind === 'tty' && inode === null)) this.hold(id, kind, descriptor);
+      else descriptor.close();
+      if (isKnown) this.track(owner);
     }
   }
 

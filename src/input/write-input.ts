@@ -1,9 +1,7 @@
 import { isErrno } from '../kernel/errno.ts';
+import { PIPE_BUF } from '../kernel/pipe.ts';
 import type { ByteSource } from './byte-source.ts';
 import type { Input } from './input.ts';
-
-/** A write of so many bytes to a pipe is atomic (pipe(7)). */
-const PIPE_BUF = 4096;
 
 export interface WriteOptions<End> {
   /** Whether it waits until everything is accepted. Otherwise it accepts what fits. */

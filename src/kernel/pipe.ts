@@ -13,10 +13,14 @@ const O_CLOEXEC = 0o2000000;
 const write = bind('long write(int fd, void *bytes, size_t length)');
 const fcntl = bind('int fcntl(int fd, int command, long argument)');
 const POLLIN = 0x001;
+const POLLOUT = 0x004;
 const POLLERR = 0x008;
 const F_GETPIPE_SZ = 1032;
 const POLLHUP = 0x010;
 const SPLICE_F_NONBLOCK = 2;
+
+/** A write of so many bytes to a pipe is atomic (pipe(7)). */
+export const PIPE_BUF = 4096;
 
 /** Creates a pipe with both ends blocking and close-on-exec (pipe(2)). @throws {SystemError} EMFILE, ENFILE */
 export function makePipe(): { reader: Descriptor; writer: Descriptor } {
@@ -52,6 +56,11 @@ function eventsOf({ fd }: Descriptor, wanted: number): number {
 /** Returns whether the last reader of a pipe has closed it. */
 export function isBroken(writer: Descriptor): boolean {
   return (eventsOf(writer, 0) & POLLERR) !== 0;
+}
+
+/** Returns whether a pipe takes {@link PIPE_BUF} bytes now. It takes no lock. */
+export function hasRoom(writer: Descriptor): boolean {
+  return (eventsOf(writer, POLLOUT) & POLLOUT) !== 0;
 }
 
 /** Returns how many bytes a pipe can hold. The program may change that (fcntl(2), F_SETPIPE_SZ). */

@@ -71,6 +71,8 @@ const Schema = z.object({
   /** Pipes and terminals that programs read, by the journal's number of the description, and the names of those that are stored too. */
   inputs: z.array(z.object({ description: z.int(), kind: z.enum(['pipe', 'tty']), fd: descriptor })).default([]),
   storedInputs: z.array(z.string()).default([]),
+  /** The client of each terminal, by the journal's number of the description. */
+  terminals: z.array(z.object({ description: z.int(), client: z.string() })).default([]),
   /** The processes that hold the pipes of captured streams. */
   keepers: z.array(z.object({ pid: z.int(), startTicks: z.number() })).default([]),
   /** The changes that the journal has not written to its files. */

@@ -25,6 +25,12 @@ const BLOCK = 2 ** 16;
 /** The newest bytes are kept, and an eighth more, but at most this many more: so holes are made seldom. */
 const MOST_BEYOND = 2 ** 20;
 
+/** Fills the pipe of a stream to which no program writes itself. */
+export interface Feeder {
+  /** Writes what is there to the pipe, as far as that has room, unless {@link CapturedStream.isMoving}. */
+  feed(): void;
+}
+
 export interface CapturedStreamParts {
   /** The read end, nonblocking. The stream owns it. */
   reader: Descriptor;
@@ -56,6 +62,8 @@ export interface CapturedStreamParts {
 export class CapturedStream {
   /** The client whose turn in the queue of moves it takes. */
   client: string;
+  /** What fills the pipe; `null` if programs write to it themselves. */
+  feeder: Feeder | null = null;
   readonly #parts: CapturedStreamParts;
   readonly #reader: Descriptor;
   readonly #offset = new BigInt64Array(1);
@@ -63,6 +71,7 @@ export class CapturedStream {
   #first: number;
   /** The move that runs or waits for its turn. */
   #move: Promise<number | null> | null = null;
+  #isMoving = false;
   #draining = false;
   #timer: NodeJS.Timeout | null = null;
   #retryMs = SHORTEST_RETRY_MS;
@@ -102,6 +111,17 @@ export class CapturedStream {
     return this.#fault;
   }
 
+  /** Whether bytes are moved now. Meanwhile a write to the pipe would wait for the disk. */
+  get isMoving(): boolean {
+    return this.#isMoving;
+  }
+
+  /** Opens the write end of the pipe once more, nonblocking. @throws {Error} EMFILE, ENFILE */
+  openWriter(): Descriptor {
+    const { O_WRONLY, O_NONBLOCK } = constants;
+    return new Descriptor(openSync(`/proc/self/fd/${this.#reader.fd}`, O_WRONLY | O_NONBLOCK));
+  }
+
   /** Begins to move bytes as they come. */
   start(): void {
     this.#registration = this.#parts.epoll.add(this.#reader, new Wakeup(() => void this.#drain()), { once: true });
@@ -115,6 +135,7 @@ export class CapturedStream {
   async flush(most: number): Promise<void> {
     try {
       await this.#move; // what it moves may have been written later, so it does not count
+      this.feeder?.feed();
       for (let left = most; left > 0 && this.#movable && look(this.#reader).ready; ) {
         const moved = await this.#moveOnce();
         if (moved === null) return;
@@ -209,12 +230,18 @@ export class CapturedStream {
   /** @returns as {@link move} */
   async #moveNow(): Promise<number | null> {
     if (!this.#movable) return null;
-    const moved =
-      this.#state === 'kept' ? await this.#moveToFile() : await move(this.#reader, this.#parts.nothing, null, CHUNK);
-    this.#fault = null;
-    this.#retryMs = SHORTEST_RETRY_MS;
-    if (moved === 0) this.#end();
-    return moved;
+    this.#isMoving = true;
+    try {
+      const moved =
+        this.#state === 'kept' ? await this.#moveToFile() : await move(this.#reader, this.#parts.nothing, null, CHUNK);
+      this.#fault = null;
+      this.#retryMs = SHORTEST_RETRY_MS;
+      if (moved === 0) this.#end();
+      return moved;
+    } finally {
+      this.#isMoving = false;
+      this.feeder?.feed();
+    }
   }
 
   async #moveToFile(): Promise<number | null> {

@@ -19,8 +19,11 @@ export interface LaunchPlan {
   /** Files for descriptors 1 and 2, opened with the daemon's rights. */
   stdout: OutputFile | null;
   stderr: OutputFile | 'stdout' | null;
-  /** A session of its own, or a job in the daemon's session: in the foreground of the terminal at stdin, or in the background. */
-  session: 'own' | 'background' | 'foreground';
+  /**
+   * A session of its own, which may get the terminal at stdin; or a job in the daemon's session: in the foreground of the terminal at
+   * stdin, or in the background.
+   */
+  session: 'own' | 'terminal' | 'background' | 'foreground';
   /** The path of `cgroup.procs` of the cgroup that it enters. */
   cgroup: string | null;
   limits: Limits;
@@ -62,6 +65,7 @@ const O_PATH = 0o10000000;
 const RESOLVE_NO_SYMLINKS = 0x04;
 const F_SETFL = 4;
 const X_OK = 1;
+const TIOCSCTTY = 0x540e;
 const TIOCSPGRP = 0x5410;
 const PR_SET_NO_NEW_PRIVS = 38;
 const SIG_SETMASK = 2;
@@ -86,8 +90,9 @@ export class LaunchProgram extends SyscallProgram {
     super(CHILD_ORIGIN);
     const child: Step = { of: 'child' };
     this.#step(child, 'close', [TABLE_FD]);
-    if (plan.session === 'own') this.#step(child, 'setsid', []);
-    else this.#beJob(plan.session, child);
+    if (plan.session === 'background' || plan.session === 'foreground') this.#beJob(plan.session, child);
+    else this.#step(child, 'setsid', []);
+    if (plan.session === 'terminal') this.#step(child, 'ioctl', [0, TIOCSCTTY, 0]);
     if (plan.stdout !== null) this.#open('stdout', plan.stdout, plan.identity);
     if (plan.stderr === 'stdout') this.#step({ of: 'stderr' }, 'dup3', [1, 2, 0]);
     else if (plan.stderr !== null) this.#open('stderr', plan.stderr, plan.identity);

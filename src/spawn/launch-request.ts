@@ -52,16 +52,19 @@ const basicEnvironment = {
   LANG: 'C.UTF-8',
 };
 
+/** What a terminal understands. Every terminal emulator of today does. */
+const TERM = 'xterm-256color';
+
 /**
  * Returns the environment that the process gets.
  * @param home of the user that it runs as
  */
 export function environmentOf(
-  { env, wholeEnvironment = false }: LaunchRequest,
+  { env, tty, wholeEnvironment = false }: LaunchRequest,
   home: string = basicEnvironment.HOME,
 ): Record<string, string> & { PATH: string } {
   if (wholeEnvironment) return { ...env, PATH: env.PATH ?? basicEnvironment.PATH };
-  return { ...basicEnvironment, HOME: home, ...env };
+  return { ...basicEnvironment, ...(tty !== undefined && { TERM }), HOME: home, ...env };
 }
 
 /** The most bytes that execve(2) takes, whatever the stack limit: 3/4 of 8 MiB, with eight bytes for each pointer (fs/exec.c). */

@@ -5,6 +5,7 @@ import { MemoryFile } from '../kernel/memory-file.ts';
 import { ownDescription } from '../kernel/own-description.ts';
 import { Pidfd } from '../kernel/pidfd.ts';
 import { givePipe } from '../kernel/pipe.ts';
+import { giveTerminal } from '../kernel/terminal.ts';
 import { type Identity, identityOf, limitsOf } from './exec-context.ts';
 import type { Fork } from './fork.ts';
 import type { ForkServer, Stdio } from './fork-server.ts';
@@ -25,6 +26,8 @@ export interface LaunchFiles {
   output(stream: 'stdout' | 'stderr'): Descriptor;
   /** Returns the read end of the pipe that is the standard input of the new process. It stays open here. */
   input(): Descriptor;
+  /** Returns the slave of the terminal of the new process. It stays open here. */
+  terminal(): Descriptor;
   /** A descriptor of /dev/null. */
   nothing: number;
   /** Returns the path of `cgroup.procs` of the cgroup that was made for the process. */
@@ -73,11 +76,9 @@ export async function launch(
   try {
     const identity = identityOf(request);
     const program = new LaunchProgram(planOf(request, files, identity));
-    const stdin = source(request.stdin, { files, identity, keep });
     const parts = { files, identity, keep };
-    const stdout = target(request.stdout, 'stdout', parts);
-    const stderr = request.stderr === 'stdout' ? stdout : target(request.stderr, 'stderr', parts);
-    const { pid, fork } = await forkServer.fork(program, [stdin, stdout, stderr], descriptors);
+    const stdio = request.tty === undefined ? streams(request, parts) : terminal(parts);
+    const { pid, fork } = await forkServer.fork(program, stdio, descriptors);
     const pidfd = openOrEnd(pid, nonblocking, fork);
     const begin = (): Promise<void> => becomeProgram(program, fork);
     const undo = (): void => {
@@ -130,7 +131,7 @@ function planOf(request: LaunchRequest, files: LaunchFiles | null, identity: Ide
   const env = environmentOf(request, identity?.home);
   const argv = request.argv.map(textOf);
   requireArguments(argv, env);
-  const { stdin, stdout, stderr } = request;
+  const { stdout, stderr } = request;
   return {
     programs: request.program === undefined ? candidates(request.argv[0], env.PATH) : [request.program],
     argv,
@@ -139,7 +140,7 @@ function planOf(request: LaunchRequest, files: LaunchFiles | null, identity: Ide
     cwdLiterally: request.cwdLiterally ?? false,
     stdout: fileOf(stdout),
     stderr: stderr === 'stdout' ? 'stdout' : fileOf(stderr),
-    session: stdin === 'inherit' ? (isatty(0) ? 'foreground' : 'background') : 'own',
+    session: sessionOf(request),
     cgroup: request.cgroup === undefined || files === null ? null : files.cgroupProcs(),
     limits: limitsOf(request),
     nice: request.nice,
@@ -147,6 +148,11 @@ function planOf(request: LaunchRequest, files: LaunchFiles | null, identity: Ide
     identity,
     noNewPrivileges: request.noNewPrivileges ?? false,
   };
+}
+
+function sessionOf({ stdin, tty }: LaunchRequest): LaunchPlan['session'] {
+  if (stdin === 'inherit') return isatty(0) ? 'foreground' : 'background';
+  return tty === undefined ? 'own' : 'terminal';
 }
 
 const fileOf = (target: OutputTarget): OutputFile | null =>
@@ -165,6 +171,18 @@ function openOrEnd(pid: number, nonblocking: boolean, fork: Fork): Pidfd {
     process.kill(pid, 'SIGKILL'); // it has not been reaped, so the pid is its own
     throw error;
   }
+}
+
+function terminal({ files, identity }: StreamParts): Stdio {
+  const slave = files.terminal();
+  if (identity !== null) giveTerminal(slave, identity.uid);
+  return [slave.fd, slave.fd, slave.fd];
+}
+
+function streams(request: LaunchRequest, parts: StreamParts): Stdio {
+  const stdin = source(request.stdin, parts);
+  const stdout = target(request.stdout, 'stdout', parts);
+  return [stdin, stdout, request.stderr === 'stdout' ? stdout : target(request.stderr, 'stderr', parts)];
 }
 
 function source(from: LaunchRequest['stdin'], { files, identity, keep }: StreamParts): number {
