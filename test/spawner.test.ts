@@ -18,6 +18,7 @@ const PID = 4711;
 const steps = [
   'reserve a handle',
   'reserve output',
+  'reserve a terminal',
   'reserve the name',
   'take from the rate limit',
   'make the cgroup',
@@ -30,6 +31,8 @@ const steps = [
   'write the intent',
   'release',
   'track the output',
+  'track the input',
+  'track the terminal',
   'watch the process',
   'add the handle',
   'write the handle',
@@ -37,13 +40,14 @@ const steps = [
   'release the reservation of a handle',
   'release the reservation of output',
   'release the reservation of the name',
+  'release the reservation of a terminal',
   'attach to the reaper',
   'end the reservation',
   'notify the listeners',
 ] as const;
 type Step = (typeof steps)[number];
 
-const unprepared = ['discard the output', 'remove the cgroup'];
+const unprepared = ['discard the output', 'close the input', 'remove the cgroup'];
 const unforked = ['end the spawn', ...unprepared];
 const killed = ['kill', 'discard the pid', 'end the reservation', ...unprepared];
 const withdrawn = ['kill', 'discard the pid', 'withdraw the intent', 'end the reservation', ...unprepared];
@@ -52,6 +56,7 @@ const withdrawn = ['kill', 'discard the pid', 'withdraw the intent', 'end the re
 const undone: [failing: Step, undoing: readonly string[]][] = [
   ['reserve a handle', []],
   ['reserve output', []],
+  ['reserve a terminal', []],
   ['reserve the name', []],
   ['take from the rate limit', []],
   ['make the cgroup', unprepared],
@@ -62,12 +67,15 @@ const undone: [failing: Step, undoing: readonly string[]][] = [
   ['write the intent', withdrawn],
   ['release', withdrawn],
   ['track the output', withdrawn],
+  ['track the input', withdrawn],
+  ['track the terminal', withdrawn],
   ['watch the process', withdrawn],
   ['add the handle', withdrawn],
 ];
 
 const quotasReleased = [
   'release the reservation of the name',
+  'release the reservation of a terminal',
   'release the reservation of output',
   'release the reservation of a handle',
 ];
@@ -164,6 +172,17 @@ function fakes(failing: Step | null): { parts: SpawnerParts; done: string[]; cli
       track: () => step('track the output'),
       discard: () => void done.push('discard the output'),
     },
+    inputs: {
+      track: () => step('track the input'),
+      close: () => void done.push('close the input'),
+    },
+    terminals: {
+      reserve: () => {
+        step('reserve a terminal');
+        return reservation('a terminal');
+      },
+      track: () => step('track the terminal'),
+    },
     cgroups: {
       create: () => step('make the cgroup'),
       follow: () => step('follow the cgroup'),
@@ -190,8 +209,9 @@ const request = {
   env: {},
   cwd: '/',
   stdin: 'null',
-  stdout: 'capture',
+  stdout: 'null',
   stderr: 'null',
+  tty: { rows: 24, cols: 80 },
   cgroup: { memoryMax: 1 },
 } as unknown as LaunchRequest;
 const options = { nonblocking: false, name: null, labels: {} };
@@ -214,7 +234,7 @@ for (const [failing, undoing] of undone)
     const errno = failing === 'write the intent' ? 'ENOSPC' : 'ENOMEM';
     await t.rejects(spawner.spawn(client, request, options), { errno } as never);
     const before = steps.slice(0, steps.indexOf(failing));
-    const taken = quotasReleased.slice(3 - Math.min(before.length, 3));
+    const taken = quotasReleased.slice(4 - Math.min(before.length, 4));
     t.strictSame(done, [...before, ...undoing, ...taken]);
     t.equal(handles.size, 0);
     // A stop of the daemon does not wait for a failed spawn.
