@@ -7,7 +7,7 @@ import { leaveUnread, lengthOf } from '../src/http/bodies.ts';
 import { callOf } from '../src/http/in-flight-requests.ts';
 import { sourceOf, sourceOfStream } from '../src/input/byte-source.ts';
 
-/** Registers the route of standard input. */
+/** Registers the routes of standard input and of terminals. */
 export function inputRoutes(app: App, daemon: Daemon): void {
   const operations = new InputOperations(daemon);
 
@@ -28,6 +28,15 @@ export function inputRoutes(app: App, daemon: Daemon): void {
       if (answer === 'aborted') return reply.hijack();
       leaveUnread(request.raw, reply);
       return reply.send(answer);
+    },
+  });
+
+  app.put('/v1/handles/:id/tty', {
+    schema: contract.resizeTerminal,
+    config: { operation: operations.resize },
+    handler: async (request, reply) => {
+      operations.resize.run(callOf(request, reply), { id: request.params.id, ...request.body });
+      return reply.code(204).send(null);
     },
   });
 }

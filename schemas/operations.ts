@@ -1,7 +1,7 @@
 import { attach } from './operations/attach.ts';
 import { listEvents } from './operations/events.ts';
 import { closeHandle, createHandle, getHandle, getUsage, listHandles, updateHandle } from './operations/handles.ts';
-import { writeStdin } from './operations/input.ts';
+import { resizeTerminal, writeStdin } from './operations/input.ts';
 import { renewLease } from './operations/leases.ts';
 import { getLiveness, getMetrics, getNode, getReadiness } from './operations/node.ts';
 import type { Operation } from './operations/operation.ts';
@@ -27,6 +27,7 @@ export const operations: readonly Operation[] = [
   readStdout,
   readStderr,
   writeStdin,
+  resizeTerminal,
   attach,
   listEvents,
   listWatches,

@@ -20,7 +20,7 @@ const census = (members: Record<number, Member>): Census =>
   new Census(
     new Map(
       Object.entries(members).map(([pid, { parent, session, group = session, state = 'S', start = Number(pid) }]) => {
-        const stat: ProcStat = { state, parent, group, session, threads: 1, flags: 0, startTicks: start };
+        const stat: ProcStat = { state, parent, group, session, terminal: 0, threads: 1, flags: 0, startTicks: start };
         return [Number(pid), stat] as const;
       }),
     ),

@@ -1,5 +1,7 @@
+import { z } from 'zod';
 import { HandleParams } from '../handles.ts';
 import { Accepted, InputBytes, InputQuery } from '../input.ts';
+import { WindowSize } from '../terminal.ts';
 import { commonProblems, type Operation } from './operation.ts';
 
 export const writeStdin = {
@@ -24,4 +26,18 @@ export const writeStdin = {
     422: ['EINVAL'],
     503: ['EMFILE', 'ENOSPC', 'ESHUTDOWN'],
   },
+} satisfies Operation;
+
+export const resizeTerminal = {
+  operationId: 'resizeTerminal',
+  method: 'PUT',
+  path: '/v1/handles/{id}/tty',
+  tags: ['input'],
+  summary: 'Set the size of a terminal',
+  description:
+    'Sets the window size of the terminal of a process. If it changes, the foreground process group gets SIGWINCH.',
+  params: HandleParams,
+  body: WindowSize,
+  response: { 204: z.null().meta({ description: 'The size is set.' }) },
+  problems: { ...commonProblems, 404: ['EBADF'], 410: ['EPIPE', 'ESTALE'], 422: ['ENOTTY'] },
 } satisfies Operation;

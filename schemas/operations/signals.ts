@@ -35,7 +35,7 @@ export const terminate = {
   tags: ['signals'],
   summary: 'Terminate a process',
   description:
-    'Sends SIGTERM and SIGCONT, and SIGKILL after the grace. It answers once the process has ended, and collects no status.',
+    'Sends SIGTERM and SIGCONT, and SIGKILL after the grace. A process that leads the session of a terminal and ignores SIGTERM, as an interactive shell does, also gets SIGHUP. It answers once the process has ended, and collects no status.',
   params: HandleParams,
   querystring: WithOutput,
   body: Terminate,

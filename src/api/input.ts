@@ -1,4 +1,5 @@
 import type { Accepted } from '../../schemas/input.ts';
+import type { WindowSize } from '../../schemas/terminal.ts';
 import { type Client, notAllowed } from '../clients/client.ts';
 import { Problem } from '../errors/problem.ts';
 import type { Handles } from '../handles/handles.ts';
@@ -18,6 +19,10 @@ interface Parts {
   inputs: Inputs;
   parking: Parking;
   waits: Waits;
+}
+
+interface Resize extends WindowSize {
+  id: string;
 }
 
 interface WriteStdin {
@@ -48,13 +53,22 @@ export function requireInput(inputs: Inputs, { id, description }: Handle): Input
   return input;
 }
 
+/**
+ * Returns the terminal of a handle's process.
+ * @throws {Problem} ENOTTY if the spawn has made none, EPIPE if it was closed
+ */
+export function requireTerminal(inputs: Inputs, handle: Handle): Input {
+  if (handle.description.input === 'tty') return requireInput(inputs, handle);
+  throw new Problem('ENOTTY', 'This process has no terminal: spawn with "tty".', { handle: handle.id });
+}
+
 /** Makes the problem of a write that no process can read. */
 export function notRead(handle: string): Problem {
   const detail = 'This input was closed, or no process reads it any more. Read the handle for its state.';
   return new Problem('EPIPE', detail, { syscall: 'write', handle });
 }
 
-/** Writes to the input of processes. */
+/** Writes to the input of processes, and sizes their terminals. */
 export class InputOperations {
   readonly #parts: Parts;
 
@@ -79,6 +93,15 @@ export class InputOperations {
       });
       call.note({ accepted: written.accepted });
       return this.#conclude(call, handle, written, eof);
+    },
+  };
+
+  readonly resize: Operation<Resize, void> = {
+    audit: 'resize',
+    permit,
+    run: ({ client }, { id, rows, cols }) => {
+      const { handles, inputs } = this.#parts;
+      requireTerminal(inputs, handles.get(client, id, 'input')).resize({ rows, cols });
     },
   };
 

@@ -166,7 +166,7 @@ export function refuseOddities(server: Server): void {
       socket,
       new Problem('EPROTO', 'The daemon is not a proxy. Send requests without CONNECT.', {
         status: 405,
-        headers: { allow: 'GET, HEAD, POST, PATCH, DELETE' },
+        headers: { allow: 'GET, HEAD, POST, PUT, PATCH, DELETE' },
       }),
       requestId(request),
     );

@@ -2,7 +2,7 @@ import type { Descriptor } from '../kernel/descriptor.ts';
 import { type Epoll, type Registration, Wakeup } from '../kernel/epoll.ts';
 import { isErrno } from '../kernel/errno.ts';
 import { capacityOf, isBroken, writeNow } from '../kernel/pipe.ts';
-import { eofCharacterOf } from '../kernel/terminal.ts';
+import { eofCharacterOf, type Size, setSize } from '../kernel/terminal.ts';
 import { Listeners } from '../model/listeners.ts';
 import type { InputKind } from '../model/process.ts';
 
@@ -122,6 +122,11 @@ export class Input {
     if (this.kind === 'tty') return this.write(eofCharacterOf(this.#descriptor)) > 0;
     this.close();
     return true;
+  }
+
+  /** Sets the size of a terminal. */
+  resize(size: Size): void {
+    setSize(this.#descriptor, size);
   }
 
   close(): void {

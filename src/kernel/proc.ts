@@ -8,6 +8,8 @@ export interface ProcStat {
   parent: number;
   group: number;
   session: number;
+  /** The device number of its controlling terminal; 0 for none. */
+  terminal: number;
   /** Includes threads that have ended but were not released yet. */
   threads: number;
   /** PF_* of include/linux/sched.h. */
@@ -30,6 +32,7 @@ export function readStat(pid: number): ProcStat | null {
     parent: Number(fields[1]),
     group: Number(fields[2]),
     session: Number(fields[3]),
+    terminal: Number(fields[4]),
     threads: Number(fields[17]),
     flags: Number(fields[6]),
     startTicks: Number(fields[19]),
@@ -51,6 +54,12 @@ export function isDying(pid: number): boolean {
   if (stat === null || hasEnded(stat) || (stat.flags & PF_ENDING) !== 0) return true;
   const pending = [...(read(`/proc/${pid}/status`) ?? '').matchAll(/^(?:Sig|Shd)Pnd:\s*([0-9a-f]+)$/gm)];
   return pending.some(([, mask]) => (BigInt(`0x${mask}`) & SIGKILL_BIT) !== 0n);
+}
+
+/** Reports whether a process ignores a signal. */
+export function ignoresSignal(pid: number, number: number): boolean {
+  const mask = /^SigIgn:\s*([0-9a-f]+)$/m.exec(read(`/proc/${pid}/status`) ?? '')?.[1] ?? '0';
+  return ((BigInt(`0x${mask}`) >> BigInt(number - 1)) & 1n) === 1n;
 }
 
 /** Reads the command name of a process, at most 15 bytes. @returns `null` if the process does not exist */

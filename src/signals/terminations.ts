@@ -10,13 +10,14 @@ import type { Handle, Process } from '../model/process.ts';
 import type { ProcessTable } from '../processes/process-table.ts';
 import type { Reaper } from '../processes/reaper.ts';
 import type { Parking } from '../waits/parking.ts';
+import { endsByHangUp } from './hang-up.ts';
 import { hasNotEnded, notPermitted } from './refusals.ts';
 import { isOver, refusedMembers } from './refused-members.ts';
 import { meansEnded, type Signals } from './signals.ts';
 import { type Termination, written } from './termination.ts';
 import { openIfThere, targetOf } from './termination-target.ts';
 
-const { SIGTERM, SIGCONT, SIGKILL } = constants.signals;
+const { SIGTERM, SIGHUP, SIGCONT, SIGKILL } = constants.signals;
 
 /** How long a killed process may take to end, in milliseconds, before the caller is answered that it does not. */
 const STUCK_MS = 5000;
@@ -45,7 +46,7 @@ export interface TerminationParts {
 
 /**
  * Ends processes: SIGTERM, SIGCONT (a stopped process does not handle SIGTERM), and SIGKILL after the grace. A child that leads a group
- * has them sent to the group, even if the child itself has ended by then.
+ * has them sent to the group, even if the child itself has ended by then. An interactive shell gets SIGHUP too.
  *
  * The SIGKILL is a promise: one deadline for each process, written to the journal, and independent of the caller, of the handles and of
  * this image of the daemon. It holds no descriptor. A process without a handle is opened again by its pid, and recognised by its inode.
@@ -127,7 +128,9 @@ export class Terminations {
     if (target === null) return false;
     const scope = signals.scopeOf(target.pidfd);
     try {
-      for (const signal of [SIGTERM, SIGCONT]) target.pidfd.signal(signal, scope);
+      target.pidfd.signal(SIGTERM, scope);
+      if (endsByHangUp(pid)) target.pidfd.signal(SIGHUP);
+      target.pidfd.signal(SIGCONT, scope);
     } catch (error) {
       if (!isErrno(error, 'ESRCH', 'EPERM')) throw error;
     } finally {
@@ -146,6 +149,7 @@ export class Terminations {
     const { scope } = target;
     try {
       signals.send(handle, SIGTERM, scope);
+      if (endsByHangUp(process.pid)) signals.send(handle, SIGHUP, 'process');
       signals.send(handle, SIGCONT, scope);
     } catch (error) {
       if (!meansEnded(error)) throw error;
