@@ -104,9 +104,10 @@ export class Attached {
     return promise;
   }
 
-  /** Sends bytes for the standard input. @returns once they have left this process */
-  write(bytes: string | Buffer): Promise<void> {
-    return new Promise((resolve) =>
+  /** Sends bytes for the standard input, once it is attached. @returns once they have left this process */
+  async write(bytes: string | Buffer): Promise<void> {
+    await this.first('attached');
+    await new Promise<void>((resolve) =>
       this.ws.send(Buffer.concat([Buffer.from([0]), Buffer.from(bytes)]), () => resolve()),
     );
   }
