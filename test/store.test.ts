@@ -6,6 +6,7 @@ import { createInterface } from 'node:readline';
 import t, { type Test } from 'tap';
 import { Notifier } from '../src/kernel/notify.ts';
 import { Pidfd } from '../src/kernel/pidfd.ts';
+import { look, makePipe } from '../src/kernel/pipe.ts';
 import { DescriptorStore, pidfdName, pidfdsIn } from '../src/processes/descriptor-store.ts';
 import { Daemon, eventually, stateOf, temporaryDirectory } from './support/harness.ts';
 
@@ -180,6 +181,67 @@ t.test('stored pidfds without a handle, or of another process, are removed and c
   await eventually(() => said.length === 11);
   t.equal(said[10], `FDSTOREREMOVE=1 FDNAME=${name}`, 'no descriptor is sent twice');
   t.equal(await last.stop(), 0);
+});
+
+t.test('input that is stored stays open over a crash, and ends when it is closed after that', async (t) => {
+  const { start, said } = await withStore(t);
+  const daemon = await start();
+  const output = join(temporaryDirectory(t), 'output');
+  const file = { file: output };
+  const cat = await daemon.spawn(['cat'], {}, { stdin: 'pipe', stdout: file });
+  const ended = await daemon.spawn(['cat'], {}, { stdin: 'pipe' });
+  const reader = await daemon.spawn(['cat'], {}, { stdin: 'pipe' });
+  await daemon.write(cat.id, 'before ');
+  await daemon.write(ended.id, '', '?eof=true');
+  await daemon.waitid(ended.id);
+  const names = (): string[] => {
+    const stored = new Set<string>();
+    for (const line of said) {
+      const name = /FDNAME=(\S+)/.exec(line)![1]!;
+      if (line.includes('FDSTOREREMOVE')) stored.delete(name);
+      else stored.add(name);
+    }
+    return [...stored].filter((name) => name.startsWith('waitd-pipe-'));
+  };
+  await eventually(() => names().length === 2, 'the input of an ended program is removed');
+  daemon.child.kill('SIGKILL');
+  await daemon.exited;
+  process.kill(reader.process.pid, 'SIGKILL');
+
+  const heir = await start();
+  t.match((await heir.write(cat.id, 'between ')).body, { accepted: 8 });
+  await eventually(() => names().length === 1, 'nobody reads the other one any more');
+  t.match((await heir.write(reader.id, 'x')).body, { errno: 'EPIPE' });
+  await heir.upgrade();
+  t.match((await heir.write(cat.id, 'after', '?eof=true')).body, { accepted: 5 });
+  await heir.post('/v1/poll', { handles: [cat.id] });
+  t.equal(readFileSync(output, 'utf8'), 'before between after');
+  await eventually(() => names().length === 0);
+  t.equal(await heir.stop(), 0);
+});
+
+t.test('stored input of another process than the journal knows is closed', async (t) => {
+  const { start, said, notify } = await withStore(t);
+  const daemon = await start();
+  const { id } = await daemon.spawn(['sleep', '1000'], {}, { stdin: 'pipe' });
+  await eventually(() => said.some((line) => line.includes('waitd-pipe-')));
+  const name = /FDNAME=(waitd-pipe-\S+)/.exec(said.join('\n'))![1]!;
+  daemon.child.kill('SIGKILL');
+  await daemon.exited;
+  const manager = notifierTo(notify);
+  manager.send(`FDSTOREREMOVE=1\nFDNAME=${name}`);
+  const { reader, writer } = makePipe();
+  const wrong = [name.replace(/\d+$/, '1'), 'waitd-pipe-999999999-1', name.replace('pipe', 'tty')];
+  for (const stale of wrong) manager.send(`FDSTORE=1\nFDNAME=${stale}`, writer);
+  writer.close();
+  const heir = await start();
+  t.match((await heir.write(id, 'x')).body, { errno: 'EPIPE' });
+  await eventually(() => wrong.every((stale) => said.includes(`FDSTOREREMOVE=1 FDNAME=${stale}`)));
+  await eventually(() => look(reader).hungUp, 'no daemon holds the pipe');
+  reader.close();
+  await heir.signal(id, 'SIGKILL');
+  await heir.post('/v1/poll', { handles: [id] });
+  t.equal(await heir.stop(), 0);
 });
 
 t.test('the store holds no more than the kernel lets a service be started with', (t) => {

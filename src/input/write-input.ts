@@ -3,6 +3,9 @@ import { PIPE_BUF } from '../kernel/pipe.ts';
 import type { ByteSource } from './byte-source.ts';
 import type { Input } from './input.ts';
 
+/** A multiple of every page size (4 to 64 KiB). */
+const PAGES = 65536;
+
 export interface WriteOptions<End> {
   /** Whether it waits until everything is accepted. Otherwise it accepts what fits. */
   waits: boolean;
@@ -33,10 +36,9 @@ class Write<End> {
   readonly #resolve: (written: Written<End>) => void;
   readonly #reject: (error: unknown) => void;
   readonly #held = new DisposableStack();
-  /** The bytes that were taken from the source and not accepted yet, and how many there must be before the next write. */
+  /** The bytes that were taken from the source and not accepted yet, and how many they are. */
   #pending: Buffer[] = [];
   #size = 0;
-  #least: number;
   #accepted = 0;
 
   constructor(
@@ -51,7 +53,6 @@ class Write<End> {
     this.#options = options;
     this.#resolve = resolve;
     this.#reject = reject;
-    this.#least = leastOf(input, source, options.waits);
   }
 
   begin(): void {
@@ -87,32 +88,53 @@ class Write<End> {
 
   /** @returns whether another step may follow at once */
   #step(): boolean {
-    if (!this.#input.isOpen) return this.#end('broken');
     const bytes = this.#collected();
-    if (bytes === null) {
-      if (!this.#source.isEnded) return false;
+    if (bytes === null && this.#source.isEnded) {
       // A terminal may be too full for its EOF character.
       return this.#options.eof && !this.#input.end() ? false : this.#end('all');
     }
-    const count = this.#input.write(bytes);
+    if (!this.#input.isOpen) return this.#end('broken');
+    if (bytes === null) return false;
+    const wanted = bytes.length - this.#excess(bytes);
+    const count = this.#input.write(bytes.subarray(0, wanted));
     this.#accepted += count;
     this.#size = bytes.length - count;
     this.#pending = this.#size === 0 ? [] : [bytes.subarray(count)];
-    if (this.#size === 0) return true;
+    if (count === wanted) return true;
     return this.#options.waits ? false : this.#end('full');
+  }
+
+  /**
+   * Returns how many bytes to leave out of a write of some of the bytes. What does not fill a page may go into the last one that a pipe
+   * already has, so the number that fit depends on the remainder.
+   */
+  #excess({ length }: Buffer): number {
+    const left = (this.#source.length ?? 0) - this.#accepted;
+    return this.#options.waits || left <= length ? 0 : (length - (left % PAGES)) % PAGES;
   }
 
   /** @returns the bytes to write next; `null` if more must come first, or none are left */
   #collected(): Buffer | null {
-    while (this.#size < Math.max(this.#least, 1)) {
+    const least = this.#least();
+    while (this.#size < least) {
       const bytes = this.#source.take();
       if (bytes === null) break;
       this.#pending.push(bytes);
       this.#size += bytes.length;
     }
-    if (this.#size === 0 || (this.#size < this.#least && !this.#source.isEnded)) return null;
-    this.#least = 0;
+    if (this.#size < least) return null;
     return this.#pending.length === 1 ? this.#pending[0]! : Buffer.concat(this.#pending);
+  }
+
+  /**
+   * Returns how many bytes to collect before a write, so that one write(2) decides as it would for the caller: whether all of up to
+   * PIPE_BUF bytes are accepted at once, and how many fit into a pipe.
+   */
+  #least(): number {
+    const { length } = this.#source;
+    if (length === null || !this.#input.isOpen) return 1;
+    if (this.#options.waits) return this.#accepted === 0 && length <= PIPE_BUF ? Math.max(length, 1) : 1;
+    return Math.max(1, Math.min(length - this.#accepted, this.#input.capacity + PAGES));
   }
 
   #end(why: Written<End>['why']): false {
@@ -126,14 +148,4 @@ class Write<End> {
     this.#held.dispose();
     this.#reject(error);
   }
-}
-
-/**
- * Returns how many bytes to collect before the first write, so that one write(2) decides as it would for the caller: whether all of up
- * to PIPE_BUF bytes are accepted at once, and how many fit into a pipe.
- */
-function leastOf(input: Input, { length }: ByteSource, waits: boolean): number {
-  if (length === null || !input.isOpen) return 0;
-  if (waits) return length <= PIPE_BUF ? length : 0;
-  return Math.min(length, input.capacity + 1);
 }
