@@ -27,6 +27,7 @@ import { bootId } from './kernel/proc.ts';
 import { becomeSubreaper } from './kernel/subreaper.ts';
 import { Keeper } from './output/keeper.ts';
 import type { KnownKeeper } from './output/keepers-file.ts';
+import { MoveQueue } from './output/move-queue.ts';
 import { Outputs } from './output/outputs.ts';
 import { Adoption } from './processes/adoption.ts';
 import { DescriptorStore, pidfdName, pidfdsIn, storedPidfds } from './processes/descriptor-store.ts';
@@ -155,15 +156,17 @@ export function startDaemon(config: Config, { handoff, passed, notifier, feature
     epoll: table.epoll,
     onStart: (pid) => reaper.ownChildEnded(pid),
   });
+  const moves = new MoveQueue();
   const outputs = new Outputs({
     directory: outputDirectory(directory),
     maxOutput: config.maxOutput,
     descriptors: descriptors - RESERVED_DESCRIPTORS,
     epoll: table.epoll,
     keeper,
+    moves,
     quotaOf: (client) => clients.quotasOf(client).outputBytes,
   });
-  const inputs = new Inputs({ epoll: table.epoll, store, descriptors: descriptors - RESERVED_DESCRIPTORS });
+  const inputs = new Inputs({ epoll: table.epoll, store, moves, descriptors: descriptors - RESERVED_DESCRIPTORS });
   const terminals = new Terminals({ inputs, outputs, descriptors: descriptors - RESERVED_DESCRIPTORS });
   const forkServer = new ForkServer(table.epoll, (pid) => reaper.ownChildEnded(pid));
   table.epoll.add(timer, new Wakeup(() => setImmediate(() => deadlines.run())));

@@ -255,15 +255,15 @@ t.test('a stream of input may pause longer than a request may take, and other bo
 t.test('an early answer leaves the connection usable, or closes it', async (t) => {
   const { id } = await daemon.spawn(['sleep', '1000'], { nonblocking: true }, { stdin: 'pipe' });
   const wire = unix(daemon);
-  wire.socket.write(head(daemon, `POST /v1/handles/${id}/stdin`, `content-length: ${3 * PIPE}`));
-  wire.socket.write(bytes(2 * PIPE));
+  wire.socket.write(head(daemon, `POST /v1/handles/${id}/stdin`, `content-length: ${40 * PIPE}`));
+  wire.socket.write(bytes(20 * PIPE));
   await wire.until(/"accepted":65536/);
-  wire.socket.write(bytes(PIPE));
+  wire.socket.write(bytes(20 * PIPE));
   wire.socket.write(head(daemon, 'GET /livez', 'connection: close'));
   t.match(await wire.closed, /"accepted":65536}HTTP\/1.1 200/, 'the rest is discarded');
   const long = unix(daemon);
   long.socket.write(head(daemon, `POST /v1/handles/${id}/stdin`, `content-length: ${2 ** 30}`));
-  long.socket.write(bytes(2 * PIPE));
+  long.socket.write(bytes(20 * PIPE));
   t.match(await long.closed, /^HTTP\/1.1 409[\s\S]*connection: close/i);
   await end(id);
 });

@@ -222,10 +222,10 @@ export class Handles {
       outputs.track(description, owners.get(description.id)!);
   }
 
-  /** Returns a description with an input, by the journal's number for it; `undefined` if it has no handle. */
-  withInput(id: number): OpenDescription | undefined {
+  /** Returns a handle on a description with an input, by the journal's number for it. */
+  withInput(id: number): Handle | undefined {
     const [first] = this.#parts.journal.queries.withInput(id);
-    return first && this.#handles.current(first.handle).description;
+    return first && this.#handles.current(first.handle);
   }
 
   /** Takes over a handle that an earlier daemon left on a process that still lives. */

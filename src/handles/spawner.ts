@@ -183,8 +183,8 @@ export class Spawner {
       nothing: this.#nothing.fd,
       cgroupProcs: () => cgroups.procsFile(number),
       output: ends.of,
-      input: () => opened.use(inputs.openPipe(number)),
-      terminal: () => opened.use(terminals.open(number, request.tty!)),
+      input: () => opened.use(inputs.openPipe(number, client)),
+      terminal: () => opened.use(terminals.open(number, client, request.tty!)),
     };
     const nonblocking = descriptorFlag(options, features);
     return await this.#launch(request, files, { forkServer, nonblocking, descriptors });

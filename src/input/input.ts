@@ -1,16 +1,14 @@
+import { constants } from 'node:os';
 import type { Descriptor } from '../kernel/descriptor.ts';
 import { type Epoll, type Registration, Wakeup } from '../kernel/epoll.ts';
-import { isErrno } from '../kernel/errno.ts';
-import { capacityOf, isBroken, writeNow } from '../kernel/pipe.ts';
+import { isErrno, SystemError } from '../kernel/errno.ts';
+import { isBroken, writeAside, writeNow } from '../kernel/pipe.ts';
 import { eofCharacterOf, type Size, setSize } from '../kernel/terminal.ts';
 import { Listeners } from '../model/listeners.ts';
 import type { InputKind } from '../model/process.ts';
 
-/** How many bytes a terminal takes at a time at the most. It has no size that could be asked for. */
-const TERMINAL_CAPACITY = 65536;
-
-/** A pipe may be made larger by a program, but no more bytes than this are collected for one write. */
-const MOST_CAPACITY = 2 ** 20;
+/** Runs a call that may take long. */
+export type Aside = <T>(call: () => Promise<T>) => Promise<T>;
 
 /** A write that has its turn, or waits for it. Disposing lets the next one begin. */
 export interface Turn extends Disposable {
@@ -25,6 +23,9 @@ interface Place {
 /**
  * The daemon's end of a program's input: the write end of a pipe, or the master of a terminal. Writes take turns in the order in which
  * they came, so that they never mix.
+ *
+ * A program can hold up every call on its pipe, except poll(2), for as long as it likes: the kernel locks the pipe while the program reads,
+ * and the program may provide the memory itself (userfaultfd(2), FUSE). So they run on threads.
  */
 export class Input {
   readonly kind: InputKind;
@@ -34,12 +35,18 @@ export class Input {
   readonly #ready = new Listeners();
   readonly #closed = new Listeners();
   readonly #queue = new Set<Place>();
+  readonly #aside: Aside;
+  #isOpen = true;
 
-  /** @param descriptor nonblocking. The input owns it. */
-  constructor(kind: InputKind, descriptor: Descriptor, epoll: Pick<Epoll<Wakeup>, 'add' | 'remove'>) {
+  /**
+   * @param descriptor nonblocking. The input owns it.
+   * @param aside runs a call on a thread, after those before it
+   */
+  constructor(kind: InputKind, descriptor: Descriptor, epoll: Pick<Epoll<Wakeup>, 'add' | 'remove'>, aside: Aside) {
     this.kind = kind;
     this.#descriptor = descriptor;
     this.#epoll = epoll;
+    this.#aside = aside;
     this.#registration = epoll.add(descriptor, new Wakeup(() => this.#wake()), { writable: true });
   }
 
@@ -49,12 +56,7 @@ export class Input {
 
   /** Whether it was not closed, neither by {@link end} nor because nobody reads it. */
   get isOpen(): boolean {
-    return !this.#descriptor.closed;
-  }
-
-  /** How many bytes one write can have accepted at the most. */
-  get capacity(): number {
-    return this.kind === 'tty' ? TERMINAL_CAPACITY : Math.min(capacityOf(this.#descriptor), MOST_CAPACITY);
+    return this.#isOpen;
   }
 
   /** Subscribes to events of the descriptor, and to its end. @returns a function that ends the subscription */
@@ -99,9 +101,13 @@ export class Input {
    * @returns how many bytes were accepted, 0 if none fit
    * @throws {SystemError} EPIPE if nobody can read them; a pipe is closed then. EIO of a terminal, whose output may be unread yet
    */
-  write(bytes: Buffer): number {
+  async write(bytes: Buffer): Promise<number> {
+    if (this.kind === 'tty') return writeNow(this.#descriptor, bytes);
     try {
-      return writeNow(this.#descriptor, bytes);
+      return await this.#aside(() => {
+        if (!this.#isOpen) throw new SystemError('write', constants.errno.EPIPE);
+        return writeAside(this.#descriptor, bytes);
+      });
     } catch (error) {
       if (isErrno(error, 'EPIPE')) this.close();
       throw error;
@@ -118,8 +124,8 @@ export class Input {
    * open (termios(3), VEOF).
    * @returns false if a terminal has no room for it now
    */
-  end(): boolean {
-    if (this.kind === 'tty') return this.write(eofCharacterOf(this.#descriptor)) > 0;
+  async end(): Promise<boolean> {
+    if (this.kind === 'tty') return (await this.write(eofCharacterOf(this.#descriptor))) > 0;
     this.close();
     return true;
   }
@@ -130,9 +136,11 @@ export class Input {
   }
 
   close(): void {
-    if (this.#descriptor.closed) return;
+    if (!this.#isOpen) return;
+    this.#isOpen = false;
     this.#epoll.remove(this.#registration);
-    this.#descriptor.close();
+    if (this.kind === 'tty') this.#descriptor.close();
+    else void this.#aside(() => this.#descriptor.closeAside());
     this.#ready.emit();
     this.#closed.emit();
   }

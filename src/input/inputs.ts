@@ -1,7 +1,8 @@
 import { type Descriptor, keepBelow } from '../kernel/descriptor.ts';
 import type { Epoll, Wakeup } from '../kernel/epoll.ts';
 import { makePipe } from '../kernel/pipe.ts';
-import type { InputKind, OpenDescription } from '../model/process.ts';
+import type { Handle, InputKind, OpenDescription } from '../model/process.ts';
+import type { MoveQueue } from '../output/move-queue.ts';
 import type { DescriptorStore } from '../processes/descriptor-store.ts';
 import { Input } from './input.ts';
 import { inputName, type LeftInput } from './stored-inputs.ts';
@@ -13,10 +14,20 @@ export interface HandedInput {
   fd: number;
 }
 
+/** Whose input it is, and of what kind. */
+export interface HeldInput {
+  /** The journal's number of the description. */
+  id: number;
+  client: string;
+  kind: InputKind;
+}
+
 export interface InputsParts {
   epoll: Pick<Epoll<Wakeup>, 'add' | 'remove'>;
   /** Keeps them while no daemon runs; `null` without a service manager. */
   store: DescriptorStore | null;
+  /** Runs calls on pipes, a few at a time, the clients in turn. */
+  moves: MoveQueue;
   /** Pipes and terminals get lower numbers than this. */
   descriptors: number;
 }
@@ -51,11 +62,11 @@ export class Inputs {
    * @returns the read end, which the caller closes once the process has its own
    * @throws {SystemError} EMFILE, ENFILE
    */
-  openPipe(id: number): Descriptor {
+  openPipe(id: number, client: string): Descriptor {
     const { reader, writer } = makePipe();
     try {
       writer.nonblocking = true;
-      this.hold(id, 'pipe', keepBelow(writer, this.#parts.descriptors));
+      this.hold({ id, client, kind: 'pipe' }, keepBelow(writer, this.#parts.descriptors));
       return reader;
     } catch (error) {
       reader.close();
@@ -68,9 +79,10 @@ export class Inputs {
    * Adds an input. It closes one that a failed try to start the process has left.
    * @param descriptor nonblocking; owned by the input
    */
-  hold(id: number, kind: InputKind, descriptor: Descriptor): Input {
+  hold({ id, client, kind }: HeldInput, descriptor: Descriptor): Input {
     this.close(id);
-    const input = new Input(kind, descriptor, this.#parts.epoll);
+    const { epoll, moves } = this.#parts;
+    const input = new Input(kind, descriptor, epoll, (call) => moves.take(client, call));
     this.#inputs.set(id, input);
     input.onClosed(() => this.#inputs.delete(id));
     return input;
@@ -92,16 +104,17 @@ export class Inputs {
 
   /**
    * Takes over what earlier daemons have left.
-   * @param ownerOf returns the description of a number, if it has an input and a handle
+   * @param ownerOf returns a handle on the description of a number, if it has an input
    */
-  resume(left: Iterable<LeftInput>, ownerOf: (id: number) => OpenDescription | undefined): void {
+  resume(left: Iterable<LeftInput>, ownerOf: (id: number) => Handle | undefined): void {
     for (const { description: id, kind, descriptor, inode } of left) {
       const owner = ownerOf(id);
-      const isKnown = owner?.input === kind && (inode === null || inode === owner.process.inode);
+      const client = owner?.client ?? '';
+      const isKnown = owner?.description.input === kind && (inode === null || inode === owner.process.inode);
       // A terminal that was handed over stays open without a handle too.
-      if (isKnown || (kind === 'tty' && inode === null)) this.hold(id, kind, descriptor);
-      else descriptor.close();
-      if (isKnown) this.track(owner);
+      if (isKnown || (kind === 'tty' && inode === null)) this.hold({ id, client, kind }, descriptor);
+      else void this.#parts.moves.take(client, () => descriptor.closeAside());
+      if (isKnown) this.track(owner.description);
     }
   }
 

@@ -6,6 +6,9 @@ import type { Input } from './input.ts';
 /** A multiple of every page size (4 to 64 KiB). */
 const PAGES = 65536;
 
+/** More than a pipe holds, unless a program has privileges and has made its own larger. */
+const MOST_COLLECTED = 2 ** 20 + PAGES;
+
 export interface WriteOptions<End> {
   /** Whether it waits until everything is accepted. Otherwise it accepts what fits. */
   waits: boolean;
@@ -22,86 +25,85 @@ export interface Written<End> {
   why: 'all' | 'full' | 'broken' | End;
 }
 
-/** Writes bytes to an input, as they come, in its turn. A write that ends early leaves the rest of its source unread. */
-export function writeInput<End>(input: Input, source: ByteSource, options: WriteOptions<End>): Promise<Written<End>> {
-  return new Promise((resolve, reject) => {
-    new Write(input, source, options, resolve, reject).begin();
-  });
+/**
+ * Writes bytes to an input, as they come, in its turn. A write that ends early leaves the rest of its source unread.
+ * @throws what `attend` throws
+ */
+export async function writeInput<End>(
+  input: Input,
+  source: ByteSource,
+  { waits, eof, attend }: WriteOptions<End>,
+): Promise<Written<End>> {
+  const ended: { why?: End } = {};
+  let wake = (): void => {};
+  const notify = (): void => wake();
+  using held = new DisposableStack();
+  held.use(
+    attend((why) => {
+      ended.why = why;
+      notify();
+    }),
+  );
+  if (!input.isOpen) return { accepted: 0, why: 'broken' };
+  if (!waits && input.isBusy) return { accepted: 0, why: 'full' };
+  const turn = held.use(input.enter(notify));
+  const write = new Write(input, source, waits, eof);
+  for (let isListening = false; ; ) {
+    // Before it looks, so that nothing can come unnoticed.
+    const { promise: changed, resolve } = Promise.withResolvers<void>();
+    wake = resolve;
+    if (turn.isReady && !isListening) {
+      isListening = true;
+      held.defer(source.onMore(notify));
+      held.defer(input.onReady(notify));
+    }
+    const why = turn.isReady && ended.why === undefined ? await write.run() : null;
+    if (why !== null) return { accepted: write.accepted, why };
+    if (ended.why !== undefined) return { accepted: write.accepted, why: ended.why };
+    await changed;
+  }
 }
 
-class Write<End> {
+/** A write that has its turn. */
+class Write {
+  /** How many bytes the input has taken. */
+  accepted = 0;
   readonly #input: Input;
   readonly #source: ByteSource;
-  readonly #options: WriteOptions<End>;
-  readonly #resolve: (written: Written<End>) => void;
-  readonly #reject: (error: unknown) => void;
-  readonly #held = new DisposableStack();
+  readonly #waits: boolean;
+  readonly #eof: boolean;
   /** The bytes that were taken from the source and not accepted yet, and how many they are. */
   #pending: Buffer[] = [];
   #size = 0;
-  #accepted = 0;
 
-  constructor(
-    input: Input,
-    source: ByteSource,
-    options: WriteOptions<End>,
-    resolve: (written: Written<End>) => void,
-    reject: (error: unknown) => void,
-  ) {
+  constructor(input: Input, source: ByteSource, waits: boolean, eof: boolean) {
     this.#input = input;
     this.#source = source;
-    this.#options = options;
-    this.#resolve = resolve;
-    this.#reject = reject;
+    this.#waits = waits;
+    this.#eof = eof;
   }
 
-  begin(): void {
-    const { waits, attend } = this.#options;
+  /**
+   * Writes as far as the input takes the bytes and the source has them.
+   * @returns why the write has ended; `null` if it goes on after a change of either
+   */
+  async run(): Promise<'all' | 'full' | 'broken' | null> {
     try {
-      this.#held.use(attend((why) => this.#end(why)));
-    } catch (error) {
-      this.#reject(error);
-      return;
-    }
-    if (!this.#input.isOpen) this.#end('broken');
-    else if (!waits && this.#input.isBusy) this.#end('full');
-    else if (this.#held.use(this.#input.enter(() => this.#start())).isReady) this.#start();
-  }
-
-  /** Begins to write, once it has its turn. */
-  #start(): void {
-    if (this.#held.disposed) return;
-    const go = (): void => this.#go();
-    this.#held.defer(this.#source.onMore(go));
-    this.#held.defer(this.#input.onReady(go));
-    go();
-  }
-
-  #go(): void {
-    try {
-      while (!this.#held.disposed && this.#step());
-    } catch (error) {
-      if (isErrno(error, 'EPIPE', 'EIO')) this.#end('broken');
-      else this.#fail(error);
-    }
-  }
-
-  /** @returns whether another step may follow at once */
-  #step(): boolean {
-    const bytes = this.#collected();
-    if (bytes === null && this.#source.isEnded) {
+      for (let bytes = this.#collected(); bytes !== null; bytes = this.#collected()) {
+        const wanted = bytes.length - this.#excess(bytes);
+        const count = await this.#input.write(bytes.subarray(0, wanted));
+        this.accepted += count;
+        this.#size = bytes.length - count;
+        this.#pending = this.#size === 0 ? [] : [bytes.subarray(count)];
+        if (count < wanted) return this.#waits ? null : 'full';
+      }
+      if (!this.#source.isEnded) return this.#input.isOpen ? null : 'broken';
       // A terminal may be too full for its EOF character.
-      return this.#options.eof && !this.#input.end() ? false : this.#end('all');
+      return this.#eof && !(await this.#input.end()) ? null : 'all';
+    } catch (error) {
+      if (isErrno(error, 'EPIPE', 'EIO')) return 'broken';
+      throw error;
     }
-    if (!this.#input.isOpen) return this.#end('broken');
-    if (bytes === null) return false;
-    const wanted = bytes.length - this.#excess(bytes);
-    const count = this.#input.write(bytes.subarray(0, wanted));
-    this.#accepted += count;
-    this.#size = bytes.length - count;
-    this.#pending = this.#size === 0 ? [] : [bytes.subarray(count)];
-    if (count === wanted) return true;
-    return this.#options.waits ? false : this.#end('full');
   }
 
   /**
@@ -109,8 +111,8 @@ class Write<End> {
    * already has, so the number that fit depends on the remainder.
    */
   #excess({ length }: Buffer): number {
-    const left = (this.#source.length ?? 0) - this.#accepted;
-    return this.#options.waits || left <= length ? 0 : (length - (left % PAGES)) % PAGES;
+    const left = (this.#source.length ?? 0) - this.accepted;
+    return this.#waits || left <= length ? 0 : (length - (left % PAGES)) % PAGES;
   }
 
   /** @returns the bytes to write next; `null` if more must come first, or none are left */
@@ -118,11 +120,10 @@ class Write<End> {
     const least = this.#least();
     while (this.#size < least) {
       const bytes = this.#source.take();
-      if (bytes === null) break;
+      if (bytes === null) return null;
       this.#pending.push(bytes);
       this.#size += bytes.length;
     }
-    if (this.#size < least) return null;
     return this.#pending.length === 1 ? this.#pending[0]! : Buffer.concat(this.#pending);
   }
 
@@ -132,20 +133,9 @@ class Write<End> {
    */
   #least(): number {
     const { length } = this.#source;
-    if (length === null || !this.#input.isOpen) return 1;
-    if (this.#options.waits) return this.#accepted === 0 && length <= PIPE_BUF ? Math.max(length, 1) : 1;
-    return Math.max(1, Math.min(length - this.#accepted, this.#input.capacity + PAGES));
-  }
-
-  #end(why: Written<End>['why']): false {
-    if (this.#held.disposed) return false;
-    this.#held.dispose();
-    this.#resolve({ accepted: this.#accepted, why });
-    return false;
-  }
-
-  #fail(error: unknown): void {
-    this.#held.dispose();
-    this.#reject(error);
+    if (length === null) return 1;
+    const left = length - this.accepted;
+    if (this.#waits) return Math.max(1, this.accepted === 0 && left <= PIPE_BUF ? left : 1);
+    return Math.max(1, Math.min(left, MOST_COLLECTED));
   }
 }

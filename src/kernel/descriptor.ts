@@ -1,4 +1,4 @@
-import { closeSync, constants, readdirSync, readFileSync } from 'node:fs';
+import { close, closeSync, constants, readdirSync, readFileSync } from 'node:fs';
 import { constants as osConstants } from 'node:os';
 import { SystemError } from './errno.ts';
 import { bind, checked } from './libc.ts';
@@ -59,6 +59,13 @@ export class Descriptor implements Disposable {
     const fd = this.#fd;
     this.#fd = -1;
     closeSync(fd);
+  }
+
+  /** Closes the descriptor on a thread of libuv's pool: the kernel may have to wait for a lock of the file. */
+  closeAside(): Promise<void> {
+    const fd = this.#fd;
+    this.#fd = -1;
+    return new Promise((resolve) => (fd === -1 ? resolve() : close(fd, () => resolve())));
   }
 
   [Symbol.dispose](): void {

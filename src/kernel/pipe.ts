@@ -11,11 +11,10 @@ const splice = bindAside(
 );
 const O_CLOEXEC = 0o2000000;
 const write = bind('long write(int fd, void *bytes, size_t length)');
-const fcntl = bind('int fcntl(int fd, int command, long argument)');
+const writeOnThread = bindAside('write', 'long write(int fd, void *bytes, size_t length)');
 const POLLIN = 0x001;
 const POLLOUT = 0x004;
 const POLLERR = 0x008;
-const F_GETPIPE_SZ = 1032;
 const POLLHUP = 0x010;
 const SPLICE_F_NONBLOCK = 2;
 
@@ -63,11 +62,6 @@ export function hasRoom(writer: Descriptor): boolean {
   return (eventsOf(writer, POLLOUT) & POLLOUT) !== 0;
 }
 
-/** Returns how many bytes a pipe can hold. The program may change that (fcntl(2), F_SETPIPE_SZ). */
-export function capacityOf(pipe: Descriptor): number {
-  return checked('fcntl', fcntl(pipe.fd, F_GETPIPE_SZ, 0));
-}
-
 /**
  * Writes to a nonblocking descriptor as write(2) does: up to PIPE_BUF bytes at once or not at all, and of more as many as fit (pipe(7)).
  * @returns the number of bytes that were written; 0 if none fit
@@ -76,6 +70,19 @@ export function capacityOf(pipe: Descriptor): number {
 export function writeNow({ fd }: Descriptor, bytes: Buffer): number {
   try {
     return checked('write', write(fd, bytes, bytes.length));
+  } catch (error) {
+    if (isErrno(error, 'EAGAIN')) return 0;
+    throw error;
+  }
+}
+
+/**
+ * Does {@link writeNow} on a thread of libuv's pool: the kernel locks a pipe while its reader copies, which that can make take long.
+ * @param to may not be closed before this resolves
+ */
+export async function writeAside({ fd }: Descriptor, bytes: Buffer): Promise<number> {
+  try {
+    return await writeOnThread(fd, bytes, bytes.length);
   } catch (error) {
     if (isErrno(error, 'EAGAIN')) return 0;
     throw error;

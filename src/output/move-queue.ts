@@ -8,7 +8,7 @@ const MOST_WITH_SLOW = 3;
 const SLOW_MS = 5000;
 
 /**
- * Runs few moves of captured output at a time: one of each client, and the clients in turn.
+ * Runs few moves of bytes from or to pipes at a time: one of each client, and the clients in turn.
  *
  * A program can delay a move for as long as it likes: the kernel locks a pipe while it copies what is written to it, and the program may
  * provide that memory itself (userfaultfd(2), FUSE). So only its own client waits.

@@ -13,7 +13,7 @@ import { CapturedStream } from './captured-stream.ts';
 import { inTime } from './in-time.ts';
 import type { Keeper } from './keeper.ts';
 import { KeptBytes, type KeptBytesParts } from './kept-bytes.ts';
-import { MoveQueue } from './move-queue.ts';
+import type { MoveQueue } from './move-queue.ts';
 import { extentOf, fileOf, parseFile } from './output-files.ts';
 import { WriteEnds } from './write-ends.ts';
 
@@ -24,6 +24,7 @@ export interface OutputsParts extends KeptBytesParts {
   descriptors: number;
   epoll: Pick<Epoll<Wakeup>, 'add' | 'rearm' | 'remove'>;
   keeper: Keeper;
+  moves: MoveQueue;
 }
 
 /** The captured streams of a process that may still be written to. */
@@ -39,7 +40,6 @@ interface Capture {
  */
 export class Outputs {
   readonly #parts: OutputsParts;
-  readonly #moves = new MoveQueue();
   readonly #nothing = new Descriptor(openSync('/dev/null', constants.O_WRONLY));
   /** The largest size, in bytes, that a program without privileges can give its pipe. */
   readonly #largestPipe = Number(readFileSync('/proc/sys/fs/pipe-max-size', 'utf8'));
@@ -105,7 +105,7 @@ export class Outputs {
       reader,
       path: this.pathOf(id, stream),
       epoll: this.#parts.epoll,
-      moves: this.#moves,
+      moves: this.#parts.moves,
       nothing: this.#nothing,
       room: () => this.#kept.roomFor(id, stream),
       onChange: (dropped) => {

@@ -53,11 +53,11 @@ export class Terminals {
    * @returns the slave, which the caller closes once the process has its own
    * @throws {Problem} ENOSPC, EOPNOTSUPP; {SystemError} EMFILE, ENFILE, ENOMEM
    */
-  open(id: number, size: WindowSize): Descriptor {
+  open(id: number, client: string, size: WindowSize): Descriptor {
     const { inputs, descriptors } = this.#parts;
     const { master, slave } = opened(size);
     try {
-      this.#connect(id, inputs.hold(id, 'tty', keepBelow(master, descriptors)));
+      this.#connect(id, inputs.hold({ id, client, kind: 'tty' }, keepBelow(master, descriptors)));
       return slave;
     } catch (error) {
       inputs.close(id);
