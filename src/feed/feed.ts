@@ -48,7 +48,7 @@ export class Feed implements EventSink, Subscriptions {
 
   /** How many sockets and streams are open. */
   get size(): number {
-    return this.#subscribers.size;
+    return this.#closing.size;
   }
 
   /** Offers events to every follower. They have been written already. */
@@ -82,7 +82,6 @@ export class Feed implements EventSink, Subscriptions {
     });
     this.#subscribers.set(subscriber, this.onClose(shutDown));
     this.#bookmarks.add(subscriber, sink);
-    this.#counted.emit();
     return subscriber;
   }
 
@@ -92,17 +91,19 @@ export class Feed implements EventSink, Subscriptions {
    */
   onClose(shutDown: ShutDown): () => void {
     if (this.#closed !== null) shutDown(this.#closed);
-    return this.#closing.on(shutDown);
+    const leave = this.#closing.on(shutDown);
+    this.#counted.emit();
+    return () => {
+      leave();
+      this.#counted.emit();
+    };
   }
 
   detach(subscriber: Subscriber): void {
     subscriber.end();
     this.#bookmarks.remove(subscriber);
-    const leave = this.#subscribers.get(subscriber);
-    if (leave === undefined) return;
-    leave();
+    this.#subscribers.get(subscriber)?.();
     this.#subscribers.delete(subscriber);
-    this.#counted.emit();
   }
 
   /**

@@ -89,24 +89,27 @@ export function onceClosing(socket: WebSocket, carrier: Socket, listener: () => 
 }
 
 /**
- * Pings a WebSocket at intervals, and drops the connection if nothing is heard from the client before the next ping. A paused socket
- * hears nothing, and a slow client has to read what waits for it before the ping.
+ * Pings a WebSocket at intervals, and drops the connection if nothing is heard from the client before the next ping. While the socket is
+ * paused no answer would be read, so it gets pongs instead: they find out whether it is connected, and have no answer (RFC 6455 5.5.3).
  * @param carrier the connection under the WebSocket
  */
 export function dropSilent(socket: WebSocket, carrier: Socket): void {
   const sent = (): number => carrier.bytesWritten - carrier.writableLength;
   let isAlive = true;
-  let wasPaused = false;
   let wasSent = Number.POSITIVE_INFINITY;
   const heard = (): void => {
     isAlive = true;
   };
   socket.on('pong', heard).on('message', heard);
   const timer = setInterval(() => {
-    if (!isAlive && !wasPaused && !socket.isPaused && sent() <= wasSent) return socket.terminate();
+    if (socket.isPaused) {
+      isAlive = true;
+      socket.pong();
+      return;
+    }
+    if (!isAlive && sent() <= wasSent) return socket.terminate();
     isAlive = false;
-    wasPaused = socket.isPaused;
-    // The kernel took nothing more before, so it has room only because the client has read.
+    // If the kernel has no room, a slow client reads what is before the ping first. Then it counts that it reads.
     const isFull = carrier.writableLength > 0;
     socket.ping();
     wasSent = isFull ? sent() : Number.POSITIVE_INFINITY;
