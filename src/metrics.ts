@@ -59,7 +59,7 @@ export class Metrics {
       'Calls that wait for the answer to an earlier call with the same idempotency key.',
       () => idempotencyKeys.waiting,
     );
-    gauge('waitd_subscribers', 'Open WebSockets and event streams.', () => feed.size);
+    gauge('waitd_subscribers', 'Open WebSockets, attached ones too, and event streams.', () => feed.size);
     gauge('waitd_kept_groups', 'Descriptors kept for groups that outlive their leader.', () => table.groups.size);
     gauge('waitd_watches', 'Watches for processes that appear.', () => watches.size);
     counter('waitd_watch_scan_seconds_total', 'Time spent scanning /proc for watches.', null, () => ({

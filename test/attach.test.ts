@@ -3,6 +3,7 @@ import t from 'tap';
 import { Attached, type AttachOptions } from './support/attached.ts';
 import { Daemon, eventually, Gate } from './support/harness.ts';
 import { as, full, startWithPolicy, tokenOf } from './support/policies.ts';
+import { random } from './support/random.ts';
 
 const daemon = await Daemon.start(t);
 const PIPED = { stdin: 'pipe', stdout: 'capture' };
@@ -109,7 +110,6 @@ t.test('with the offset -1 only what comes is sent', async (t) => {
   const gate = new Gate(t);
   const script = `echo before; read -r line <${gate.path}; echo after`;
   const { id } = await daemon.spawn(['sh', '-c', script], {}, CAPTURED);
-  await attach(id).until(() => true);
   const first = attach(id);
   await first.until(() => first.text() === 'before\n');
   const socket = attach(id, '?stdout=-1');
@@ -136,6 +136,7 @@ t.test('the exit is told before the end of the output, which comes when every wr
 });
 
 t.test('an attach that races with the exit misses neither output nor exit', async (t) => {
+  const before = daemon.descriptors;
   for (let time = 0; time < 300; time += 1) {
     const { id } = await daemon.spawn(['sh', '-c', `echo ${time}; exit ${time % 200}`], {}, CAPTURED);
     const socket = attach(id);
@@ -144,7 +145,8 @@ t.test('an attach that races with the exit misses neither output nor exit', asyn
       t.fail(`${time}: ${socket.text()} ${JSON.stringify(socket.frames)}`);
     await daemon.request('DELETE', `/v1/handles/${id}`);
   }
-  t.pass();
+  await eventually(() => daemon.descriptors <= before);
+  t.pass('and no descriptor is left');
 });
 
 t.test('dropped output is a gap, also when the limit overtakes a slow reader', async (t) => {
@@ -307,6 +309,86 @@ t.test('a stop closes sockets with 1001, and an upgrade with 1012', async (t) =>
   t.equal(await own.stop(), 0);
   t.same(await fourth.closed, { code: 1001, reason: 'shutting down' });
   process.kill(pid, 'SIGKILL');
+});
+
+t.test('upgrades in the middle of the output lose nothing to a client that comes back', async (t) => {
+  const own = await Daemon.start(t);
+  const script = 'n=0; until read -r -t 0.001 last; do echo line $n; n=$((n+1)); done; echo "$last $n"';
+  const { id } = await own.spawn(['bash', '-c', script], {}, PIPED);
+  let at = 0;
+  let text = '';
+  const follow = async (): Promise<void> => {
+    for (;;) {
+      const socket = new Attached(own, id, { query: `?stdout=${at}` });
+      const { code } = await socket.closed;
+      text += socket.text();
+      at = Math.max(at, socket.at.stdout);
+      if (code === 1000) return;
+      // A connection that came in the middle of an upgrade was never attached.
+      if (socket.frames.length > 0) t.equal(code, 1012);
+    }
+  };
+  const followed = follow();
+  for (let time = 0; time < 3; time += 1) await own.upgrade();
+  await own.write(id, 'end\n', '?eof=true');
+  await followed;
+  const count = Number(/end (\d+)\n$/.exec(text)![1]);
+  t.ok(count > 100);
+  t.equal(text, `${Array.from({ length: count }, (_, n) => `line ${n}\n`).join('')}end ${count}\n`);
+  t.equal(await own.stop(), 0);
+});
+
+t.test('frames of any kind neither end the daemon nor get an answer that is not in the contract', async (t) => {
+  const seed = Date.now() % 2 ** 31;
+  t.comment(`seed ${seed}`);
+  const next = random(seed);
+  const upTo = (most: number): number => Math.floor(next() * most);
+  const pick = <T>(from: readonly T[]): T => from[upTo(from.length)]!;
+  const values = [
+    'resize',
+    'eof',
+    'signal',
+    'SIGCONT',
+    'SIGWINCH',
+    -1,
+    0,
+    1,
+    28,
+    2 ** 31,
+    1.5,
+    null,
+    true,
+    [],
+    {},
+    'x',
+  ];
+  const names = ['type', 'rows', 'cols', 'signal', '__proto__', 'constructor'];
+  const bytes = (): Buffer => Buffer.from(Array.from({ length: upTo(40) }, () => upTo(256)));
+  const frame = (): unknown => {
+    const kind = upTo(5);
+    if (kind === 0) return bytes();
+    if (kind === 1) return Buffer.concat([Buffer.alloc(1), bytes()]);
+    if (kind === 2) return bytes().toString('latin1');
+    const given = Object.fromEntries(Array.from({ length: upTo(4) }, () => [pick(names), pick(values)]));
+    return kind === 3 ? given : { type: pick(['resize', 'eof', 'signal']), ...given };
+  };
+  for (let round = 0; round < 30; round += 1) {
+    const { id } = await daemon.spawn(['sh', '-c', 'trap "" CONT WINCH; cat'], {}, PIPED);
+    const socket = attach(id, pick(['', '?input=false', '?stdout=-1']));
+    await socket.first('attached');
+    for (let time = upTo(60); time > 0; time -= 1) socket.send(frame());
+    if (upTo(2) === 0) socket.detach();
+    else {
+      // A frame that is always refused, so that all before it were taken.
+      const marker = pick([Buffer.from('y'), '{"type":"marker"}']);
+      const seen = socket.frames.length;
+      socket.send(marker);
+      await socket.until(() => socket.frames.length > seen && socket.frames.at(-1).errno === 'EINVAL');
+    }
+    await daemon.request('DELETE', `/v1/handles/${id}?signal=SIGKILL`);
+    socket.detach();
+  }
+  t.equal((await daemon.get('/livez')).status, 200);
 });
 
 t.teardown(() => daemon.stop());
