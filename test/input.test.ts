@@ -1,3 +1,4 @@
+import { execFileSync, spawnSync } from 'node:child_process';
 import { readdirSync, readFileSync, readlinkSync } from 'node:fs';
 import { request as httpRequest, type IncomingMessage } from 'node:http';
 import { join } from 'node:path';
@@ -466,6 +467,37 @@ t.test('a write that waits counts against the quota of parked waits', async (t) 
   await eventually(async () => (await own.write(id, 'x', '', as('a'))).status === 429);
   await own.request('DELETE', `/v1/handles/${id}?signal=SIGKILL`, as('a'));
   t.ok(isFull((await waiting).body.accepted));
+  t.equal(await own.stop(), 0);
+});
+
+const stuckReader = join(temporaryDirectory(t), 'stuck-reader');
+execFileSync('gcc', ['-O1', '-o', stuckReader, join(import.meta.dirname, 'native/stuck-reader.c')]);
+const cannotFault = spawnSync(stuckReader, { input: '' }).status === 3 && 'this user has no userfaultfd(2)';
+
+t.test('a program that holds the lock of its pipe delays its own client alone', { skip: cannotFault }, async (t) => {
+  const own = await startWithPolicy(t, { a: full, b: full });
+  const bodyFor = (argv: string[]): object => ({ spawn: { argv, stdin: 'pipe', stdout: 'capture' } });
+  const stuck = (await own.post('/v1/handles', bodyFor([stuckReader]), as('a'))).body;
+  const other = (await own.post('/v1/handles', bodyFor(['cat']), as('b'))).body;
+  const isReading = async (): Promise<boolean> =>
+    (await own.get(`/v1/handles/${stuck.id}/stdout`, as('a'))).text === 'reading\n';
+  await eventually(isReading);
+  await own.write(stuck.id, 'x', '', as('a'));
+  // It faults while the kernel copies the byte to it.
+  await eventually(() => /handle_userfault/.test(readFileSync(`/proc/${stuck.process.pid}/stack`, 'utf8')));
+  const blocked = own.write(stuck.id, 'y', '', as('a'));
+  t.match((await own.write(other.id, 'others go on', '', as('b'))).body, { accepted: 12 });
+  await own.request(
+    'DELETE',
+    `/v1/handles/${(await own.post('/v1/handles', { dup: stuck.id }, as('a'))).body.id}`,
+    as('a'),
+  );
+  await own.write(other.id, '', '?eof=true', as('b'));
+  await own.waitid(other.id, undefined, as('b'));
+  t.equal((await own.get(`/v1/handles/${other.id}/stdout`, as('b'))).text, 'others go on');
+  t.equal((await own.get('/livez')).status, 200);
+  await own.request('DELETE', `/v1/handles/${stuck.id}?signal=SIGKILL`, as('a'));
+  t.ok([200, 410].includes((await blocked).status), 'it is over once the program has ended');
   t.equal(await own.stop(), 0);
 });
 
