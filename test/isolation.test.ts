@@ -43,7 +43,7 @@ function follow(daemon: Daemon, name: Name, query = ''): Socket {
 }
 
 const sleeping = { spawn: { argv: ['sleep', '1000'], stdout: 'capture' }, labels: { whose: 'owner' } };
-const leased = { spawn: { ...sleeping.spawn, lease: { ttlMs: 3_600_000 } } };
+const leased = { spawn: { ...sleeping.spawn, stdin: 'pipe', lease: { ttlMs: 3_600_000 } } };
 
 async function make(t: Test, daemon: Daemon, name: Name = 'owner', body: object = sleeping): Promise<string> {
   const { id, process } = (await daemon.post('/v1/handles', body, as(name))).body;
@@ -255,6 +255,16 @@ const matrix: Record<
   'POST /v1/handles/{id}/signal': {
     body: { signal: 'SIGCONT' },
     expected: { anonymous: 401, wrong: 401, expired: 401, other: 404, observer: 403, owner: 204, admin: 204 },
+  },
+  'POST /v1/handles/{id}/stdin': {
+    expected: { anonymous: 401, wrong: 401, expired: 401, other: 404, observer: 403, owner: 200, admin: 200 },
+  },
+  'PUT /v1/handles/{id}/tty': {
+    body: { rows: 24, cols: 80 },
+    expected: { anonymous: 401, wrong: 401, expired: 401, other: 404, observer: 403, owner: 422, admin: 422 },
+  },
+  'GET /v1/handles/{id}/attach': {
+    expected: { anonymous: 401, wrong: 401, expired: 401, other: 426, observer: 426, owner: 426, admin: 426 },
   },
   'GET /v1/handles/{id}/stdout': {
     expected: { anonymous: 401, wrong: 401, expired: 401, other: 404, observer: 200, owner: 200, admin: 200 },

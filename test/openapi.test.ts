@@ -222,7 +222,7 @@ t.test('generators can type every schema', (t) => {
     optional.map(({ operation }) => operation.operationId),
     ['waitid', 'terminate', 'writeStdin'],
   );
-  t.equal(api.routes.filter(({ operation }) => operation.requestBody?.required === true).length, 5);
+  t.equal(api.routes.filter(({ operation }) => operation.requestBody?.required === true).length, 6);
   t.end();
 });
 
