@@ -196,6 +196,34 @@ t.test('a socket that waits for a program is not taken for a vanished one', asyn
   t.equal(await impatient.stop(), 0);
 });
 
+t.test('a slow reader is waited for, and one that reads nothing is disconnected', async (t) => {
+  const impatient = await Daemon.start(t, { env: withShortLimits('http/limits.ts') });
+  const size = 2 ** 21;
+  const { id } = await impatient.spawn(['head', '-c', String(size), '/dev/zero'], {}, PIPED);
+  const [slow, stopped] = [new Attached(impatient, id), new Attached(impatient, id)];
+  await Promise.all([slow.first('attached'), stopped.first('attached')]);
+  let pings = 0;
+  slow.ws.on('ping', () => {
+    pings += 1;
+  });
+  stopped.ws.pause();
+  slow.ws.on('message', () => {
+    slow.ws.pause();
+    setTimeout(() => slow.ws.resume(), 300);
+  });
+  await slow.end();
+  t.equal(slow.at.stdout, size);
+  t.ok(pings > 2, `${pings} pings`);
+  await eventually(async () => /^waitd_subscribers 0$/m.test((await impatient.get('/metrics')).text));
+  stopped.ws.resume();
+  t.match(await stopped.closed, { code: 1006 });
+  t.ok(stopped.at.stdout < size);
+  const again = new Attached(impatient, id, { query: `?stdout=${stopped.at.stdout}` });
+  await again.end();
+  t.equal(stopped.text().length + again.text().length, size);
+  t.equal(await impatient.stop(), 0);
+});
+
 t.test('input of a client that leaves is dropped, and the next client goes on', async (t) => {
   const impatient = await Daemon.start(t, { env: withShortLimits('http/limits.ts') });
   const gate = new Gate(t);
