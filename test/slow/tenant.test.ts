@@ -39,6 +39,7 @@ const narrow = {
     spawnsPerSecond: 20,
     requestsPerSecond: 200,
     outputBytes: 4 * 2 ** 20,
+    terminals: 5,
   },
 };
 

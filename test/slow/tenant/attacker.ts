@@ -85,7 +85,19 @@ async function raw(text: string, { reads = true, forMs = 300 } = {}): Promise<vo
 }
 
 async function withSocket(query: string, attack: (socket: WebSocket) => Promise<unknown>): Promise<void> {
-  const socket = new WebSocket(`ws+unix:${socketPath}:/v1/events${query}`, ['waitd.v1'], {
+  await withSocketAt(`/v1/events${query}`, 'waitd.v1', attack);
+}
+
+async function attached(id: string, query: string, attack: (socket: WebSocket) => Promise<unknown>): Promise<void> {
+  await withSocketAt(`/v1/handles/${id}/attach${query}`, 'waitd.attach.v1', attack);
+}
+
+async function withSocketAt(
+  path: string,
+  subprotocol: string,
+  attack: (socket: WebSocket) => Promise<unknown>,
+): Promise<void> {
+  const socket = new WebSocket(`ws+unix:${socketPath}:${path}`, [subprotocol], {
     headers: { authorization: `Bearer ${token}` },
   });
   socket.on('error', () => {});
@@ -99,6 +111,8 @@ async function withSocket(query: string, attack: (socket: WebSocket) => Promise<
 }
 
 const sleeping = { argv: ['sleep', '1000'] };
+const deaf = { ...sleeping, stdin: 'pipe' };
+const bytes = { 'content-type': 'application/octet-stream' };
 const deep = (depth: number): string => `${'['.repeat(depth)}${']'.repeat(depth)}`;
 
 const attacks: Record<string, () => Promise<unknown>> = {
@@ -130,6 +144,58 @@ const attacks: Record<string, () => Promise<unknown>> = {
           raw(head(`GET /v1/handles/${id}/stdout?follow=1`).repeat(1 + upTo(200)), { reads: draw() < 0.5 }),
         ),
       ),
+    ),
+  'writes that nobody reads': () =>
+    withHandle(deaf, (id) =>
+      Promise.all(
+        times(50, () =>
+          ask('POST', `/v1/handles/${id}/stdin`, {
+            body: 'x'.repeat(upTo(200_000)),
+            headers: bytes,
+            leaveAfterMs: 10 + upTo(300),
+          }),
+        ),
+      ),
+    ),
+  'endless writes': () =>
+    withHandle(deaf, (id) =>
+      Promise.all(
+        times(10, () =>
+          raw(`${head(`POST /v1/handles/${id}/stdin`, 'content-length: 1000000000')}${'x'.repeat(2_000_000)}`),
+        ),
+      ),
+    ),
+  'a flood of a terminal': () =>
+    withHandle({ argv: ['yes'], tty: { rows: 24, cols: 80 }, nice: 19 }, async (id) => {
+      await Promise.all(
+        times(50, (at) => ask('PUT', `/v1/handles/${id}/tty`, { body: JSON.stringify({ rows: 1 + at, cols: 80 }) })),
+      );
+      await ask('POST', `/v1/handles/${id}/stdin`, { body: 'x'.repeat(100_000), headers: bytes, leaveAfterMs: 300 });
+    }),
+  'many terminals': async () => {
+    const ids = await Promise.all(times(20, () => spawn({ ...sleeping, tty: { rows: 1, cols: 1 } })));
+    await Promise.all(ids.map(end));
+  },
+  'attached sockets that do not read': () =>
+    withHandle({ argv: ['yes'], stdout: 'capture', nice: 19 }, (id) =>
+      Promise.all(
+        times(10, () =>
+          attached(id, '', async (socket) => {
+            socket.pause();
+            await setTimeout(300);
+          }),
+        ),
+      ),
+    ),
+  'a flood of frames to an input': () =>
+    withHandle(deaf, (id) =>
+      attached(id, '', async (socket) => {
+        for (let at = 0; at < 2000; at += 1) {
+          socket.send(Buffer.alloc(1 + upTo(2000)));
+          socket.send(pick(['{"type":"eof"', '{"type":"resize","rows":1,"cols":1}', 'x']));
+        }
+        await setTimeout(300);
+      }),
     ),
   'parked waits': () =>
     withHandle(sleeping, (id) =>
