@@ -7,8 +7,9 @@ import { WindowSize } from './terminal.ts';
 const offset = z.int().min(0);
 
 const from = (stream: string) =>
-  offset
-    .or(z.literal(-1))
+  z
+    .int()
+    .min(-1)
     .optional()
     .meta({
       description: `The offset from which ${stream} is sent: 0, the default, for all that is kept, and -1 for only what comes.`,

@@ -95,6 +95,26 @@ t.test('refused frames are error frames, and the socket stays open', async (t) =
   await witness.end();
 });
 
+t.test('a terminal is typed into, sized and ended in order', async (t) => {
+  const script = 'read -r line; stty size; echo "got $line"; cat; echo "code $?"';
+  const { id } = await daemon.spawn(['sh', '-c', script], {}, { tty: { rows: 24, cols: 80 } });
+  const socket = attach(id);
+  t.match(await socket.first('attached'), { stdin: 'open', stdout: { offset: 0 }, stderr: null });
+  socket.send({ type: 'resize', rows: 50, cols: 132 });
+  await socket.write('typed\n');
+  await socket.until(() => /50 132\r\ngot typed\r\n$/.test(socket.text()));
+  await socket.write('to cat\n');
+  socket.send({ type: 'eof' });
+  await socket.until(() => /code 0\r\n$/.test(socket.text()));
+  t.match(await socket.first('exited'), { outcome: { exitCode: 0 } });
+  await socket.end();
+  t.match(socket.text(), /to cat\r\nto cat\r\ncode 0\r\n$/);
+  t.same(
+    socket.frames.map(({ type }) => type),
+    ['attached', 'exited', 'end'],
+  );
+});
+
 t.test('a frame over the limit closes the socket with 1009', async (t) => {
   const { id } = await daemon.spawn(['cat'], {}, PIPED);
   const socket = attach(id);
