@@ -35,7 +35,7 @@ export function inputRoutes(app: App, daemon: Daemon): void {
     schema: contract.resizeTerminal,
     config: { operation: operations.resize },
     handler: async (request, reply) => {
-      operations.resize.run(callOf(request, reply), { id: request.params.id, ...request.body });
+      await operations.resize.run(callOf(request, reply), { id: request.params.id, ...request.body });
       return reply.code(204).send(null);
     },
   });

@@ -1,6 +1,8 @@
+import { execFileSync, spawnSync } from 'node:child_process';
 import { existsSync, readdirSync, readFileSync, readlinkSync } from 'node:fs';
+import { join } from 'node:path';
 import t from 'tap';
-import { Daemon, eventually } from './support/harness.ts';
+import { Daemon, eventually, temporaryDirectory } from './support/harness.ts';
 import { as, full, startWithPolicy } from './support/policies.ts';
 import { Screen } from './support/terminal.ts';
 
@@ -308,6 +310,28 @@ t.test('a daemon that dies hangs its terminals up', async (t) => {
   await eventually(async () => typesOf(await next.events(screen.id)).includes('output'));
   await next.stop();
 });
+
+const stuckReader = join(temporaryDirectory(t), 'stuck-reader');
+execFileSync('gcc', ['-O1', '-o', stuckReader, join(import.meta.dirname, 'native/stuck-reader.c')]);
+const cannotFault = spawnSync(stuckReader, { input: '' }).status === 3 && 'this user has no userfaultfd(2)';
+
+t.test(
+  'a program that holds the lock of its terminal delays its own client alone',
+  { skip: cannotFault },
+  async (t) => {
+    const own = await startWithPolicy(t, { a: full, b: full });
+    const stuck = await Screen.open(own, [stuckReader, 'size'], {}, as('a'));
+    const other = await Screen.open(own, ['cat'], {}, as('b'));
+    await eventually(() => /handle_userfault/.test(readFileSync(`/proc/${stuck.pid}/stack`, 'utf8')));
+    const blocked = stuck.resize(10, 10);
+    t.match(await other.resize(20, 20), { status: 204 });
+    await other.type('others go on\n', '?eof=true');
+    t.match(await other.whole(), /others go on/);
+    process.kill(stuck.pid, 'SIGKILL');
+    t.ok([204, 410].includes((await blocked).status), 'it is over once the program has ended');
+    t.equal(await own.stop(), 0);
+  },
+);
 
 t.test('the terminal belongs to the user that the program runs as', root ? {} : { skip: 'needs root' }, async (t) => {
   const script = 'stat -c "%u %a" $(tty); echo path > $(tty); echo tty > /dev/tty; id -u';

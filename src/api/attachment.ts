@@ -14,7 +14,7 @@ import type { Handle, Stream } from '../model/process.ts';
 import type { Outputs } from '../output/outputs.ts';
 import type { StreamReceiver, StreamSender } from '../output/stream-sender.ts';
 import type { Signals } from '../signals/signals.ts';
-import { notRead, requireInput, requireTerminal } from './input.ts';
+import { notRead, requireInput, resize } from './input.ts';
 import type { Call } from './operation.ts';
 
 /** How many bytes may wait for a slow reader. The rest stays in the file. */
@@ -246,7 +246,7 @@ export class Attachment implements Follower, StreamReceiver, Disposable {
     if (!Buffer.isBuffer(frame)) {
       if (frame.type === 'eof') await this.#write(Buffer.alloc(0), true);
       else if (frame.type === 'signal') this.#signal(frame.signal);
-      else requireTerminal(this.#parts.inputs, this.#forInput()).resize(frame);
+      else await resize(this.#parts.inputs, this.#forInput(), frame);
     } else if (frame[0] === STDIN) await this.#write(frame.subarray(1), false);
     else throw new Problem('EINVAL', 'The first byte of a binary frame is its stream. Send 0, and then the input.');
   }

@@ -8,6 +8,7 @@ import type { Input } from '../input/input.ts';
 import type { Inputs } from '../input/inputs.ts';
 import { type Written, writeInput } from '../input/write-input.ts';
 import type { Journal } from '../journal/journal.ts';
+import { isErrno } from '../kernel/errno.ts';
 import type { Handle } from '../model/process.ts';
 import type { Parking, Unparked } from '../waits/parking.ts';
 import type { Waits } from '../waits/waitid.ts';
@@ -54,12 +55,17 @@ export function requireInput(inputs: Inputs, { id, description }: Handle): Input
 }
 
 /**
- * Returns the terminal of a handle's process.
+ * Sets the size of the terminal of a handle's process.
  * @throws {Problem} ENOTTY if the spawn has made none, EPIPE if it was closed
  */
-export function requireTerminal(inputs: Inputs, handle: Handle): Input {
-  if (handle.description.input === 'tty') return requireInput(inputs, handle);
-  throw new Problem('ENOTTY', 'This process has no terminal: spawn with "tty".', { handle: handle.id });
+export async function resize(inputs: Inputs, handle: Handle, { rows, cols }: WindowSize): Promise<void> {
+  if (handle.description.input !== 'tty')
+    throw new Problem('ENOTTY', 'This process has no terminal: spawn with "tty".', { handle: handle.id });
+  try {
+    await requireInput(inputs, handle).resize({ rows, cols });
+  } catch (error) {
+    throw isErrno(error, 'EPIPE') ? notRead(handle.id) : error;
+  }
 }
 
 /** Makes the problem of a write that no process can read. */
@@ -96,12 +102,12 @@ export class InputOperations {
     },
   };
 
-  readonly resize: Operation<Resize, void> = {
+  readonly resize: Operation<Resize, Promise<void>> = {
     audit: 'resize',
     permit,
-    run: ({ client }, { id, rows, cols }) => {
+    run: ({ client }, { id, ...size }) => {
       const { handles, inputs } = this.#parts;
-      requireTerminal(inputs, handles.get(client, id, 'input')).resize({ rows, cols });
+      return resize(inputs, handles.get(client, id, 'input'), size);
     },
   };
 

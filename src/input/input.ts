@@ -25,7 +25,8 @@ interface Place {
  * they came, so that they never mix.
  *
  * A program can hold up every call on its pipe, except poll(2), for as long as it likes: the kernel locks the pipe while the program reads,
- * and the program may provide the memory itself (userfaultfd(2), FUSE). So they run on threads.
+ * and the program may provide the memory itself (userfaultfd(2), FUSE). So they run on threads, and so do those on a terminal that need its
+ * settings, or that hang it up.
  */
 export class Input {
   readonly kind: InputKind;
@@ -102,16 +103,24 @@ export class Input {
    * @throws {SystemError} EPIPE if nobody can read them; a pipe is closed then. EIO of a terminal, whose output may be unread yet
    */
   async write(bytes: Buffer): Promise<number> {
-    if (this.kind === 'tty') return writeNow(this.#descriptor, bytes);
+    if (this.kind === 'tty') return writeNow(this.#open, bytes);
     try {
-      return await this.#aside(() => {
-        if (!this.#isOpen) throw new SystemError('write', constants.errno.EPIPE);
-        return writeAside(this.#descriptor, bytes);
-      });
+      return await this.#whileOpen((descriptor) => writeAside(descriptor, bytes));
     } catch (error) {
       if (isErrno(error, 'EPIPE')) this.close();
       throw error;
     }
+  }
+
+  /** @throws {SystemError} EPIPE if the input was closed */
+  get #open(): Descriptor {
+    if (this.#isOpen) return this.#descriptor;
+    throw new SystemError('write', constants.errno.EPIPE);
+  }
+
+  /** Runs a call on a thread. @throws {SystemError} EPIPE if the input was closed before */
+  #whileOpen<T>(call: (descriptor: Descriptor) => Promise<T>): Promise<T> {
+    return this.#aside(() => call(this.#open));
   }
 
   #wake(): void {
@@ -125,22 +134,24 @@ export class Input {
    * @returns false if a terminal has no room for it now
    */
   async end(): Promise<boolean> {
-    if (this.kind === 'tty') return (await this.write(eofCharacterOf(this.#descriptor))) > 0;
-    this.close();
-    return true;
+    if (this.kind === 'pipe') {
+      this.close();
+      return true;
+    }
+    const eof = await this.#whileOpen(eofCharacterOf);
+    return (await this.write(eof)) > 0;
   }
 
-  /** Sets the size of a terminal. */
-  resize(size: Size): void {
-    setSize(this.#descriptor, size);
+  /** Sets the size of a terminal. @throws {SystemError} EPIPE if it was closed */
+  resize(size: Size): Promise<void> {
+    return this.#whileOpen((descriptor) => setSize(descriptor, size));
   }
 
   close(): void {
     if (!this.#isOpen) return;
     this.#isOpen = false;
     this.#epoll.remove(this.#registration);
-    if (this.kind === 'tty') this.#descriptor.close();
-    else void this.#aside(() => this.#descriptor.closeAside());
+    void this.#aside(() => this.#descriptor.closeAside());
     this.#ready.emit();
     this.#closed.emit();
   }

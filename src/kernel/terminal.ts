@@ -1,9 +1,10 @@
 import { constants, fchmodSync, fchownSync, openSync } from 'node:fs';
 import { Descriptor } from './descriptor.ts';
 import { isErrno } from './errno.ts';
-import { bind, checked } from './libc.ts';
+import { bind, bindAside, checked } from './libc.ts';
 
 const ioctl = bind('int ioctl(int fd, unsigned long request, void *argument)');
+const ioctlOnThread = bindAside('ioctl', 'int ioctl(int fd, unsigned long request, void *argument)');
 const ioctlNumber = bind('int ioctl(int fd, unsigned long request, long argument)');
 const read = bind('long read(int fd, void *bytes, size_t length)');
 
@@ -35,7 +36,7 @@ export function openTerminal(size: Size): { master: Descriptor; slave: Descripto
   try {
     const unlocked = Buffer.alloc(4);
     checked('ioctl', ioctl(master.fd, TIOCSPTLCK, unlocked));
-    setSize(master, size);
+    checked('ioctl', ioctl(master.fd, TIOCSWINSZ, winsizeOf(size)));
     const slave = checked('ioctl', ioctlNumber(master.fd, TIOCGPTPEER, O_RDWR | O_NOCTTY | O_CLOEXEC));
     return { master, slave: new Descriptor(slave) };
   } catch (error) {
@@ -50,12 +51,20 @@ export function giveTerminal(slave: Descriptor, uid: number): void {
   fchownSync(slave.fd, uid, -1);
 }
 
-/** Sets the size of a terminal. If that changes, the kernel sends SIGWINCH to the foreground process group (tty_ioctl(4)). */
-export function setSize(master: Descriptor, { rows, cols }: Size): void {
-  const size = Buffer.alloc(8); // struct winsize
-  size.writeUInt16LE(rows, 0);
-  size.writeUInt16LE(cols, 2);
-  checked('ioctl', ioctl(master.fd, TIOCSWINSZ, size));
+/**
+ * Sets the size of a terminal. If that changes, the kernel sends SIGWINCH to the foreground process group (tty_ioctl(4)). It runs on a
+ * thread of libuv's pool: the kernel locks the size while it copies it to a program, which that can make take long.
+ * @param master may not be closed before this resolves
+ */
+export async function setSize(master: Descriptor, size: Size): Promise<void> {
+  await ioctlOnThread(master.fd, TIOCSWINSZ, winsizeOf(size));
+}
+
+function winsizeOf({ rows, cols }: Size): Buffer {
+  const winsize = Buffer.alloc(8); // struct winsize
+  winsize.writeUInt16LE(rows, 0);
+  winsize.writeUInt16LE(cols, 2);
+  return winsize;
 }
 
 /**
@@ -73,11 +82,12 @@ export function readTerminal(master: Descriptor, into: Buffer): number | null {
 }
 
 /**
- * Returns the EOF character of a terminal, as its programs have set it.
- * @param master the kernel answers for the terminal behind it (tty_ioctl(4))
+ * Returns the EOF character of a terminal, as its programs have set it. It runs on a thread, as {@link setSize}: the kernel locks the
+ * settings while a program reads its terminal.
+ * @param master the kernel answers for the terminal behind it (tty_ioctl(4)). It may not be closed before this resolves.
  */
-export function eofCharacterOf(master: Descriptor): Buffer {
+export async function eofCharacterOf(master: Descriptor): Promise<Buffer> {
   const settings = Buffer.alloc(64); // struct termios
-  checked('ioctl', ioctl(master.fd, TCGETS, settings));
+  await ioctlOnThread(master.fd, TCGETS, settings);
   return settings.subarray(CHARACTERS_AT + VEOF, CHARACTERS_AT + VEOF + 1);
 }

@@ -1,4 +1,7 @@
-/* Reads its input into memory that nobody provides, so that the kernel holds the lock of the pipe until this process is killed. */
+/*
+ * Reads its input, or with an argument the size of its terminal, into memory that nobody provides. The kernel then holds the lock of the
+ * pipe, or of the size, until this process is killed.
+ */
 #include <fcntl.h>
 #include <linux/userfaultfd.h>
 #include <stdio.h>
@@ -7,7 +10,7 @@
 #include <sys/syscall.h>
 #include <unistd.h>
 
-int main(void) {
+int main(int count, char **arguments) {
   int faults = syscall(SYS_userfaultfd, O_CLOEXEC);
   struct uffdio_api api = {.api = UFFD_API};
   char *memory = mmap(0, 4096, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
@@ -18,5 +21,5 @@ int main(void) {
   }
   puts("reading");
   fflush(stdout);
-  return read(0, memory, 4096) < 0;
+  return (count > 1 ? ioctl(0, TIOCGWINSZ, memory) : read(0, memory, 4096)) < 0;
 }
