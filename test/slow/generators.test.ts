@@ -12,18 +12,23 @@ const root = join(import.meta.dirname, '../..');
 
 /** The linters of OpenAPI documents, and a compiler for the clients: openapi-typescript needs one with an API. */
 const linters = { '@stoplight/spectral-cli': '6.16.3', '@redocly/cli': '2.77.0' };
-
-/** A path that is a WebSocket alone has no success but 101. */
-const ruleset = {
-  extends: ['spectral:oas'],
-  overrides: [
-    {
-      files: ['openapi.json#/paths/~1v1~1handles~1%7Bid%7D~1attach'],
-      rules: { 'operation-success-response': 'off' },
-    },
-  ],
-};
 const compiler = { typescript: '5.9.3' };
+
+/** What they must not report: a path that is a WebSocket alone has no success but 101. */
+const exceptions = {
+  '.spectral.yaml': {
+    extends: ['spectral:oas'],
+    overrides: [
+      {
+        files: ['openapi.json#/paths/~1v1~1handles~1%7Bid%7D~1attach'],
+        rules: { 'operation-success-response': 'off' },
+      },
+    ],
+  },
+  '.redocly.lint-ignore.yaml': {
+    'openapi.json': { 'operation-2xx-response': ['#/paths/~1v1~1handles~1{id}~1attach/get/responses'] },
+  },
+};
 
 const tsconfig = {
   compilerOptions: {
@@ -85,7 +90,8 @@ t.test('Spectral and Redocly report nothing', async (t) => {
     t.plan(0, directory.reason);
     return;
   }
-  writeFileSync(join(directory, '.spectral.yaml'), JSON.stringify(ruleset));
+  for (const [name, content] of Object.entries(exceptions))
+    writeFileSync(join(directory, name), JSON.stringify(content));
   const spectral = ['spectral', 'lint', 'openapi.json', '--ruleset', '.spectral.yaml', '--fail-severity', 'hint'];
   t.match(await program(directory, spectral), /No results/);
   const redocly = ['redocly', 'lint', '--extends', 'recommended-strict', 'openapi.json'];
