@@ -4,6 +4,7 @@ import { parseArgs } from 'node:util';
 import { measureAgain } from './again.ts';
 import { measureBackpressure } from './backpressure.ts';
 import { measureBroadcast } from './broadcast.ts';
+import { measureConversation } from './conversation.ts';
 import { measureExit, measureExitAmongOthers } from './exit.ts';
 import { writeFigures } from './figures/figures.ts';
 import { measureGrowth } from './growth.ts';
@@ -57,6 +58,7 @@ const measurements: Record<string, Measurement> = {
   start: measureStart,
   growth: measureGrowth,
   backpressure: measureBackpressure,
+  conversation: measureConversation,
 };
 const whole: Plan = {
   runs: 5,

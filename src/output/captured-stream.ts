@@ -176,16 +176,14 @@ export class CapturedStream {
     if (this.#draining) return;
     this.#draining = true;
     try {
-      let few = false;
-      for (;;) {
-        if (!this.#movable) return;
+      for (let few = false; this.#movable; ) {
         const { ready, hungUp } = look(this.#reader);
-        if (!hungUp && (few || !ready)) break;
+        if (!hungUp && !ready) return this.#resume();
+        // Others came during the move, and more will.
+        if (!hungUp && few) return this.#later(PAUSE_MS);
         const moved = await this.#moveOnce();
         few = moved !== null && moved < NEARLY_FULL;
       }
-      if (few) this.#later(PAUSE_MS);
-      else this.#resume();
     } catch (error) {
       this.#failed(error);
     } finally {
