@@ -3,6 +3,7 @@ import { once } from 'node:events';
 import { readdirSync, readFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { createInterface } from 'node:readline';
+import { setTimeout } from 'node:timers/promises';
 import t, { type Test } from 'tap';
 import { Notifier } from '../src/kernel/notify.ts';
 import { Pidfd } from '../src/kernel/pidfd.ts';
@@ -217,6 +218,33 @@ t.test('input that is stored stays open over a crash, and ends when it is closed
   await heir.post('/v1/poll', { handles: [cat.id] });
   t.equal(readFileSync(output, 'utf8'), 'before between after');
   await eventually(() => names().length === 0);
+  t.equal(await heir.stop(), 0);
+});
+
+t.test('a terminal that is stored stays open over a crash, with what was shown meanwhile', async (t) => {
+  const { start } = await withStore(t);
+  const daemon = await start();
+  const { id } = await daemon.spawn(['bash', '--norc', '-i'], {}, { tty: { rows: 24, cols: 80 }, env: { PS1: '> ' } });
+  const shown = async (on: Daemon, text: string): Promise<void> =>
+    eventually(async () => (await on.get(`/v1/handles/${id}/stdout`)).text.includes(text), text);
+  await shown(daemon, '> ');
+  await daemon.write(id, 'kept=before; (sleep 0.2; echo mean""while) &\r');
+  await shown(daemon, '[1]');
+  daemon.child.kill('SIGKILL');
+  await daemon.exited;
+  await setTimeout(300); // until the background job has written
+
+  const heir = await start();
+  await shown(heir, 'meanwhile\r\n');
+  await heir.write(id, 'echo $kept$(stty size)\r');
+  await shown(heir, 'before24 80\r\n');
+  t.equal((await heir.request('PUT', `/v1/handles/${id}/tty`, { body: { rows: 50, cols: 132 } })).status, 204);
+  await heir.upgrade();
+  await heir.write(id, 'stty size; exit 5\r');
+  await shown(heir, '50 132\r\n');
+  await heir.post('/v1/poll', { handles: [id] });
+  t.match((await heir.get(`/v1/handles/${id}`)).body, { state: 'exited', relation: 'foreign' });
+  t.match((await heir.write(id, 'x')).body, { errno: 'EPIPE' });
   t.equal(await heir.stop(), 0);
 });
 
