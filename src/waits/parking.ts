@@ -87,6 +87,7 @@ export class Parking {
     const onAbort = (): void => end('aborted');
     abortSignal.addEventListener('abort', onAbort);
     this.#parked.add(end);
+    if (abortSignal.aborted) onAbort();
     return {
       [Symbol.dispose]: () => {
         reservation?.[Symbol.dispose]();
