@@ -338,6 +338,28 @@ t.test('upgrades in the middle of the output lose nothing to a client that comes
   t.equal(await own.stop(), 0);
 });
 
+t.test('a client that leaves at any moment leaves nothing behind', async (t) => {
+  const { id } = await daemon.spawn(['sh', '-c', 'seq 100000; exec cat'], {}, { ...PIPED, ...CAPTURED });
+  const subscribers = async (): Promise<number> =>
+    Number(/^waitd_subscribers (\d+)$/m.exec((await daemon.get('/metrics')).text)![1]);
+  await eventually(async () => (await subscribers()) === 0);
+  const before = daemon.descriptors;
+  for (let round = 0; round < 20; round += 1)
+    await Promise.all(
+      Array.from({ length: 20 }, async (_, at) => {
+        const socket = attach(id, '', { keeps: false });
+        for (let turn = 0; turn < at * round; turn += 1) await new Promise((resolve) => setImmediate(resolve));
+        if (round % 2 === 0 && socket.ws.readyState === socket.ws.OPEN) socket.send(Buffer.alloc(50_000));
+        socket.detach();
+        await socket.closed;
+      }),
+    );
+  await eventually(async () => (await subscribers()) === 0);
+  await eventually(() => daemon.descriptors <= before);
+  await daemon.request('DELETE', `/v1/handles/${id}?signal=SIGKILL`);
+  t.pass();
+});
+
 t.test('after a crash of the daemon a client goes on where it was', async (t) => {
   const directory = temporaryDirectory(t);
   const crashed = await Daemon.start(t, { directory });
