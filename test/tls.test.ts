@@ -1,4 +1,5 @@
 import { spawn as spawnChild, spawnSync } from 'node:child_process';
+import { randomBytes } from 'node:crypto';
 import { chmodSync, copyFileSync, readFileSync, writeFileSync } from 'node:fs';
 import { request as httpRequest } from 'node:http';
 import { type RequestOptions, request } from 'node:https';
@@ -8,6 +9,7 @@ import { type ConnectionOptions, connect, type TLSSocket } from 'node:tls';
 import t from 'tap';
 import { WebSocket } from 'ws';
 import { certificateName } from '../src/clients/certificate.ts';
+import { Attached } from './support/attached.ts';
 import { Authority, type Pair } from './support/certificates.ts';
 import { Daemon, eventually, Socket, temporaryDirectory } from './support/harness.ts';
 
@@ -312,6 +314,21 @@ t.test('sockets, parked waits and abrupt disconnects work the same over TLS', as
   t.match(await socket.first(({ event }) => event === 'exited'), { outcome: { signal: 'SIGKILL' } });
   t.equal(await daemon.stop(), 0);
   t.match(await socket.closed, { code: 1001 });
+});
+
+t.test('an attached socket carries both ways at once over TLS', async (t) => {
+  const daemon = await Daemon.start(t, { args: withClients });
+  const pair = shown(ours.issue('typist', { names: ['URI.1=spiffe://typist'] }));
+  const wanted = { spawn: { argv: ['cat'], stdin: 'pipe', stdout: 'capture' } };
+  const made = await ask(daemon, '/v1/handles', { method: 'POST', ...pair, headers: json }, JSON.stringify(wanted));
+  const tls = { ca, ...pair };
+  const socket = new Attached(daemon, made.body.id, { tls });
+  const bytes = randomBytes(8 * 2 ** 20);
+  for (let at = 0; at < bytes.length; at += 100_000) await socket.write(bytes.subarray(at, at + 100_000));
+  socket.send({ type: 'eof' });
+  await socket.end();
+  t.ok(Buffer.concat(socket.received.stdout).equals(bytes));
+  t.equal(await daemon.stop(), 0);
 });
 
 t.test('an upgrade reads the certificates again; invalid ones refuse it', async (t) => {

@@ -1,19 +1,22 @@
 import { strict as assert } from 'node:assert';
-import { WebSocket } from 'ws';
+import { type ClientOptions, WebSocket } from 'ws';
 import type { Daemon } from './harness.ts';
 import { contract } from './judge.ts';
 
 export type Stream = 'stdout' | 'stderr';
 const STREAMS: Record<number, Stream> = { 1: 'stdout', 2: 'stderr' };
 
+/** The time limit of every wait. */
+const PATIENCE_MS = 240_000;
+
 export interface AttachOptions {
   /** With its `?`. */
   query?: string;
   protocols?: string[];
+  /** The options of a connection to the daemon's TLS listener, instead of one to the Unix socket. */
+  tls?: ClientOptions;
   /** Whether it keeps the bytes that it receives. */
   keeps?: boolean;
-  /** The time limit of every wait. */
-  patienceMs?: number;
 }
 
 /** An attached WebSocket. It checks that the offsets of each stream have no hole that is not a gap. */
@@ -27,13 +30,12 @@ export class Attached {
   readonly closed: Promise<{ code: number; reason: string }>;
   /** The status of a refused upgrade, with the errno of its problem. */
   readonly refused: Promise<{ status: number; errno: string }>;
-  readonly #patienceMs: number;
   #look: () => void = () => {};
 
   constructor(daemon: Daemon, id: string, options: AttachOptions = {}) {
-    const { query = '', protocols = ['waitd.attach.v1'], keeps = true, patienceMs = 240_000 } = options;
-    this.#patienceMs = patienceMs;
-    this.ws = new WebSocket(`ws+unix:${daemon.socket}:/v1/handles/${id}/attach${query}`, protocols);
+    const { query = '', protocols = ['waitd.attach.v1'], keeps = true, tls } = options;
+    const base = tls === undefined ? `ws+unix:${daemon.socket}:` : `wss://localhost:${daemon.port}`;
+    this.ws = new WebSocket(`${base}/v1/handles/${id}/attach${query}`, protocols, tls);
     this.ws.on('error', () => {});
     this.ws.on('message', (data, isBinary) => {
       if (isBinary) this.#takeBytes(data as Buffer, keeps);
@@ -52,6 +54,7 @@ export class Attached {
         for await (const part of response) parts.push(part);
         const { errno } = JSON.parse(Buffer.concat(parts).toString());
         resolve({ status: response.statusCode!, errno });
+        this.ws.terminate();
       }),
     );
   }
@@ -93,7 +96,7 @@ export class Attached {
   until(done: () => boolean, label = String(done)): Promise<void> {
     const { promise, resolve, reject } = Promise.withResolvers<void>();
     const giveUp = (why: string): void => reject(new Error(`${why}: ${label}; ${JSON.stringify(this.frames)}`));
-    const timer = setTimeout(() => giveUp('not so in time'), this.#patienceMs).unref();
+    const timer = setTimeout(() => giveUp('not so in time'), PATIENCE_MS).unref();
     this.#look = () => {
       if (!done() && this.ws.readyState !== WebSocket.CLOSED) return;
       clearTimeout(timer);
