@@ -7,9 +7,6 @@ import { Daemon, eventually, temporaryDirectory } from './support/harness.ts';
 
 const ESCAPE = '\x1b';
 const CTRL_D = '\x04';
-/** Many times what a busy machine needs to show something. */
-const PATIENCE_MS = 60_000;
-
 const size = { rows: 24, cols: 80 };
 
 const daemon = await Daemon.start(t);
@@ -31,7 +28,7 @@ class Console {
   private constructor(daemon: Daemon, id: string) {
     this.#daemon = daemon;
     this.id = id;
-    this.#socket = new Attached(daemon, id, { patienceMs: PATIENCE_MS });
+    this.#socket = new Attached(daemon, id);
   }
 
   static async open(daemon: Daemon, argv: string[], more: object = {}): Promise<Console> {
@@ -59,7 +56,7 @@ class Console {
   async again(): Promise<void> {
     const { at } = this.#socket;
     this.#before = this.text;
-    this.#socket = new Attached(this.#daemon, this.id, { query: `?stdout=${at.stdout}`, patienceMs: PATIENCE_MS });
+    this.#socket = new Attached(this.#daemon, this.id, { query: `?stdout=${at.stdout}` });
     await this.#socket.first('attached');
   }
 }
