@@ -19,6 +19,11 @@ export type InputQuery = z.output<typeof InputQuery>;
 export const InputBytes = z.string().meta({ format: 'binary', description: 'The bytes for the process.' });
 
 export const Accepted = z
-  .object({ accepted: z.int().min(0).meta({ description: 'How many bytes the pipe or the terminal has taken.' }) })
+  .object({
+    accepted: z.int().min(0).meta({ description: 'How many bytes the pipe or the terminal has taken.' }),
+    eof: z.literal(false).optional().meta({
+      description: 'Present if everything was accepted, but a terminal had no room for the EOF character.',
+    }),
+  })
   .meta({ id: 'Accepted', description: 'What a write has achieved.', examples: [{ accepted: 4096 }] });
 export type Accepted = z.infer<typeof Accepted>;

@@ -134,6 +134,17 @@ t.test('the end of input is the EOF character, also one that the program has cho
   t.match(await other.text(), /over/);
 });
 
+t.test('a terminal that is full has no room for its EOF character either', async (t) => {
+  const { id } = await daemon.spawn(['sleep', '1000'], {}, { tty: { rows: 24, cols: 80 } });
+  for (const text of [`${'x'.repeat(4000)}\n`, 'y\n'])
+    while ((await daemon.write(id, text, '?flags=MSG_DONTWAIT')).status === 200);
+  t.match(await daemon.write(id, '', '?eof=true&flags=MSG_DONTWAIT'), { status: 409, body: { errno: 'EAGAIN' } });
+  t.same((await daemon.write(id, '', '?eof=true&timeoutMs=1')).body, { accepted: 0, eof: false });
+  t.same((await daemon.write(id, 'y', '?eof=true&timeoutMs=1')).body, { accepted: 0 });
+  await daemon.signal(id, 'SIGKILL');
+  t.match((await daemon.waitid(id)).body, { outcome: { signal: 'SIGKILL' } });
+});
+
 t.test('what is typed while the echo is off is not shown', async (t) => {
   const screen = await Screen.open(daemon, ['bash', '-c', 'read -rsp "Password: " p; echo; echo -n "$p" | wc -c']);
   await screen.shows(/Password: /);

@@ -114,11 +114,12 @@ export class InputOperations {
   #conclude(
     { claim }: Call,
     handle: Handle,
-    { accepted, why }: Written<Unparked | Problem>,
+    { accepted, isWhole, why }: Written<Unparked | Problem>,
     eof: boolean,
   ): Accepted | 'aborted' {
     const { journal, waits } = this.#parts;
-    const answer = { accepted };
+    const lacksEof = eof && isWhole && why !== 'all' && why !== 'broken';
+    const answer: Accepted = { accepted, ...(lacksEof && { eof: false }) };
     // As in write(2), what was accepted before an error counts, and the next call meets the error.
     const hasActed = accepted > 0 || (eof && why === 'all');
     if (hasActed && claim !== undefined)

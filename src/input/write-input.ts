@@ -21,6 +21,8 @@ export interface WriteOptions<End> {
 export interface Written<End> {
   /** How many bytes the pipe or the terminal has taken. */
   accepted: number;
+  /** Whether the input took every byte, though perhaps not the end after them. */
+  isWhole: boolean;
   /** Why the write has ended: `all` was accepted, the input was `full` or is `broken`, or what `attend` has reported. */
   why: 'all' | 'full' | 'broken' | End;
 }
@@ -44,8 +46,8 @@ export async function writeInput<End>(
       notify();
     }),
   );
-  if (!input.isOpen) return { accepted: 0, why: 'broken' };
-  if (!waits && input.isBusy) return { accepted: 0, why: 'full' };
+  if (!input.isOpen) return { accepted: 0, isWhole: false, why: 'broken' };
+  if (!waits && input.isBusy) return { accepted: 0, isWhole: false, why: 'full' };
   const turn = held.use(input.enter(notify));
   const write = new Write(input, source, waits, eof);
   for (let isListening = false; ; ) {
@@ -58,8 +60,9 @@ export async function writeInput<End>(
       held.defer(input.onReady(notify));
     }
     const why = turn.isReady && ended.why === undefined ? await write.run() : null;
-    if (why !== null) return { accepted: write.accepted, why };
-    if (ended.why !== undefined) return { accepted: write.accepted, why: ended.why };
+    const { accepted, isWhole } = write;
+    if (why !== null) return { accepted, isWhole, why };
+    if (ended.why !== undefined) return { accepted, isWhole, why: ended.why };
     await changed;
   }
 }
@@ -98,12 +101,17 @@ class Write {
         if (count < wanted) return this.#waits ? null : 'full';
       }
       if (!this.#source.isEnded) return this.#input.isOpen ? null : 'broken';
-      // A terminal may be too full for its EOF character.
-      return this.#eof && !(await this.#input.end()) ? null : 'all';
+      if (!this.#eof || (await this.#input.end())) return 'all';
+      // A terminal is too full for its EOF character.
+      return this.#waits ? null : 'full';
     } catch (error) {
       if (isErrno(error, 'EPIPE', 'EIO')) return 'broken';
       throw error;
     }
+  }
+
+  get isWhole(): boolean {
+    return this.#size === 0 && this.#source.isEnded;
   }
 
   /**
