@@ -250,8 +250,11 @@ t.test('an interactive shell ends by terminate, and a program that handles SIGTE
 });
 
 t.test('a timeout ends an interactive shell too', async (t) => {
-  const timeout = { afterMs: 1000, graceMs: 60_000 };
-  const shell = await Screen.open(daemon, ['bash', '--norc', '-i'], { timeout });
+  const shell = await Screen.open(daemon, ['bash', '--norc', '-i'], { env: PLAIN });
+  await shell.shows(/P> $/);
+  await eventually(() => stateOf(shell.pid) === 'S');
+  const timeout = { afterMs: 1, graceMs: 60_000 };
+  t.equal((await daemon.request('PATCH', `/v1/handles/${shell.id}`, { body: { timeout } })).status, 200);
   t.match(await shell.outcome(), { reason: 'killed', signal: 'SIGHUP', timedOut: true });
 });
 
