@@ -28,9 +28,13 @@ async function isSettled(daemon: Daemon, ...ids: string[]): Promise<boolean> {
 
 /** Returns the only child of a process once it runs a command. */
 async function childOf(pid: number, command: string): Promise<number> {
-  const found = (): number | undefined => childrenOf(pid).find((child) => commandLineOf(child).startsWith(command));
-  await eventually(() => found() !== undefined, `${pid} has a child that runs ${command}`);
-  return found()!;
+  let found: number | undefined;
+  // Kept from the first look: the command line of a process is empty for a moment while it executes a program.
+  await eventually(() => {
+    found = childrenOf(pid).find((child) => commandLineOf(child).startsWith(command));
+    return found !== undefined;
+  }, `${pid} has a child that runs ${command}`);
+  return found!;
 }
 
 /** Spawns a shell with one child in the background, which outlives it. */
