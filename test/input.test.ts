@@ -185,6 +185,20 @@ t.test('writes never mix, and are read in the order in which they came', async (
   t.match(await outputOf(ordered.id), /^ready\na{131072}bcdef$/);
 });
 
+t.test('a write that does not wait holds up no other while its body comes', async (t) => {
+  const { id } = await daemon.spawn(['cat'], {}, { stdin: 'pipe', stdout: 'capture' });
+  const slow = unix(daemon);
+  slow.socket.write(head(daemon, `POST /v1/handles/${id}/stdin?flags=MSG_DONTWAIT`, 'content-length: 4'));
+  slow.socket.write('la');
+  t.match((await daemon.write(id, 'first ')).body, { accepted: 6 });
+  slow.socket.write('st');
+  await slow.until(/"accepted":4/);
+  slow.socket.destroy();
+  await daemon.write(id, '', '?eof=true');
+  await daemon.waitid(id);
+  t.equal(await outputOf(id), 'first last');
+});
+
 t.test('a write whose caller leaves is dropped, and the next has its turn', async (t) => {
   const { id } = await patient();
   const gone = new AbortController();

@@ -134,6 +134,6 @@ export class InputOperations {
 function noRoom(handle: Handle, waits: Waits): Problem {
   const { id } = handle;
   const retry = waits.retry(handle);
-  const detail = `Handle ${id} is nonblocking and its input has no room now. Retry after ${retry.afterMs} ms.`;
+  const detail = `The input of handle ${id} takes nothing now: it is full, or another write has its turn. Retry after ${retry.afterMs} ms.`;
   return new Problem('EAGAIN', detail, { syscall: 'write', handle: id, retry });
 }

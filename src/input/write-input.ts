@@ -1,7 +1,7 @@
 import { isErrno } from '../kernel/errno.ts';
 import { PIPE_BUF } from '../kernel/pipe.ts';
 import type { ByteSource } from './byte-source.ts';
-import type { Input } from './input.ts';
+import type { Input, Turn } from './input.ts';
 
 /** A multiple of every page size (4 to 64 KiB). */
 const PAGES = 65536;
@@ -46,23 +46,28 @@ export async function writeInput<End>(
       notify();
     }),
   );
-  if (!input.isOpen) return { accepted: 0, isWhole: false, why: 'broken' };
-  if (!waits && input.isBusy) return { accepted: 0, isWhole: false, why: 'full' };
-  const turn = held.use(input.enter(notify));
+  held.defer(source.onMore(notify));
   const write = new Write(input, source, waits, eof);
+  let turn: Turn | null = null;
   for (let isListening = false; ; ) {
     // Before it looks, so that nothing can come unnoticed.
     const { promise: changed, resolve } = Promise.withResolvers<void>();
     wake = resolve;
-    if (turn.isReady && !isListening) {
-      isListening = true;
-      held.defer(source.onMore(notify));
-      held.defer(input.onReady(notify));
+    let why: Written<End>['why'] | null = ended.why ?? null;
+    if (why === null && turn === null) {
+      if (!input.isOpen) why = 'broken';
+      // A write that does not wait holds up no other until its bytes have come.
+      else if (waits || write.isPrepared) {
+        if (!waits && input.isBusy) why = 'full';
+        else turn = held.use(input.enter(notify));
+      }
     }
-    const why = turn.isReady && ended.why === undefined ? await write.run() : null;
-    const { accepted, isWhole } = write;
-    if (why !== null) return { accepted, isWhole, why };
-    if (ended.why !== undefined) return { accepted, isWhole, why: ended.why };
+    if (why === null && turn?.isReady === true) {
+      if (!isListening) held.defer(input.onReady(notify));
+      isListening = true;
+      why = (await write.run()) ?? ended.why ?? null;
+    }
+    if (why !== null) return { accepted: write.accepted, isWhole: write.isWhole, why };
     await changed;
   }
 }
@@ -110,6 +115,12 @@ class Write {
     }
   }
 
+  /** Whether the bytes that decide the first write have come. */
+  get isPrepared(): boolean {
+    return this.#collect() || this.#source.isEnded;
+  }
+
+  /** As {@link Written.isWhole}. */
   get isWhole(): boolean {
     return this.#size === 0 && this.#source.isEnded;
   }
@@ -125,14 +136,20 @@ class Write {
 
   /** @returns the bytes to write next; `null` if more must come first, or none are left */
   #collected(): Buffer | null {
+    if (!this.#collect()) return null;
+    return this.#pending.length === 1 ? this.#pending[0]! : Buffer.concat(this.#pending);
+  }
+
+  /** Takes bytes from the source. @returns whether there are enough for the next write */
+  #collect(): boolean {
     const least = this.#least();
     while (this.#size < least) {
       const bytes = this.#source.take();
-      if (bytes === null) return null;
+      if (bytes === null) return false;
       this.#pending.push(bytes);
       this.#size += bytes.length;
     }
-    return this.#pending.length === 1 ? this.#pending[0]! : Buffer.concat(this.#pending);
+    return true;
   }
 
   /**
