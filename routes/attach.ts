@@ -10,6 +10,7 @@ import { parseFrame } from '../src/http/client-frames.ts';
 import { notUpgraded } from '../src/http/guard.ts';
 import { callOf } from '../src/http/in-flight-requests.ts';
 import {
+  ABNORMAL,
   answerPings,
   closeSocket,
   closings,
@@ -46,7 +47,7 @@ export function attachRoutes(app: App, daemon: Daemon, logger: FastifyBaseLogger
       const call = callOf(request, reply);
       untilClosed(raw.socket, operations.reserve(call));
       const attachment = await operations.open.run(call, { id: params.id, query: query as AttachQuery });
-      untilClosed(raw.socket, attachment);
+      untilClosed(raw.socket, { [Symbol.dispose]: () => attachment.leave() });
       attachments.set(request, attachment);
     },
     handler: async ({ raw }) => {
@@ -61,8 +62,10 @@ export function attachRoutes(app: App, daemon: Daemon, logger: FastifyBaseLogger
     const leave = app.inFlightRequests.add(request, () => attachment.close('revoked'));
     onceClosing(socket, carrier, () => {
       leave();
-      attachment[Symbol.dispose]();
+      attachment.leave();
     });
+    // Without a close frame the client has not ended what it was sending.
+    socket.once('close', (code) => code === ABNORMAL && attachment[Symbol.dispose]());
     socket.on('message', (data, isBinary) => attachment.receive(frameOf(data, isBinary)));
     answerPings(socket);
     dropSilent(socket, carrier);

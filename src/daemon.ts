@@ -167,7 +167,12 @@ export function startDaemon(config: Config, { handoff, passed, notifier, feature
     quotaOf: (client) => clients.quotasOf(client).outputBytes,
   });
   const inputs = new Inputs({ epoll: table.epoll, store, moves, descriptors: descriptors - RESERVED_DESCRIPTORS });
-  const terminals = new Terminals({ inputs, outputs, descriptors: descriptors - RESERVED_DESCRIPTORS });
+  const terminals = new Terminals({
+    inputs,
+    outputs,
+    epoll: table.epoll,
+    descriptors: descriptors - RESERVED_DESCRIPTORS,
+  });
   const forkServer = new ForkServer(table.epoll, (pid) => reaper.ownChildEnded(pid));
   table.epoll.add(timer, new Wakeup(() => setImmediate(() => deadlines.run())));
   const forUse = descriptors - RESERVED_DESCRIPTORS;

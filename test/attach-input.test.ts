@@ -244,6 +244,23 @@ t.test('a slow reader is waited for, and one that reads nothing is disconnected'
   t.equal(await impatient.stop(), 0);
 });
 
+t.test('what a client has sent before it closes is written', async (t) => {
+  const outputOf = async (id: string): Promise<string> => (await daemon.get(`/v1/handles/${id}/stdout`)).text;
+  for (const eof of [false, true])
+    for (let round = 0; round < 10; round += 1) {
+      const { id } = await daemon.spawn(['cat'], {}, { stdin: 'pipe', stdout: 'capture' });
+      const client = new Attached(daemon, id);
+      await client.first('attached');
+      for (let at = 0; at < 200; at += 1) client.ws.send(Buffer.concat([Buffer.alloc(1), Buffer.alloc(100, 'x')]));
+      if (eof) client.ws.send('{"type":"eof"}');
+      client.ws.close(1000);
+      t.match(await client.closed, { code: 1000 });
+      await eventually(async () => (await outputOf(id)).length === 20_000);
+      if (!eof) await daemon.write(id, '', '?eof=true');
+      t.match((await daemon.waitid(id)).body, { outcome: { exitCode: 0 } });
+    }
+});
+
 t.test('input of a client that leaves is dropped, and the next client goes on', async (t) => {
   const impatient = await Daemon.start(t, { env: withShortLimits('http/limits.ts') });
   const gate = new Gate(t);

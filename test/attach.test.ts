@@ -313,7 +313,8 @@ t.test('a stop closes sockets with 1001, and an upgrade with 1012', async (t) =>
 
 t.test('upgrades in the middle of the output lose nothing to a client that comes back', async (t) => {
   const own = await Daemon.start(t);
-  const script = 'n=0; until read -r -t 0.001 last; do echo line $n; n=$((n+1)); done; echo "$last $n"';
+  // With a timeout `read` could take half of the line; with 0 it only looks.
+  const script = 'n=0; until read -t 0; do echo line $n; n=$((n+1)); sleep 0.001; done; read -r last; echo "$last $n"';
   const { id } = await own.spawn(['bash', '-c', script], {}, PIPED);
   let at = 0;
   let text = '';

@@ -129,9 +129,18 @@ t.test('the end of input is the EOF character, also one that the program has cho
   const other = await Screen.open(daemon, ['sh', '-c', 'stty eof ^G; echo ready; cat; echo over']);
   await other.shows(/ready/);
   await other.type(`${CTRL_D}\n`);
-  t.match(await other.type('', '?eof=true'), { status: 200, body: { accepted: 0 } });
+  t.same((await other.type('', '?eof=true')).body, { accepted: 0 });
   t.match(await other.outcome(), { reason: 'exited', exitCode: 0 });
   t.match(await other.text(), /over/);
+});
+
+t.test('a program that has disabled the EOF character gets none', async (t) => {
+  const screen = await Screen.open(daemon, ['sh', '-c', 'stty eof undef; echo ready; head -c 3']);
+  await screen.shows(/ready/);
+  t.same((await screen.type('a', '?eof=true')).body, { accepted: 1, eof: false });
+  await screen.type('b\n');
+  t.match(await screen.outcome(), { reason: 'exited', exitCode: 0 });
+  t.match(await screen.text(), /ab\r\nab\r\n$/);
 });
 
 t.test('a terminal that is full has no room for its EOF character either', async (t) => {
@@ -197,6 +206,13 @@ t.test('a program that floods its terminal waits, and the newest output is kept'
   t.ok(kept.length < 3 * 2 ** 20, `${kept.length} bytes are kept`);
   t.match(kept.slice(-170), /^[0-9a-f\n]+$/);
   await small.stop();
+});
+
+t.test('a program that closes its terminal is not hung up, and may open it again', async (t) => {
+  const script = 'exec </dev/null >/dev/null 2>&1; sleep 0.2; echo again >/dev/tty; sleep 0.2; exit 5';
+  const screen = await Screen.open(daemon, ['sh', '-c', script]);
+  t.match(await screen.outcome(), { reason: 'exited', exitCode: 5 });
+  t.equal(await screen.text(), 'again\r\n');
 });
 
 t.test('a background job that outlives its shell keeps the terminal', async (t) => {

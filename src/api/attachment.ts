@@ -1,4 +1,4 @@
-import { setTimeout } from 'node:timers/promises';
+import { setTimeout as sleep } from 'node:timers/promises';
 import type { AttachClientFrame, AttachedFrame, AttachServerFrame } from '../../schemas/attach.ts';
 import type { Filled } from '../../schemas/filled.ts';
 import { Problem } from '../errors/problem.ts';
@@ -15,6 +15,9 @@ import type { StreamReceiver, StreamSender } from '../output/stream-sender.ts';
 import type { Signals } from '../signals/signals.ts';
 import { notRead, requireInput, resize } from './input.ts';
 import type { Call } from './operation.ts';
+
+/** How long the frames of a client that has left may take, in milliseconds. */
+const LONGEST_LEAVE_MS = 10_000;
 
 /** How many bytes may wait for a slow reader. The rest stays in the file. */
 const MOST_BUFFERED = 2 ** 18;
@@ -74,11 +77,14 @@ export class Attachment implements Follower, StreamReceiver, Disposable {
   readonly #attaching: Attaching;
   readonly #held: DisposableStack;
   readonly #end = new AbortController();
+  /** Aborted when what the client has sent is dropped. */
+  readonly #drop = new AbortController();
   #sink: AttachmentSink | null = null;
   #hasToldExit = false;
   #sending: number;
   readonly #frames: FrameOfClient[] = [];
   #isBusy = false;
+  #late: NodeJS.Timeout | null = null;
   /** How many bytes the process was sent, and the signals, for the audit. */
   #accepted = 0;
   readonly #signals = new Set<string | number>();
@@ -212,18 +218,19 @@ export class Attachment implements Follower, StreamReceiver, Disposable {
     this.#isBusy = true;
     this.#sink!.reading(false);
     try {
-      for (let frame = this.#frames.shift(); frame !== undefined && !this.#isEnded; frame = this.#frames.shift())
+      for (let frame = this.#frames.shift(); frame !== undefined && !this.#isDropped; frame = this.#frames.shift())
         await this.#take(frame);
     } catch (error) {
       this.#fail(error);
     }
     this.#isBusy = false;
-    this.#sink!.reading(true);
+    if (this.#isEnded) this[Symbol.dispose]();
+    else this.#sink!.reading(true);
   }
 
   async #take(frame: FrameOfClient): Promise<void> {
     await this.#pace();
-    if (this.#isEnded) return;
+    if (this.#isDropped) return;
     try {
       await this.#do(frame);
     } catch (problem) {
@@ -236,10 +243,10 @@ export class Attachment implements Follower, StreamReceiver, Disposable {
   /** Waits for the client's rate of requests: a refused frame would be missing in the input. */
   async #pace(): Promise<void> {
     const { client } = this.#attaching.call;
-    const { signal } = this.#end;
+    const { signal } = this.#drop;
     for (let wait = 1; wait > 0 && !signal.aborted; ) {
       wait = client.requests.tryTake(client.quotas.requestsPerSecond);
-      if (wait > 0) await setTimeout(Math.min(wait, LONGEST_PAUSE_MS), undefined, { signal }).catch(() => {});
+      if (wait > 0) await sleep(Math.min(wait, LONGEST_PAUSE_MS), undefined, { signal }).catch(() => {});
     }
   }
 
@@ -254,7 +261,7 @@ export class Attachment implements Follower, StreamReceiver, Disposable {
   }
 
   async #write(bytes: Buffer, eof: boolean): Promise<void> {
-    const { signal } = this.#end;
+    const { signal } = this.#drop;
     const handle = this.#forInput();
     const { accepted, why } = await writeInput<'left'>(requireInput(this.#parts.inputs, handle), sourceOf(bytes), {
       waits: true,
@@ -289,6 +296,10 @@ export class Attachment implements Follower, StreamReceiver, Disposable {
     return this.#end.signal.aborted;
   }
 
+  get #isDropped(): boolean {
+    return this.#drop.signal.aborted;
+  }
+
   /** Ends with an error frame. */
   #fail(error: unknown): void {
     const isStale = error instanceof Problem;
@@ -309,10 +320,19 @@ export class Attachment implements Follower, StreamReceiver, Disposable {
     sink?.close(why);
   }
 
-  /** Ends everything: the connection has closed, or is about to. What was received and not written is dropped. */
-  [Symbol.dispose](): void {
-    if (this.#isEnded) return;
+  /** The client has closed the connection. What it sent before that is still done, within a time. */
+  leave(): void {
     this.#end.abort();
+    this.#held.dispose();
+    if (!this.#isBusy) this[Symbol.dispose]();
+    else this.#late ??= setTimeout(() => this[Symbol.dispose](), LONGEST_LEAVE_MS).unref();
+  }
+
+  /** Ends everything. What was received and not written is dropped. */
+  [Symbol.dispose](): void {
+    if (this.#late !== null) clearTimeout(this.#late);
+    this.#end.abort();
+    this.#drop.abort();
     this.#frames.length = 0;
     this.#held.dispose();
   }

@@ -114,12 +114,11 @@ export class InputOperations {
   #conclude(
     { claim }: Call,
     handle: Handle,
-    { accepted, isWhole, why }: Written<Unparked | Problem>,
+    { accepted, lacksEnd, why }: Written<Unparked | Problem>,
     eof: boolean,
   ): Accepted | 'aborted' {
     const { journal, waits } = this.#parts;
-    const lacksEof = eof && isWhole && why !== 'all' && why !== 'broken';
-    const answer: Accepted = { accepted, ...(lacksEof && { eof: false }) };
+    const answer: Accepted = { accepted, ...(lacksEnd && { eof: false }) };
     // As in write(2), what was accepted before an error counts, and the next call meets the error.
     const hasActed = accepted > 0 || (eof && why === 'all');
     if (hasActed && claim !== undefined)

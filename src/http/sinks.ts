@@ -10,6 +10,8 @@ import { textFrame } from './text-frame.ts';
 
 /** WebSocket close codes (RFC 6455 7.4.1 and the registry it opened). */
 export const NORMAL = 1000;
+/** Never sent: the connection has closed without a close frame. */
+export const ABNORMAL = 1006;
 const GOING_AWAY = 1001;
 const SERVICE_RESTART = 1012;
 export const POLICY_VIOLATION = 1008;

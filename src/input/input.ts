@@ -131,15 +131,16 @@ export class Input {
   /**
    * Lets the program read an end of file after what it was sent: closes a pipe, and types the EOF character into a terminal, which stays
    * open (termios(3), VEOF).
-   * @returns false if a terminal has no room for it now
+   * @returns `full` if a terminal has no room for it now, `disabled` if its programs have disabled it
    */
-  async end(): Promise<boolean> {
+  async end(): Promise<'done' | 'full' | 'disabled'> {
     if (this.kind === 'pipe') {
       this.close();
-      return true;
+      return 'done';
     }
     const eof = await this.#whileOpen(eofCharacterOf);
-    return (await this.write(eof)) > 0;
+    if (eof === null) return 'disabled';
+    return (await this.write(eof)) > 0 ? 'done' : 'full';
   }
 
   /** Sets the size of a terminal. @throws {SystemError} EPIPE if it was closed */

@@ -21,8 +21,8 @@ export interface WriteOptions<End> {
 export interface Written<End> {
   /** How many bytes the pipe or the terminal has taken. */
   accepted: number;
-  /** Whether the input took every byte, though perhaps not the end after them. */
-  isWhole: boolean;
+  /** Whether the input took every byte, but not the end that should follow them. */
+  lacksEnd: boolean;
   /** Why the write has ended: `all` was accepted, the input was `full` or is `broken`, or what `attend` has reported. */
   why: 'all' | 'full' | 'broken' | End;
 }
@@ -67,7 +67,7 @@ export async function writeInput<End>(
       isListening = true;
       why = (await write.run()) ?? ended.why ?? null;
     }
-    if (why !== null) return { accepted: write.accepted, isWhole: write.isWhole, why };
+    if (why !== null) return { accepted: write.accepted, lacksEnd: write.lacksEnd, why };
     await changed;
   }
 }
@@ -76,6 +76,8 @@ export async function writeInput<End>(
 class Write {
   /** How many bytes the input has taken. */
   accepted = 0;
+  /** As {@link Written.lacksEnd}. */
+  lacksEnd = false;
   readonly #input: Input;
   readonly #source: ByteSource;
   readonly #waits: boolean;
@@ -106,8 +108,10 @@ class Write {
         if (count < wanted) return this.#waits ? null : 'full';
       }
       if (!this.#source.isEnded) return this.#input.isOpen ? null : 'broken';
-      if (!this.#eof || (await this.#input.end())) return 'all';
-      // A terminal is too full for its EOF character.
+      if (!this.#eof) return 'all';
+      const end = await this.#input.end();
+      this.lacksEnd = end !== 'done';
+      if (end !== 'full') return 'all';
       return this.#waits ? null : 'full';
     } catch (error) {
       if (isErrno(error, 'EPIPE', 'EIO')) return 'broken';
@@ -118,11 +122,6 @@ class Write {
   /** Whether the bytes that decide the first write have come. */
   get isPrepared(): boolean {
     return this.#collect() || this.#source.isEnded;
-  }
-
-  /** As {@link Written.isWhole}. */
-  get isWhole(): boolean {
-    return this.#size === 0 && this.#source.isEnded;
   }
 
   /**

@@ -10,6 +10,7 @@ const read = bind('long read(int fd, void *bytes, size_t length)');
 
 const TCGETS = 0x5401;
 const TIOCSWINSZ = 0x5414;
+const TIOCGSID = 0x5429;
 const TIOCSPTLCK = 0x4004_5431;
 const TIOCGPTPEER = 0x5441;
 const O_CLOEXEC = 0o2000000;
@@ -17,6 +18,7 @@ const O_CLOEXEC = 0o2000000;
 /** In struct termios of the kernel: four words of flags, the line discipline, then the characters. */
 const CHARACTERS_AT = 17;
 const VEOF = 4;
+const VDISABLE = 0;
 
 /** A window size in characters. */
 export interface Size {
@@ -43,6 +45,16 @@ export function openTerminal(size: Size): { master: Descriptor; slave: Descripto
     master.close();
     throw error;
   }
+}
+
+/**
+ * Returns the pid of the leader of the session to which a terminal belongs (tty_ioctl(4), TIOCGSID).
+ * @returns `null` if it belongs to none any more, or to one of another pid namespace
+ */
+export function sessionOf(master: Descriptor): number | null {
+  const pid = Buffer.alloc(4);
+  if (ioctl(master.fd, TIOCGSID, pid) === -1) return null;
+  return pid.readInt32LE() || null;
 }
 
 /** Gives a terminal to another user, so that a program of that user can open its path, as grantpt(3) does. */
@@ -82,12 +94,13 @@ export function readTerminal(master: Descriptor, into: Buffer): number | null {
 }
 
 /**
- * Returns the EOF character of a terminal, as its programs have set it. It runs on a thread, as {@link setSize}: the kernel locks the
+ * Returns the EOF character of a terminal, as its programs have set it; `null` if they have disabled it. It runs on a thread, as {@link setSize}: the kernel locks the
  * settings while a program reads its terminal.
  * @param master the kernel answers for the terminal behind it (tty_ioctl(4)). It may not be closed before this resolves.
  */
-export async function eofCharacterOf(master: Descriptor): Promise<Buffer> {
+export async function eofCharacterOf(master: Descriptor): Promise<Buffer | null> {
   const settings = Buffer.alloc(64); // struct termios
   await ioctlOnThread(master.fd, TCGETS, settings);
-  return settings.subarray(CHARACTERS_AT + VEOF, CHARACTERS_AT + VEOF + 1);
+  const eof = settings.subarray(CHARACTERS_AT + VEOF, CHARACTERS_AT + VEOF + 1);
+  return eof[0] === VDISABLE ? null : eof;
 }

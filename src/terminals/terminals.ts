@@ -5,6 +5,7 @@ import { Problem } from '../errors/problem.ts';
 import type { Input } from '../input/input.ts';
 import type { Inputs } from '../input/inputs.ts';
 import { type Descriptor, keepBelow } from '../kernel/descriptor.ts';
+import type { Epoll, Wakeup } from '../kernel/epoll.ts';
 import { isErrno } from '../kernel/errno.ts';
 import { openTerminal } from '../kernel/terminal.ts';
 import type { Outputs } from '../output/outputs.ts';
@@ -13,6 +14,7 @@ import { Terminal } from './terminal.ts';
 export interface TerminalsParts {
   inputs: Inputs;
   outputs: Outputs;
+  epoll: Pick<Epoll<Wakeup>, 'add' | 'remove'>;
   /** Their descriptors get lower numbers than this. */
   descriptors: number;
 }
@@ -74,7 +76,8 @@ export class Terminals {
 
   #connect(id: number, input: Input): void {
     const stream = this.#parts.outputs.streamOf(id, 'stdout')!;
-    new Terminal(input, stream, keepBelow(stream.openWriter(), this.#parts.descriptors));
+    const { descriptors, epoll } = this.#parts;
+    new Terminal(input, stream, keepBelow(stream.openWriter(), descriptors), epoll);
   }
 
   /** Counts the terminal of a process that runs now, until it is closed. */

@@ -2,8 +2,8 @@ import { spawnSync } from 'node:child_process';
 import { existsSync, readFileSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import t, { type Test } from 'tap';
-import { Attached } from './support/attached.ts';
-import { Daemon, eventually, temporaryDirectory } from './support/harness.ts';
+import { Attached } from '../support/attached.ts';
+import { Daemon, eventually, temporaryDirectory } from '../support/harness.ts';
 
 const ESCAPE = '\x1b';
 const CTRL_D = '\x04';
@@ -67,30 +67,30 @@ const fileIn = (t: Test, content: string): string => {
   return path;
 };
 
-t.test('vim edits, and its window follows the size', needs('vim'), async (t) => {
+t.test('vim edits, and its window follows the size', needs('vi'), async (t) => {
   const path = fileIn(t, '');
-  const vim = await Console.open(daemon, ['vim', '-u', 'NONE', '-i', 'NONE', '-n', path]);
+  const vim = await Console.open(daemon, ['vi', '-u', 'NONE', '-i', 'NONE', '-n', path]);
   await vim.shows(/"[^"]*text"/);
   await vim.type('iHällo → 世界');
   await vim.shows(/世界/);
   await vim.type(ESCAPE);
   const seesSize = async (seen: string): Promise<boolean> => {
-    await vim.type(`:call writefile([&lines . "x" . &columns], "${path}.size")\r`);
+    await vim.type(`:silent !stty size >${path}.size\r`);
     return existsSync(`${path}.size`) && readFileSync(`${path}.size`, 'utf8') === `${seen}\n`;
   };
-  await eventually(() => seesSize('24x80'));
+  await eventually(() => seesSize('24 80'));
   vim.socket.send({ type: 'resize', rows: 33, cols: 101 });
-  await eventually(() => seesSize('33x101'));
+  await eventually(() => seesSize('33 101'));
   await vim.type(':x\r');
   await vim.socket.end();
   t.match(await vim.socket.first('exited'), { outcome: { reason: 'exited', exitCode: 0 } });
   t.equal(readFileSync(path, 'utf8'), 'Hällo → 世界\n');
 });
 
-t.test('vim does not notice an upgrade in the middle of a line', needs('vim'), async (t) => {
+t.test('vim does not notice an upgrade in the middle of a line', needs('vi'), async (t) => {
   const upgraded = await Daemon.start(t);
   const path = fileIn(t, '');
-  const vim = await Console.open(upgraded, ['vim', '-u', 'NONE', '-i', 'NONE', '-n', path]);
+  const vim = await Console.open(upgraded, ['vi', '-u', 'NONE', '-i', 'NONE', '-n', path]);
   await vim.shows(/"[^"]*text"/);
   await vim.type('ibefore, ');
   await vim.shows(/before, /);
