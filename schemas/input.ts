@@ -22,7 +22,8 @@ export const Accepted = z
   .object({
     accepted: z.int().min(0).meta({ description: 'How many bytes the pipe or the terminal has taken.' }),
     eof: z.literal(false).optional().meta({
-      description: 'Present if everything was accepted, but not the EOF character: the terminal had no room for it, or its programs have disabled it.',
+      description:
+        'Present if everything was accepted, but not the EOF character: the terminal had no room for it, or its programs have disabled it.',
     }),
   })
   .meta({ id: 'Accepted', description: 'What a write has achieved.', examples: [{ accepted: 4096 }] });
