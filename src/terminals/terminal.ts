@@ -70,23 +70,21 @@ export class Terminal implements Feeder {
   /** @returns `null` if the process cannot be watched: it has ended, or no descriptor is free */
   #watch(leader: number): Disposable | null {
     try {
-      const pidfd = Pidfd.open(leader);
-      const ended = new Wakeup(() => {
-        this.#leader?.[Symbol.dispose]();
-        this.#leader = null;
-        this.#hasEnded = true;
-        this.feed();
-      });
-      const registration = this.#epoll.add(pidfd, ended);
-      return {
-        [Symbol.dispose]: () => {
-          this.#epoll.remove(registration);
-          pidfd.close();
-        },
-      };
+      using opened = new DisposableStack();
+      const pidfd = opened.use(Pidfd.open(leader));
+      const registration = this.#epoll.add(pidfd, new Wakeup(() => this.#leaderEnded()));
+      opened.defer(() => this.#epoll.remove(registration));
+      return opened.move();
     } catch (error) {
       if (error instanceof SystemError) return null;
       throw error;
     }
+  }
+
+  #leaderEnded(): void {
+    this.#leader?.[Symbol.dispose]();
+    this.#leader = null;
+    this.#hasEnded = true;
+    this.feed();
   }
 }
